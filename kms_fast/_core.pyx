@@ -1,2 +1,21 @@
 # The compiled core. This file holds imports and the list of parts; the parts lie in _core/ and are read in this order.
 """Compiled core of kms_fast: ciphers, hashes, DCE/RPC, requests, leaves and batches."""
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from cryptography.hazmat.primitives.ciphers.algorithms import AES128 as FallbackAes
+from cryptography.hazmat.primitives.cmac import CMAC as FallbackCmac
+
+include "_core/aes.pxi"
+include "_core/sha256.pxi"
+include "_core/hmac.pxi"
+include "_core/siv.pxi"
+include "_core/merkle.pxi"
