@@ -4,8 +4,11 @@
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from kms_fast._core.layout cimport *
+from kms_fast._core.wire cimport load_u16, load_u32, load_u64, store_u16, store_u32, store_u64
 
 import os
 
@@ -19,3 +22,4 @@ include "_core/sha256.pxi"
 include "_core/hmac.pxi"
 include "_core/siv.pxi"
 include "_core/merkle.pxi"
+include "_core/message.pxi"
