@@ -186,6 +186,13 @@ _ROWS = (
         "The file is older than the one already installed.",
         "Take the newest file from the publisher.",
     ),
+    (
+        0xE04B000D,
+        "COMMAND_INVALID",
+        "The command line is not understood.",
+        "Correct the command; its --help has examples.",
+    ),
+    (0xE04B000E, "INTERRUPTED", "The command was stopped before it was done.", "Run it again when it suits."),
     (0xE04B0010, "ANSWER_MALFORMED", "The answer is damaged or of another version.", "SEE_HOST"),
     (0xE04B0011, "ANSWER_UNREADABLE", "The answer does not belong to this request.", "SEE_HOST"),
     (0xE04B0012, "REQUEST_HASH_MISMATCH", "The answer is for another request.", "SEE_HOST"),
