@@ -21,8 +21,8 @@ KF_AES_INLINE __m128i kf_load_block(const uint8_t *p) { return _mm_loadu_si128((
 KF_AES_INLINE void kf_store_block(uint8_t *p, __m128i block) { _mm_storeu_si128((__m128i *)p, block); }
 KF_AES_INLINE __m128i kf_round_key(const kf_aes128 *key, int i) { return kf_load_block(key->round_keys[i]); }
 
-/* The next round key. All four columns of `last` hold RotWord of the last word, so AESENCLAST's ShiftRows changes nothing
- * and it yields SubWord xor Rcon: a third of AESKEYGENASSIST's latency, and every answer has a fresh key. */
+/* The next round key. All four columns of `last` hold RotWord of the last word, so AESENCLAST's ShiftRows changes
+ * nothing and it yields SubWord xor Rcon: cheaper than AESKEYGENASSIST, and every answer has a fresh key. */
 KF_AES_INLINE __m128i kf_next_round_key(__m128i key, __m128i rcon)
 {
     const __m128i rotate_last_word = _mm_set1_epi32(0x0c0f0e0d);
@@ -44,8 +44,8 @@ KF_AES_INLINE void kf_aes128_expand(kf_aes128 *out, const uint8_t key[16])
     }
 }
 
-/* Rounds 1..10 of a block that already carries round key 0, xored with `next`. In a chain `next` is the following block xor
- * round key 0, so that the xors stay out of the chain's latency; at its end it is zero. */
+/* Rounds 1..10 of a block that already carries round key 0, xored with `next`. In a chain `next` is the following
+ * block xor round key 0, so that the xors stay out of the chain's latency; at its end it is zero. */
 KF_AES_INLINE __m128i kf_aes128_rounds(const kf_aes128 *key, __m128i whitened, __m128i next)
 {
 #pragma GCC unroll 9
@@ -59,7 +59,8 @@ KF_AES_INLINE __m128i kf_aes128_encrypt(const kf_aes128 *key, __m128i block)
     return kf_aes128_rounds(key, _mm_xor_si128(block, kf_round_key(key, 0)), _mm_setzero_si128());
 }
 
-/* `width` counter blocks at once: a round of one block waits 3 to 4 cycles for the last, so eight hide each other's wait. */
+/* `width` counter blocks at once: a round of one block waits 3 to 4 cycles for the last, so eight hide each other's
+ * wait. */
 KF_AES_INLINE void kf_aes128_keystream(const kf_aes128 *key, __m128i counter, __m128i *block, const int width)
 {
     const __m128i reversed = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -1,7 +1,7 @@
 # AES back end and CMAC: AES-NI rounds of aes.h where the processor has them, else `cryptography`.
 #
-# The choice is made once at import; KMS_FAST_NO_AESNI=1 in the environment forces `cryptography`. Python objects are touched
-# only by the functions that say `except`.
+# The choice is made once at import; KMS_FAST_NO_AESNI=1 in the environment forces `cryptography`. The kernels take
+# pointers, need no GIL and cannot fail; the functions for Python own the key schedules they make and wipe them.
 
 cdef extern from "memory.h" nogil:
     void kf_wipe(void* at, size_t n)

@@ -1,8 +1,9 @@
 /* What the processor offers, asked at run time; builds never assume more than the baseline.
  *
- * ARMv8: its AES and SHA-2 instructions belong here as a second branch (getauxval(AT_HWCAP) on Linux, sysctl on macOS), with
- * rounds beside the x86 ones in aes.h and sha256.h. The place is empty because nobody has run such code for this project yet:
- * until then these machines use `cryptography` and plain C, which are slower and known to be right. */
+ * ARMv8: its AES and SHA-2 instructions belong here as a second branch (getauxval(AT_HWCAP) on Linux, sysctl on
+ * macOS), with rounds beside the x86 ones in aes.h and sha256.h. The place is empty because nobody has run such code
+ * for this project yet: until then these machines use `cryptography` and plain C, which are slower and known to be
+ * right. */
 #ifndef KF_CPU_H
 #define KF_CPU_H
 

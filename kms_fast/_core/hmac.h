@@ -1,5 +1,5 @@
-/* HMAC-SHA256 (RFC 2104, FIPS 198-1) with the two padded key blocks hashed once per key: a message of up to 55 bytes then
- * costs two compressions. Nothing is allocated, nothing fails; the key's owner wipes it with kf_wipe. */
+/* HMAC-SHA256 (RFC 2104, FIPS 198-1) with the two padded key blocks hashed once per key: a message of up to 55 bytes
+ * then costs two compressions. Nothing is allocated, nothing fails; the key's owner wipes it with kf_wipe. */
 #ifndef KF_HMAC_H
 #define KF_HMAC_H
 

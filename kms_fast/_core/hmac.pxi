@@ -1,4 +1,5 @@
-# HMAC-SHA256 over a precomputed key. The kernels take pointers, need no GIL and cannot fail; who owns a kf_hmac_key wipes it.
+# HMAC-SHA256 over a precomputed key. The kernels take pointers, need no GIL and cannot fail; the owner of a kf_hmac_key
+# wipes it.
 
 cdef extern from "hmac.h" nogil:
     ctypedef struct kf_hmac_key:

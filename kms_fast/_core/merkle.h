@@ -1,11 +1,12 @@
 /* The Merkle tree of RFC 9162 section 2.1 (the tree of RFC 6962) over SHA-256.
  *
- * A tree is one caller's buffer of 32-byte nodes, level after level: the n leaf hashes, then ceil(n/2) nodes, and so on down to
- * the root, which is the last node. Each node is the hash of the pair below it; a last node without a partner moves up
- * unchanged. That is the RFC's tree: it splits n leaves at k, the largest power of two below n. The first k leaves are paired
- * level by level into one node after log2(k) levels. k is even on all those levels, so the other n - k leaves are paired
- * among themselves, by induction into their own RFC tree; its root, once alone, moves up unchanged until the level of width
- * two, where it meets the first. The width of level j is ceil(n / 2^j), so 1,024 leaves need at most 2,047 nodes. */
+ * A tree is one caller's buffer of 32-byte nodes, level after level: the n leaf hashes, then ceil(n/2) nodes, and so
+ * on down to the root, which is the last node. Each node is the hash of the pair below it; a last node without a
+ * partner moves up unchanged. That is the RFC's tree: it splits n leaves at k, the largest power of two below n. The
+ * first k leaves are paired level by level into one node after log2(k) levels. Below that level they are an even
+ * number of nodes, so the other n - k leaves are paired among themselves, by induction into their own RFC tree; its
+ * root, once alone, moves up unchanged until the level of width two, where it meets the first. The width of level j is ceil(n / 2^j), so
+ * 1,024 leaves need at most 2,047 nodes. */
 #ifndef KF_MERKLE_H
 #define KF_MERKLE_H
 
@@ -41,7 +42,8 @@ static inline void kf_merkle_node_hash(const uint8_t left[32], const uint8_t rig
     kf_sha256(pair, sizeof pair, out);
 }
 
-/* Fills in the levels above the `n` leaf hashes at the start of `nodes`, 1 <= n <= KF_MERKLE_MAX_LEAVES; returns the root. */
+/* Fills in the levels above the `n` leaf hashes at the start of `nodes`, 1 <= n <= KF_MERKLE_MAX_LEAVES; returns the
+ * root. */
 static inline const uint8_t *kf_merkle_build(uint8_t *nodes, size_t n)
 {
     while (n > 1) {

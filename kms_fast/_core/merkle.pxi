@@ -1,7 +1,8 @@
 # Merkle trees of RFC 9162 section 2.1 over 1 to 1,024 leaves; the layout of a tree in memory is told in merkle.h.
 #
-# The kernels work in the caller's buffer of KF_MERKLE_MAX_NODES * 32 bytes, need no GIL and cannot fail. The functions for
-# Python take leaves, not leaf hashes, and build the tree anew at each call: they are for tests and cold callers.
+# The kernels work in the caller's buffer of KF_MERKLE_MAX_NODES * 32 bytes, need no GIL and cannot fail. The
+# functions for Python take leaves, not leaf hashes, and build the tree anew at each call: they are for tests and cold
+# callers.
 
 cdef extern from "merkle.h" nogil:
     const size_t KF_MERKLE_MAX_LEAVES
@@ -10,8 +11,8 @@ cdef extern from "merkle.h" nogil:
     void kf_merkle_leaf_hash(const uint8_t* leaf, size_t n, uint8_t* out)
     const uint8_t* kf_merkle_build(uint8_t* nodes, size_t n)
     size_t kf_merkle_path(const uint8_t* nodes, size_t n, size_t index, uint8_t* out)
-    int kf_merkle_verify(const uint8_t* leaf_hash, uint64_t index, uint64_t size, const uint8_t* path, size_t path_nodes,
-                         const uint8_t* root)
+    int kf_merkle_verify(const uint8_t* leaf_hash, uint64_t index, uint64_t size, const uint8_t* path,
+                         size_t path_nodes, const uint8_t* root)
 
 
 cdef bytearray merkle_tree(list leaves):
@@ -52,10 +53,13 @@ def merkle_path(list leaves not None, Py_ssize_t index) -> list[bytes]:
     return [path[32 * i:32 * i + 32] for i in range(length)]
 
 
-def merkle_verify(bytes leaf_hash not None, uint64_t index, uint64_t size, list path not None, bytes root not None) -> bool:
-    """Whether the path proves `leaf_hash` at `index` of a tree of `size` leaves under `root` (RFC 9162 section 2.1.3.2).
+def merkle_verify(
+    bytes leaf_hash not None, uint64_t index, uint64_t size, list path not None, bytes root not None
+) -> bool:
+    """Whether the path proves `leaf_hash` at `index` of a tree of `size` leaves under `root`.
 
-    Hashes that are not of 32 bytes prove nothing. Raises OverflowError for numbers outside 0..2**64-1.
+    The algorithm of RFC 9162 section 2.1.3.2. Hashes that are not of 32 bytes prove nothing. Raises OverflowError for
+    numbers outside 0..2**64-1.
     """
     cdef bytes joined = b"".join(path)
     if len(leaf_hash) != 32 or len(root) != 32 or any(len(node) != 32 for node in path):

@@ -1,7 +1,7 @@
 /* SHA-256 (FIPS 180-4): SHA-NI where the processor has it, plain C elsewhere, chosen at run time by kf_sha256_use().
  *
- * Pointers in, pointers out; nothing is allocated, nothing fails. A midstate is the eight words after whole blocks, kept by
- * whoever hashes many messages with the same beginning. */
+ * Pointers in, pointers out; nothing is allocated, nothing fails. A midstate is the eight words after whole blocks,
+ * kept by whoever hashes many messages with the same beginning. */
 #ifndef KF_SHA256_H
 #define KF_SHA256_H
 

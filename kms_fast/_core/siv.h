@@ -1,7 +1,8 @@
 /* AES-CMAC (SP 800-38B, RFC 4493) and AES-SIV (RFC 5297) with an AES-128 pair, on the rounds of aes.h.
  *
- * Pointers in, pointers out; nothing is allocated. The states hold keys: their owner wipes them with kf_wipe. Callers check
- * kf_cpu_has_aes() first; on a processor without rounds in aes.h the functions abort, and siv.pxi never calls them. */
+ * Pointers in, pointers out; nothing is allocated. The states hold keys: their owner wipes them with kf_wipe. Callers
+ * check kf_cpu_has_aes() first; on a processor without rounds in aes.h the functions abort, and siv.pxi never calls
+ * them. */
 #ifndef KF_SIV_H
 #define KF_SIV_H
 

@@ -1,7 +1,8 @@
 # AES-SIV (RFC 5297) with 32-byte keys, the same on both back ends: kernels of siv.h, or `cryptography`'s AESSIV.
 #
-# Sealed data is tag (16 bytes) || ciphertext, everywhere. Opening gives True and the plaintext, or False and zeroes in `out`.
-# Callers own all buffers. The GIL is held, since the fall-back needs it; an exception can only come from the fall-back.
+# Sealed data is tag (16 bytes) || ciphertext, everywhere. Opening gives True and the plaintext, or False and zeroes
+# in `out`. Callers own all buffers. The GIL is held, since the fall-back needs it; an exception can only come from
+# the fall-back.
 
 cdef extern from "siv.h" nogil:
     ctypedef struct kf_siv_state:
@@ -10,8 +11,8 @@ cdef extern from "siv.h" nogil:
     void kf_siv_absorb(kf_siv_state* state, const uint8_t* ad, size_t ad_len)
     void kf_siv_seal(const kf_siv_state* state, const uint8_t* ad, size_t ad_len, const uint8_t* plain, size_t n,
                      uint8_t* tag, uint8_t* out)
-    int kf_siv_open(const kf_siv_state* state, const uint8_t* ad, size_t ad_len, const uint8_t* tag, const uint8_t* sealed,
-                    size_t n, uint8_t* out)
+    int kf_siv_open(const kf_siv_state* state, const uint8_t* ad, size_t ad_len, const uint8_t* tag,
+                    const uint8_t* sealed, size_t n, uint8_t* out)
 
 
 cdef int fallback_seal(object aessiv, list components, const uint8_t* plain, Py_ssize_t n, uint8_t* out) except -1:
@@ -77,13 +78,13 @@ cdef class SivKey:
             return kf_siv_open(&self.state, ad, ad_len, sealed, sealed + 16, n - 16, out)
         return fallback_open(self.aessiv, self.leading + ([ad[:ad_len]] if ad != NULL else []), sealed, n, out)
 
-    def encrypt(self, bytes plaintext not None, bytes last=None) -> bytes:
+    def encrypt(self, bytes plaintext not None, bytes last=None, /) -> bytes:
         """tag || ciphertext under the leading components and `last`, if given."""
         cdef bytes sealed = PyBytes_FromStringAndSize(NULL, 16 + len(plaintext))
         self.seal(pointer_or_null(last), 0 if last is None else len(last), plaintext, len(plaintext), sealed)
         return sealed
 
-    def decrypt(self, bytes data not None, bytes last=None) -> bytes | None:
+    def decrypt(self, bytes data not None, bytes last=None, /) -> bytes | None:
         """The plaintext of tag || ciphertext, or None when it does not verify."""
         cdef bytes plain
         if len(data) < 16:
@@ -148,7 +149,10 @@ def siv_seal(bytes key not None, bytes plaintext not None, *ad) -> bytes:
 
 
 def siv_open(bytes key not None, bytes data not None, *ad) -> bytes | None:
-    """The plaintext of tag || ciphertext, or None when it does not verify. Raises ValueError for a key not of 32 bytes."""
+    """The plaintext of tag || ciphertext, or None when it does not verify.
+
+    Raises ValueError for a key that is not of 32 bytes.
+    """
     cdef bytes plain
     check_siv_key(key)
     if len(ad) != 1 or len(data) < 16:

@@ -1,8 +1,8 @@
 # The one place for byte order and bounds: little-endian integers and byte strings, read and written through cursors.
 #
-# A cursor never passes its end. Reading or writing too much does nothing but set `overrun`, which stays set; reads then give
-# zero or NULL. So a parser takes all its fields and asks once at the end. Cursors borrow the memory they walk over; nothing
-# raises, nothing needs the GIL.
+# A cursor never passes its end. Reading or writing too much does nothing but set `overrun`, which stays set; reads
+# then give zero or NULL. So a parser takes all its fields and asks once at the end. Cursors borrow the memory they
+# walk over; nothing raises, nothing needs the GIL.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
