@@ -1,5 +1,7 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
+from collections.abc import Callable, Collection, Sequence
+
 # aes.pxi
 def backend() -> dict[str, str]: ...
 def _use_backend(*, aes: str | None = None, sha256: str | None = None) -> None: ...
@@ -30,3 +32,37 @@ class SkuKeys:
     def __init__(self, sku_id: bytes, request_key: bytes, answer_secret: bytes) -> None: ...
     def seal_request(self, fields: bytes, nonce: bytes) -> bytes: ...
     def open_request(self, request: bytes) -> bytes | None: ...
+
+# verify.pxi
+CHECK_NAMES: tuple[str, ...]
+
+class Checked:
+    leaf: bytes
+    leaf_hash: bytes
+    header: bytes
+    result: int
+
+class Verifier:
+    def __init__(
+        self,
+        *,
+        publisher_id: bytes,
+        roots: Sequence[bytes],
+        sku: SkuKeys,
+        family: int,
+        generation: int,
+        customer_id: int = 0,
+        revoked: Collection[int] = (),
+        verify_signature: Callable[[bytes, bytes, bytes], bool],
+    ) -> None: ...
+    def check(
+        self,
+        request: bytes,
+        cmid: bytes,
+        hardware_digest: bytes,
+        answer: bytes,
+        *,
+        now_ms: int,
+        mark_ms: int = 0,
+        accept: bool = True,
+    ) -> Checked: ...

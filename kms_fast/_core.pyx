@@ -8,7 +8,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kms_fast._core.layout cimport *
-from kms_fast._core.wire cimport load_u16, load_u32, load_u64, store_u16, store_u32, store_u64
+from kms_fast._core.wire cimport (
+    Reader, bytes_left, get_bytes, load_u16, load_u32, load_u64, read_from, store_u16, store_u32, store_u64,
+)
 
 import os
 
@@ -17,9 +19,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128 as FallbackAes
 from cryptography.hazmat.primitives.cmac import CMAC as FallbackCmac
 
+from kms_fast.errors import AnswerRejected
+
 include "_core/aes.pxi"
 include "_core/sha256.pxi"
 include "_core/hmac.pxi"
 include "_core/siv.pxi"
 include "_core/merkle.pxi"
 include "_core/message.pxi"
+include "_core/verify.pxi"
