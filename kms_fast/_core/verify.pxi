@@ -1,10 +1,10 @@
 # What a client checks in an answer: the 25 steps of docs/protocol.md, "What a client checks", in exactly that order.
 #
-# `check_answer` serves the load generator: once a host's certificates and a batch's header are remembered it touches no Python
-# object. It returns 0 or the number of the step that failed; CHECK_NAMES gives the error's name. A bad answer is never an
-# exception; exceptions come from the signature callable or the fall-back cipher only. Answers are the caller's memory.
+# `check_answer` serves the load generator: once a host's certificates and a batch's header are remembered it touches no
+# Python object. It returns 0 or the number of the step that failed; CHECK_NAMES gives the error's name. A bad answer is
+# never an exception; exceptions come from the signature callable or the fall-back cipher. Answers are the caller's.
 #
-# Signatures are remembered by the full bytes that were signed, the signature and the key, in rings that forget the oldest.
+# Signatures are remembered by the full bytes that were signed, the signature and the key; rings forget the oldest.
 
 CHECK_NAMES = (
     "ACTIVATED",
@@ -162,7 +162,7 @@ cdef class Checked:
 cdef class Verifier:
     """Checks the answers to one SKU's requests: docs/protocol.md, "What a client checks".
 
-    publisher_id: 16 bytes. roots: root public keys of 32 bytes. sku: the SKU's keys. family, generation: the SKU's.
+    publisher_id: 16 bytes. roots: root public keys of 32 bytes. sku: its keys. family, generation: the SKU's.
     customer_id: the one pinned by the product, 0 for none. revoked: serials of the newest revocation list known.
     verify_signature(public_key32, signature64, message) -> bool: Ed25519. Immutable: a newer list needs a new Verifier.
     Raises ValueError for other lengths.
@@ -181,8 +181,8 @@ cdef class Verifier:
     cdef size_t certificates_seen
     cdef size_t headers_seen
 
-    def __cinit__(self, *, bytes publisher_id not None, roots, SkuKeys sku not None, uint16_t family, uint16_t generation,
-                  uint64_t customer_id=0, revoked=(), verify_signature):
+    def __cinit__(self, *, bytes publisher_id not None, roots, SkuKeys sku not None, uint16_t family,
+                  uint16_t generation, uint64_t customer_id=0, revoked=(), verify_signature):
         if len(publisher_id) != ID_SIZE or any(len(root) != 32 for root in roots):
             raise ValueError("a publisher ID has 16 bytes and a root key 32")
         self.publisher_id = publisher_id
@@ -199,8 +199,8 @@ cdef class Verifier:
                           uint64_t mark_ms, bint accept, checked_t* out) except -1:
         """Takes an answer of `n` bytes through all steps, 24 and 25 only when `accept`: 0, or the step that failed.
 
-        `request_hash` 32 bytes, `siv_tag`, `cmid` and `hardware_digest` 16 each: of the request that was sent. `mark_ms`: the
-        highest header time accepted in a grant, 0 when none. `out` is whole only when the result is 0.
+        `request_hash` 32 bytes, `siv_tag`, `cmid` and `hardware_digest` 16 each: of the request that was sent.
+        `mark_ms`: the highest header time accepted in a grant, 0 when none. `out` is whole only when the result is 0.
         """
         cdef answer_t parts
         cdef uint64_t time
@@ -365,13 +365,13 @@ cdef class Verifier:
         """Whether the 64 bytes after the `n` of `body` are `key`'s signature over context || 0x00 || body."""
         return self.verify_signature(key, body[n:n + SIGNATURE_SIZE], context + body[:n])
 
-    def check(self, bytes request not None, bytes cmid not None, bytes hardware_digest not None, bytes answer not None, *,
-              uint64_t now_ms, uint64_t mark_ms=0, bint accept=True) -> Checked:
-        """Checks the answer to a request of 220 bytes; `cmid` and `hardware_digest` (16 bytes each) are those sealed in it.
+    def check(self, bytes request not None, bytes cmid not None, bytes hardware_digest not None,
+              bytes answer not None, *, uint64_t now_ms, uint64_t mark_ms=0, bint accept=True) -> Checked:
+        """Checks the answer to a request of 220 bytes; `cmid` and `hardware_digest` (16 bytes each) were sealed in it.
 
-        now_ms: the client's clock. mark_ms: the highest header time accepted in a grant, 0 when none. accept=False leaves out
-        steps 24 and 25, for a stored lease. A refusal passes too: look at `result`. Raises AnswerRejected with the name of
-        the check that failed and its step in details, ValueError for other lengths of what the client itself sent.
+        now_ms: the client's clock. mark_ms: the highest header time accepted in a grant, 0 when none. accept=False
+        leaves out steps 24 and 25, for a stored lease. A refusal passes too: look at `result`. Raises AnswerRejected
+        with the name of the check that failed and its step in details, ValueError for other lengths of what was sent.
         """
         cdef checked_t found
         cdef Checked checked

@@ -216,7 +216,7 @@ def test_a_revoked_certificate_is_refused_also_when_remembered(answer: Answer) -
 
 
 def test_times_belong_to_acceptance() -> None:
-    old = {"now_ms": NOW_MS + 100 * DAY_MS, "mark_ms": NOW_MS + 90 * DAY_MS}
+    old: dict[str, Any] = {"now_ms": NOW_MS + 100 * DAY_MS, "mark_ms": NOW_MS + 90 * DAY_MS}
     assert failed_step(ANSWER, **old) == 24
     assert check(ANSWER, accept=False, **old).result == 0
     assert check(ANSWER, now_ms=NOW_MS + 4 * HOUR_MS).result == 0
