@@ -190,7 +190,7 @@ _ROWS = (
         0xE04B000D,
         "COMMAND_INVALID",
         "The command line is not understood.",
-        "Correct the command; its --help has examples.",
+        "Correct the command; kms-fast COMMAND --help has examples.",
     ),
     (0xE04B000E, "INTERRUPTED", "The command was stopped before it was done.", "Run it again when it suits."),
     (0xE04B0010, "ANSWER_MALFORMED", "The answer is damaged or of another version.", "SEE_HOST"),

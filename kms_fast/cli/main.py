@@ -100,14 +100,8 @@ def _invoke(args: Sequence[str], out: Output) -> int:
         print(error.format_message(), file=sys.stderr)
         return EXIT_USAGE
     except click.ClickException as error:
-        out.error(_usage_error(error))
+        out.error(KmsFastError(error.format_message(), name="COMMAND_INVALID"))
         return EXIT_USAGE
-
-
-def _usage_error(error: click.ClickException) -> KmsFastError:
-    ctx = error.ctx if isinstance(error, click.UsageError) else None
-    command = ctx.command_path if ctx else "kms-fast"
-    return KmsFastError(f"{error.format_message()} See {command} --help", name="COMMAND_INVALID", command=command)
 
 
 def main() -> None:

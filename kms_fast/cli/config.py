@@ -1,0 +1,51 @@
+"""``kms-fast config``: the host's settings."""
+
+import click
+import msgspec
+from rich.table import Table
+
+from kms_fast.cli.output import Output, json_option
+from kms_fast.cli.settings import LoadedSettings, render_example, settings_options
+from kms_fast.model.settings import host_options
+
+
+@click.group
+def command() -> None:
+    """Show, check and print the host's settings.
+
+    \b
+    Examples:
+      kms-fast config example > kms-fast.toml
+      kms-fast config validate --config kms-fast.toml
+      KMS_FAST_RETENTION=2d kms-fast config show --config kms-fast.toml
+    """
+
+
+@command.command
+@settings_options
+@json_option
+def show(loaded: LoadedSettings, out: Output) -> None:
+    """Print each setting, its value and where the value comes from."""
+    table = Table("option", "value", "from", box=None, pad_edge=False)
+    rows = {}
+    for name, option in host_options().items():
+        value = getattr(loaded.settings, option.field)
+        table.add_row(name, "not set" if value is None else option.format(value), loaded.sources[name])
+        rows[name] = {"value": msgspec.json.decode(option.format(value)), "source": loaded.sources[name]}
+    out.result({"settings": rows}, table)
+
+
+@command.command
+@settings_options
+@json_option
+def validate(loaded: LoadedSettings, out: Output) -> None:
+    """Check the settings as serve would read them; exit code 1 names what is wrong."""
+    given = [f"{name} ({source})" for name, source in loaded.sources.items() if source != "default"]
+    out.result({"given": given}, f"The settings are valid: {', '.join(given) or 'all at their defaults'}.")
+
+
+@command.command
+@json_option
+def example(out: Output) -> None:
+    """Print a complete configuration file with every option explained."""
+    out.result({"example": render_example()}, render_example())

@@ -1,0 +1,167 @@
+"""Reading the host's settings: flag beats environment beats file beats default."""
+
+import difflib
+import functools
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kms_fast.cli.output import translate_os_error
+from kms_fast.errors import ConfigurationError
+from kms_fast.model.settings import HostSettings, Option, host_options
+
+PREFIX = "KMS_FAST_"
+# Variables that are read elsewhere; any other KMS_FAST_* variable must be an option.
+OTHER_VARIABLES = {
+    "KMS_FAST_HOME": "folder of keys, state and ledger, as --home",
+    "KMS_FAST_CONFIG": "the host's configuration file, as --config",
+    "KMS_FAST_PASSPHRASE": "passphrase of the publisher's private keys",
+    "KMS_FAST_NO_AESNI": "1: AES without AES-NI",
+    "KMS_FAST_NO_SHANI": "1: SHA-256 without SHA-NI",
+    "KMS_FAST_DEBUG": "1 when building: checks, line tracing, no optimisation",
+    "KMS_FAST_SANITIZE": "1 when building: address and undefined-behaviour sanitizers",
+    "KMS_FAST_REQUIRE_SERVICES": "1 in tests: a missing tool is a failure, not a skip",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings, and for each option the place its value comes from, in words."""
+
+    settings: HostSettings
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as somebody wrote it."""
+
+    value: Any
+    source: str
+    strict: bool
+
+
+def settings_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--config`` and a flag for each option; the command gets them read as ``loaded`` (:class:`LoadedSettings`).
+
+    The command raises :class:`~kms_fast.errors.ConfigurationError` when they are wrong.
+    """
+
+    @functools.wraps(function)
+    def command(*args: Any, config: Path | None, **others: Any) -> None:
+        written = {name: others.pop(name) for name in host_options()}
+        given = {name: value for name, value in written.items() if value not in (None, ())}
+        function(*args, loaded=load_settings(config, given, os.environ), **others)
+
+    config_option = click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="KMS_FAST_CONFIG",
+        help="TOML file of settings; flags and KMS_FAST_* variables stand above it.",
+    )
+    flags = [_add_flag(option) for option in host_options().values()]
+    return functools.reduce(lambda inner, add: add(inner), [*reversed(flags), config_option], command)
+
+
+def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> LoadedSettings:
+    """The host's settings from a file, variables and flags.
+
+    Raises:
+        ConfigurationError: the file cannot be read, a name is unknown, a value wrong, or values fight each other.
+    """
+    given: dict[str, _Given] = {}
+    if path is not None:
+        given |= _read_file(path)
+    given |= _read_environment(environ)
+    given |= {name: _Given(value, _flag(name), strict=False) for name, value in flags.items()}
+    options = host_options()
+    values = {}
+    for name, item in given.items():
+        try:
+            values[options[name].field] = options[name].parse(item.value, strict=item.strict)
+        except ValueError as error:
+            raise ConfigurationError(f"{name} ({item.source}): {error}", option=name, source=item.source) from None
+    sources = {name: given[name].source if name in given else "default" for name in options}
+    try:
+        return LoadedSettings(HostSettings(**values), sources)
+    except ValueError as error:
+        where = ", ".join(sorted({item.source for item in given.values()}))
+        raise ConfigurationError(f"{where}: {error}", source=where) from None
+
+
+def render_example() -> str:
+    """A complete configuration file, every option explained and commented out at its default."""
+    lines = ["# Settings of a kms_fast host: kms-fast serve --config FILE", "# Every option at its default."]
+    for option in host_options().values():
+        shown = "# not set" if option.default is None else f"# {option.name} = {option.format(option.default)}"
+        example = f'\n# {option.name} = "2h"' if option.default is None else ""
+        lines += ["", f"# {option.description}", shown + example]
+    return "\n".join(lines)
+
+
+def _read_file(path: Path) -> dict[str, _Given]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise translate_os_error(error) or error from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}", file=str(path)) from None
+    given = {}
+    for name, value in values.items():
+        line = _find_line(text, name)
+        source = f"{path} line {line}" if line else str(path)
+        _check_name(name, host_options(), source)
+        given[name] = _Given(value, source, strict=True)
+    return given
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    known = {PREFIX + name.upper(): option for name, option in host_options().items()}
+    given = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        _check_name(variable, [*known, *OTHER_VARIABLES], "environment")
+        option = known[variable]
+        value = [part.strip() for part in text.split(",")] if isinstance(option.default, tuple) else text
+        given[option.name] = _Given(value, f"environment {variable}", strict=False)
+    return given
+
+
+def _check_name(name: str, known: Iterable[str], source: str) -> None:
+    known = list(known)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    raise ConfigurationError(
+        f"{source}: there is no option {name}; the nearest is {near[0]}", option=name, nearest=near[0], source=source
+    )
+
+
+def _find_line(text: str, name: str) -> int | None:
+    """The line on which a TOML text sets ``name``, from 1; None for a way of writing that this does not find."""
+    match = re.search(rf"^\s*\[*\s*[\"']?{re.escape(name)}\b", text, re.MULTILINE)
+    return None if match is None else text.count("\n", 0, match.end()) + 1
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _add_flag(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    if isinstance(option.default, tuple):
+        return click.option(
+            _flag(option.name), option.name, multiple=True, metavar="ADDR:PORT", help=option.description
+        )
+    if isinstance(option.default, bool):
+        flags = f"{_flag(option.name)}/{_flag('no_' + option.name)}"
+        return click.option(flags, option.name, default=None, help=option.description)
+    metavar = {None: "VALUE", "bytes": "SIZE"}.get(option.unit, "TIME")
+    return click.option(_flag(option.name), option.name, metavar=metavar, help=option.description)

@@ -1,0 +1,180 @@
+"""Settings of a host: names, defaults, bounds and what each is for. Reading them from files and flags is kms_fast.cli.settings.
+
+A field that has a unit carries it as a suffix (``retention_s``); the option users write has none (``retention = "30d"``).
+"""
+
+import re
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+DEFAULT_PORT = 1688
+
+_TIMES_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+# Suffix of a field -> the scales its option may be written in, how much one of the field's unit is in them, an example.
+_UNITS = {
+    "ms": (_TIMES_MS, 1, "2ms"),
+    "s": (_TIMES_MS, 1_000, "30s"),
+    "min": (_TIMES_MS, 60_000, "2h"),
+    "bytes": (_SIZES, 1, "64MiB"),
+}
+_DAY_S = 86_400
+
+# Design rule of the intervals that a host may set: 15 minutes to 30 days.
+_IntervalMin = Annotated[int, Meta(ge=15, le=43_200)]
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an administrator may set; thresholds and validity are the publisher's and not here.
+
+    Raises:
+        ValueError: an address does not parse, or two settings fight each other.
+    """
+
+    listen: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="Addresses to listen on: IPv4:PORT, [IPv6]:PORT or NAME:PORT; port 0 takes a free one.",
+        ),
+    ] = ("0.0.0.0:1688", "[::]:1688")
+    retention_s: Annotated[
+        int, Meta(ge=60, le=365 * _DAY_S, description="How long a machine counts after its last valid request.")
+    ] = 30 * _DAY_S
+    activation_interval_min: Annotated[
+        _IntervalMin | None,
+        Meta(description="How often a machine without an activation asks again; not set: as the catalog says."),
+    ] = None
+    renewal_interval_min: Annotated[
+        _IntervalMin | None,
+        Meta(description="How often an activated machine renews; not set: as the catalog says."),
+    ] = None
+    max_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Connections open at once; one more is closed at once and counted.")
+    ] = 20_000
+    idle_timeout_s: Annotated[
+        int, Meta(ge=1, le=_DAY_S, description="A connection that sends nothing for this long is closed.")
+    ] = 60
+    max_waiting: Annotated[
+        int,
+        Meta(
+            ge=1, le=1 << 20, description="Requests that may wait for a batch; further ones are answered SERVER_BUSY."
+        ),
+    ] = 16_384
+    batch_spacing_ms: Annotated[
+        int,
+        Meta(
+            ge=0, le=1_000, description="Least time between two batches under load; a lone request never waits for it."
+        ),
+    ] = 2
+    low_water_bytes: Annotated[
+        int, Meta(ge=0, description="Free space on the ledger's disk below which requests are answered SERVER_BUSY.")
+    ] = 64 << 20
+    record_names: Annotated[bool, Meta(description="Whether the ledger keeps the machines' names.")] = True
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least important messages to log.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="How log lines are written: for people, or one JSON object each.")
+    ] = "text"
+
+    def __post_init__(self) -> None:
+        for address in self.listen:
+            parse_address(address)
+        if self.renewal_interval_min is not None and self.renewal_interval_min * 60 * 1.1 > self.retention_s / 2:
+            raise ValueError(
+                f"renewal_interval {format_quantity(self.renewal_interval_min, 'min')} is too long for retention "
+                f"{format_quantity(self.retention_s, 's')}: machines would drop out of the count before they renew "
+                "(renewal_interval × 1.1 must be at most half of retention)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting as users write it. ``unit`` is the field's suffix, ``type`` what msgspec checks a value against."""
+
+    name: str
+    field: str
+    unit: str | None
+    type: Any
+    default: Any
+    description: str
+
+    def parse(self, value: Any, *, strict: bool) -> Any:
+        """A written value as the field's; ``strict`` is off where everything is text (environment, flags).
+
+        Raises:
+            ValueError: not of the type, out of bounds, or without its unit.
+        """
+        if self.unit is not None:
+            value = parse_quantity(value, self.unit)
+        try:
+            return msgspec.convert(value, self.type, strict=strict)
+        except msgspec.ValidationError as error:
+            bound = "" if self.unit is None else f" ({self.unit})"
+            raise ValueError(str(error).replace("`", "").replace("$", self.name) + bound) from None
+
+    def format(self, value: Any) -> str:
+        """A field's value as it is written in the file."""
+        if self.unit is not None and value is not None:
+            value = format_quantity(value, self.unit)
+        return msgspec.json.encode(value).decode()
+
+
+@cache
+def host_options() -> dict[str, Option]:
+    """Every option by name, in the order of the fields."""
+    hints = typing.get_type_hints(HostSettings, include_extras=True)
+    options = {}
+    for field in msgspec.structs.fields(HostSettings):
+        stem, _, suffix = field.name.rpartition("_")
+        unit = suffix if suffix in _UNITS else None
+        name = stem if unit else field.name
+        meta = hints[field.name].__metadata__[-1]
+        options[name] = Option(name, field.name, unit, hints[field.name], field.default, meta.description)
+    return options
+
+
+def parse_quantity(text: Any, unit: str) -> int:
+    """``"30d"`` or ``"64MiB"`` as a whole number of ``unit``.
+
+    Raises:
+        ValueError: no number with one of the unit's scales, or not a whole number of ``unit``.
+    """
+    scales, one, example = _UNITS[unit]
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]+)", text) if isinstance(text, str) else None
+    if match is None or match[2] not in scales:
+        raise ValueError(f'expected a whole number and one of {", ".join(scales)}, such as "{example}"')
+    number, rest = divmod(int(match[1]) * scales[match[2]], one)
+    if rest:
+        raise ValueError(f"{text} is not a whole number of {unit}")
+    return number
+
+
+def format_quantity(number: int, unit: str) -> str:
+    """The shortest text that :func:`parse_quantity` reads as ``number``."""
+    scales, one, _ = _UNITS[unit]
+    name, scale = max((item for item in scales.items() if number * one % item[1] == 0), key=lambda item: item[1])
+    return f"{number * one // scale}{name}"
+
+
+def parse_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
+    """``ADDR:PORT`` as host and port; an IPv6 address stands in brackets, which are taken off.
+
+    Raises:
+        ValueError: no port where none is assumed, a port out of range, or an IPv6 address without brackets.
+    """
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an address: write IPv4:PORT, [IPv6]:PORT or NAME:PORT")
+    port = default_port if match["port"] is None else int(match["port"])
+    if port is None:
+        raise ValueError(f"{text!r} has no port: write {text}:{DEFAULT_PORT}")
+    if port > 65_535:
+        raise ValueError(f"{text!r}: a port is at most 65535")
+    return match["v6"] or match["host"], port
