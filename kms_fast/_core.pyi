@@ -1,6 +1,7 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 # aes.pxi
 def backend() -> dict[str, str]: ...
@@ -66,3 +67,61 @@ class Verifier:
         mark_ms: int = 0,
         accept: bool = True,
     ) -> Checked: ...
+
+# pdu.pxi
+class ProtocolError(ValueError): ...
+
+def build_bind(call_id: int = 1) -> bytes: ...
+def build_request(call_id: int, context_id: int, opnum: int, argument: bytes, max_fragment: int = 5840) -> bytes: ...
+
+# session.pxi
+class RpcCounters:
+    pdus: int
+    binds: int
+    requests: int
+    naks: int
+    foreign_binds: int
+    faults_unknown_interface: int
+    faults_op_range: int
+    faults_bad_stub: int
+    @property
+    def refusals(self) -> dict[str, int]: ...
+
+class Session:
+    counters: RpcCounters
+    requests: list[tuple[int, int, int, bytes]] | None
+    foreign_interface: bytes | None
+    max_xmit_frag: int
+    def __init__(self, counters: RpcCounters, secondary_address: str = "1688", assoc_group_id: int = 1) -> None: ...
+    @property
+    def closing(self) -> str | None: ...
+    def receive(self, data: bytes) -> int: ...
+    def take_output(self) -> bytes: ...
+    def respond(self, call_id: int, context_id: int, answer: bytes | None, result: int) -> None: ...
+
+# client_session.pxi
+class Accepted(NamedTuple):
+    call_id: int
+    max_fragment: int
+
+class Rejected(NamedTuple):
+    call_id: int
+    result: int
+    reason: int
+
+class BindNak(NamedTuple):
+    call_id: int
+    reason: int
+
+class Fault(NamedTuple):
+    call_id: int
+    status: int
+
+class Response(NamedTuple):
+    call_id: int
+    answer: bytes | None
+    result: int
+
+class ClientSession:
+    def receive(self, data: bytes) -> int: ...
+    def take_outcomes(self) -> list[Accepted | Rejected | BindNak | Fault | Response]: ...

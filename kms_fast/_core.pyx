@@ -8,11 +8,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kms_fast._core.layout cimport *
+from kms_fast._core.rpc cimport *
 from kms_fast._core.wire cimport (
-    Reader, bytes_left, get_bytes, load_u16, load_u32, load_u64, read_from, store_u16, store_u32, store_u64,
+    Reader, bytes_left, get_bytes, get_u8, get_u16, load_u16, load_u32, load_u64, read_from, skip, store_u16, store_u32,
+    store_u64,
 )
 
 import os
+import struct
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -28,3 +32,7 @@ include "_core/siv.pxi"
 include "_core/merkle.pxi"
 include "_core/message.pxi"
 include "_core/verify.pxi"
+include "_core/pdu.pxi"
+include "_core/session.pxi"
+include "_core/bind.pxi"
+include "_core/client_session.pxi"
