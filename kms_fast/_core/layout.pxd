@@ -122,7 +122,11 @@ cdef enum:
 
     # ledger: one record is a frame, the signed header and the entries, one for each leaf
     FRAME_LENGTH = 0
+    FRAME_MAGIC = 4
     FRAME_SIZE = 8
+    RECORD_HEADER = 8
+    RECORD_ENTRIES = 188
+    RECORD_MAGIC = 0x314C464B    # "KFL1"
     ENTRY_LEAF = 0
     ENTRY_NAME = 118
     ENTRY_PREVIOUS_CMID = 182
@@ -150,15 +154,23 @@ cdef enum:
     MESSAGE_REVOCATIONS = 4
 
 
-# Results that the core itself gives; the table with names and cures is kms_fast/errors.py.
-cdef enum Result:
-    GRANTED = 0
-    COUNT_TOO_LOW = 0xC004F038
-    HOST_NOT_ACTIVATED = 0xC004F041
-    HOST_CANNOT_SERVE = 0xC004F042
-    CLOCKS_DIFFER = 0xC004F06C
-    REQUEST_UNREADABLE = 0xE04B0001
-    PRODUCT_UNKNOWN = 0xE04B0002
-    SERVER_BUSY = 0xE04B0003
-    HOST_CLOCK = 0xE04B0004
-    HOST_CERTIFICATE_DATES = 0xE04B0005
+# Results that the core itself gives; the table with names and cures is kms_fast/errors.py. Not an enum: they do not fit an int.
+cdef extern from *:
+    """
+    #define GRANTED 0u
+    #define COUNT_TOO_LOW 0xC004F038u
+    #define HOST_NOT_ACTIVATED 0xC004F041u
+    #define HOST_CANNOT_SERVE 0xC004F042u
+    #define CLOCKS_DIFFER 0xC004F06Cu
+    #define REQUEST_UNREADABLE 0xE04B0001u
+    #define PRODUCT_UNKNOWN 0xE04B0002u
+    #define SERVER_BUSY 0xE04B0003u
+    """
+    const unsigned int GRANTED
+    const unsigned int COUNT_TOO_LOW
+    const unsigned int HOST_NOT_ACTIVATED
+    const unsigned int HOST_CANNOT_SERVE
+    const unsigned int CLOCKS_DIFFER
+    const unsigned int REQUEST_UNREADABLE
+    const unsigned int PRODUCT_UNKNOWN
+    const unsigned int SERVER_BUSY

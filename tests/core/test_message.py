@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from kms_fast._core import SkuKeys
@@ -41,8 +40,6 @@ def test_a_changed_byte_does_not_open(offset: int) -> None:
     request = bytearray(seal(FIELDS))
     request[offset] ^= 1
     assert make_keys().open_request(bytes(request)) is None
-    with pytest.raises(InvalidTag):
-        AESSIV(REQUEST_KEY).decrypt(bytes(request[36:]), [bytes(request[:20]), bytes(request[20:36])] + [b"x"])
 
 
 @pytest.mark.parametrize("length", [0, 1, 219, 221, 4096])
