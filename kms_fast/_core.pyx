@@ -4,8 +4,16 @@
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from posix.unistd cimport write
 
 from kms_fast._core.layout cimport *
 from kms_fast._core.rpc cimport *
@@ -16,6 +24,8 @@ from kms_fast._core.wire cimport (
 
 import os
 import struct
+from collections import deque
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -36,3 +46,8 @@ include "_core/pdu.pxi"
 include "_core/session.pxi"
 include "_core/bind.pxi"
 include "_core/client_session.pxi"
+include "_core/counts.pxi"
+include "_core/admission.pxi"
+include "_core/batch.pxi"
+include "_core/commit.pxi"
+include "_core/connection.pxi"

@@ -4,6 +4,9 @@
 # fills in results; `seal` makes tree, header and signature; after the commit `answer` hands every connection its answer. The
 # batch owns the record block, the tree and a reference to each waiting connection. A batch is used once.
 
+cdef class Connection
+
+
 cdef struct Reply:
     PyObject* connection    # a Connection, reference owned
     uint32_t call_id
@@ -217,9 +220,6 @@ cdef class Batch:
             connection = <Connection>self.replies[i].connection
             if connection.transport is not None:
                 connection.deliver(build_unsigned_answer(self.replies[i].call_id, self.replies[i].context_id, result))
-
-
-cdef bytes HEADER_CONTEXT = b"kms_fast 1 batch header\x00"
 
 
 cdef void write_entry(uint8_t* entry, const uint8_t* request, const uint8_t* fields, const Product* product,
