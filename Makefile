@@ -1,0 +1,56 @@
+# Everything works in .venv, which is made when it is missing. Needed beforehand: Python 3.11+, a C compiler, make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+CORE := setup.py kms_fast/_core.pyx $(wildcard kms_fast/_core/*.pxi kms_fast/_core/*.pxd kms_fast/_core/*.h)
+
+.PHONY: help demo test lint build check-dist bench clean
+
+help:            ## Show these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/core.stamp            ## Run a publisher, a host and ten seconds of checked load
+	$(BIN)/kms-fast lab
+
+test: .venv/core.stamp .venv/test.stamp            ## Run the test suite
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: .venv/core.stamp .venv/test.stamp .venv/lint.stamp            ## Run ruff, mypy, stubtest and cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest kms_fast._core
+	$(BIN)/cython-lint kms_fast
+
+build: .venv/dev.stamp            ## Make sdist and wheel in dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+check-dist: build            ## Install sdist and wheel in clean environments and run the lab from each
+	bash .ci/check-dist
+
+bench: .venv/core.stamp .venv/test.stamp            ## Measure the kernels and the limits of the machine
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
+	$(BIN)/python bench/limits.py
+
+clean:            ## Remove everything that is made here
+	rm -rf .venv build dist *.egg-info kms_fast/_core.c kms_fast/_core.*.so
+
+.venv/made.stamp:
+	$(PYTHON) -m venv --upgrade-deps .venv
+	touch $@
+
+# Editable: the extension is compiled beside its source, and the source runs as it is.
+.venv/package.stamp: .venv/made.stamp pyproject.toml
+	$(PIP) install --group build
+	$(PIP) install --no-build-isolation -e .
+	touch $@
+
+.venv/core.stamp: .venv/package.stamp $(CORE)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+.venv/test.stamp .venv/lint.stamp .venv/dev.stamp: .venv/%.stamp: .venv/made.stamp pyproject.toml
+	$(PIP) install --group $*
+	touch $@
