@@ -19,7 +19,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One row of the table. ``code`` is the 32-bit number administrators know; ``meaning`` and ``cure`` are sentences."""
+    """One row of the table: ``code`` is the 32-bit number administrators know, ``meaning`` and ``cure`` sentences."""
 
     code: int
     name: str
@@ -38,8 +38,10 @@ _ROWS = (
         0xC004F038,
         "COUNT_TOO_LOW",
         "The host has seen fewer machines than the product's threshold.",
-        "Let more machines ask this host. If enough exist, look for duplicated machine IDs (CMIDs): cloned images that were "
-        "not rearmed count once.",
+        (
+            "Let more machines ask this host. If enough exist, look for duplicated machine IDs (CMIDs): "
+            "cloned images that were not rearmed count once."
+        ),
     ),
     (
         0xC004F041,
@@ -50,7 +52,7 @@ _ROWS = (
     (
         0xC004F042,
         "HOST_CANNOT_SERVE",
-        "The host's certificate does not cover this product: its family is missing or the product is newer than the host key.",
+        "The host's certificate does not cover this product: the family is missing, or it is newer than the host key.",
         "Get a host key that covers the family and generation named here, and certify the host with it.",
     ),
     (
@@ -142,7 +144,7 @@ _ROWS = (
         0xE04B0005,
         "HOST_CERTIFICATE_DATES",
         "The host's certificate is not valid now, so it signs nothing.",
-        "Renew the certificate: kms-fast host request, publisher certify, host apply. If it is new, check the host's clock.",
+        "Check the host's clock; if it is right, renew: kms-fast host request, publisher certify, host apply.",
     ),
     (
         0xE04B0006,
@@ -265,7 +267,7 @@ _ROWS = (
 )
 
 _CURES = {
-    "SEE_HOST": "Do not trust this host: check the address, what runs there, and with which publisher file it was certified.",
+    "SEE_HOST": "Do not trust this host: check the address, what runs there, and which publisher certified it.",
     "RENEW": "On the host: renew its certificate with kms-fast host request, publisher certify, host apply.",
 }
 

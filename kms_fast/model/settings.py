@@ -1,6 +1,7 @@
-"""Settings of a host: names, defaults, bounds and what each is for. Reading them from files and flags is kms_fast.cli.settings.
+"""Settings of a host: names, defaults, bounds and what each is for; kms_fast.cli.settings reads them.
 
-A field that has a unit carries it as a suffix (``retention_s``); the option users write has none (``retention = "30d"``).
+A field that has a unit carries it as a suffix (``retention_s``); the option users write has none
+(``retention = "30d"``).
 """
 
 import re
