@@ -1,7 +1,7 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self, final
 
 # aes.pxi
 def backend() -> dict[str, str]: ...
@@ -14,8 +14,9 @@ def sha256(data: bytes) -> bytes: ...
 def hmac_sha256(key: bytes, data: bytes) -> bytes: ...
 
 # siv.pxi
+@final
 class SivKey:
-    def __init__(self, key: bytes, *leading: bytes) -> None: ...
+    def __new__(cls, key: bytes, *leading: bytes) -> Self: ...
     def encrypt(self, plaintext: bytes, last: bytes | None = None, /) -> bytes: ...
     def decrypt(self, data: bytes, last: bytes | None = None, /) -> bytes | None: ...
 
@@ -28,24 +29,27 @@ def merkle_path(leaves: list[bytes], index: int) -> list[bytes]: ...
 def merkle_verify(leaf_hash: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool: ...
 
 # message.pxi
+@final
 class SkuKeys:
     sku_id: bytes
-    def __init__(self, sku_id: bytes, request_key: bytes, answer_secret: bytes) -> None: ...
+    def __new__(cls, sku_id: bytes, request_key: bytes, answer_secret: bytes) -> Self: ...
     def seal_request(self, fields: bytes, nonce: bytes) -> bytes: ...
     def open_request(self, request: bytes) -> bytes | None: ...
 
 # verify.pxi
 CHECK_NAMES: tuple[str, ...]
 
+@final
 class Checked:
     leaf: bytes
     leaf_hash: bytes
     header: bytes
     result: int
 
+@final
 class Verifier:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         publisher_id: bytes,
         roots: Sequence[bytes],
@@ -55,7 +59,7 @@ class Verifier:
         customer_id: int = 0,
         revoked: Collection[int] = (),
         verify_signature: Callable[[bytes, bytes, bytes], bool],
-    ) -> None: ...
+    ) -> Self: ...
     def check(
         self,
         request: bytes,
@@ -75,6 +79,7 @@ def build_bind(call_id: int = 1) -> bytes: ...
 def build_request(call_id: int, context_id: int, opnum: int, argument: bytes, max_fragment: int = 5840) -> bytes: ...
 
 # session.pxi
+@final
 class RpcCounters:
     pdus: int
     binds: int
