@@ -1,5 +1,5 @@
-# bind and alter_context on the server: each offered presentation context gets a result of its own (C706 12.6.4.3, 12.6.4.1;
-# MS-RPCE 2.2.2.14 for feature negotiation). Reads in place; writes the answer to the session's output. Raises only MemoryError.
+# bind and alter_context on the server: each offered presentation context gets a result of its own (C706 12.6.4; MS-RPCE
+# 2.2.2.14 for feature negotiation). Reads in place; writes the answer to the session's output. Raises only MemoryError.
 
 cdef struct Bind:
     bint foreign                    # some context offers another interface
@@ -41,13 +41,15 @@ cdef bint negotiate_contexts(Session session, const uint8_t* pdu, Py_ssize_t siz
         transfer_syntaxes = get_bytes(&reader, syntaxes * SYNTAX_SIZE)
         if reader.overrun or syntaxes == 0:
             return False
-        negotiate_context(session, context_id, abstract_syntax, transfer_syntaxes, syntaxes, bind, bind.results + i * RESULT_SIZE)
+        negotiate_context(
+            session, context_id, abstract_syntax, transfer_syntaxes, syntaxes, bind, bind.results + i * RESULT_SIZE
+        )
     return bind.count > 0 and bytes_left(&reader) == 0
 
 
 cdef int negotiate_context(
-    Session session, uint16_t context_id, const uint8_t* abstract_syntax, const uint8_t* transfer_syntaxes, int syntaxes,
-    Bind* bind, uint8_t* out
+    Session session, uint16_t context_id, const uint8_t* abstract_syntax, const uint8_t* transfer_syntaxes,
+    int syntaxes, Bind* bind, uint8_t* out
 ) except -1:
     """Writes the 24 octets of one context's result and, when it is accepted, notes the context."""
     memset(out, 0, RESULT_SIZE)

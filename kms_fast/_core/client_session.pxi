@@ -9,15 +9,16 @@
 #   error     ProtocolError, whose text says what was wrong; the session is of no further use.
 #   Fragments of one response come in order, and no other PDU of a call between them.
 #
-# Memory: `receive` reads whole PDUs where they lie in its argument and keeps what is left over (less than one PDU), and a response
-# in fragments as a bytearray of at most MAX_ANSWER_STUB_SIZE. The pointer given to `on_response` is valid during that call.
+# Memory: `receive` reads whole PDUs where they lie in its argument and keeps what is left over (less than one PDU), and
+# a response in fragments as a bytearray of at most MAX_ANSWER_STUB_SIZE. The pointer given to `on_response` is valid
+# during that call.
 
 cdef enum:
     MAX_ANSWER_STUB_SIZE = RESPONSE_STUB_HEADER_SIZE + MAX_ARGUMENT_SIZE + RESULT_FIELD_SIZE + MAX_PADDING_SIZE
 
 
 class Accepted(NamedTuple):
-    """The server accepted the context that ``build_bind`` offers; requests of up to ``max_fragment`` octets may follow."""
+    """The server accepted the context of ``build_bind``; it takes fragments of up to ``max_fragment`` octets."""
 
     call_id: int
     max_fragment: int
@@ -56,8 +57,8 @@ class Response(NamedTuple):
 cdef class ClientSession:
     """Client side of one connection: ``receive`` turns octets into outcomes.
 
-    Outcomes are ``Accepted``, ``Rejected``, ``BindNak``, ``Fault`` and ``Response``. Requests are made with ``build_bind`` and
-    ``build_request``; the session does not know which calls are in flight, so the caller compares call IDs.
+    Outcomes are ``Accepted``, ``Rejected``, ``BindNak``, ``Fault`` and ``Response``. Requests are made with
+    ``build_bind`` and ``build_request``; the session does not know which calls are in flight, so the caller compares call IDs.
     A subclass may override ``on_response`` (and ``on_outcome``, which gets all others).
     """
 
@@ -68,7 +69,7 @@ cdef class ClientSession:
     cdef uint8_t phase
 
     cpdef int receive(self, bytes data) except -1:
-        """Takes what arrived and hands on every outcome it completes. Raises ProtocolError for what is not an answer."""
+        """Takes what arrived and hands on every outcome it completes. Raises ProtocolError for malformed input."""
         cdef const uint8_t* at
         cdef Py_ssize_t left
         cdef Py_ssize_t size
@@ -125,7 +126,8 @@ cdef class ClientSession:
             if size < BIND_NAK_VERSIONS:
                 raise ProtocolError(f"a bind_nak of {size} bytes has no reason")
             return self.on_outcome(BindNak(call_id, load_u16(pdu + BIND_NAK_REASON)))
-        raise ProtocolError(f"a PDU of type {ptype} is not expected {'after' if self.phase == BOUND else 'before'} the bind_ack")
+        when = "after" if self.phase == BOUND else "before"
+        raise ProtocolError(f"a PDU of type {ptype} is not expected {when} the bind_ack")
 
     cdef int read_response(self, const uint8_t* pdu, Py_ssize_t size) except -1:
         cdef uint8_t flags = pdu[PDU_FLAGS]
@@ -173,7 +175,10 @@ cdef Py_ssize_t check_answer_header(const uint8_t* pdu) except -1:
 
 
 cdef object parse_bind_ack(const uint8_t* pdu, Py_ssize_t size):
-    """Accepted or Rejected, from the bind_ack to what `build_bind` makes: one context, NDR 2.0. Raises ProtocolError."""
+    """Accepted or Rejected, from the bind_ack to what `build_bind` makes: one context, NDR 2.0.
+
+    Raises ProtocolError.
+    """
     cdef Reader reader = read_from(pdu + COMMON_HEADER_SIZE, size - COMMON_HEADER_SIZE)
     cdef uint16_t max_fragment
     cdef Py_ssize_t address_size

@@ -1,7 +1,7 @@
 # DCE/RPC PDUs: the syntaxes we speak, builders for both sides, stub of our calls. Layouts: rpc.pxd and docs/rpc.md.
 #
-# Builders that take `out` fill memory of the caller, who has made room for the size named; they are `noexcept nogil`. Builders
-# that return bytes may raise MemoryError. Nothing here keeps a pointer.
+# Builders that take `out` fill memory of the caller, who has made room for the size named; they are `noexcept nogil`.
+# Builders that return bytes may raise MemoryError. Nothing here keeps a pointer.
 
 # Syntax identifiers as they travel: UUID with its first three fields little-endian, u16 major, u16 minor version.
 cdef const uint8_t* INTERFACE_SYNTAX = \
@@ -71,8 +71,8 @@ cdef inline void build_response_prefix(
 ) noexcept nogil:
     """Writes the 36 octets before the answer of a response in one fragment.
 
-    The answer follows, then `build_response_suffix`; the whole has `response_size(answer_size)` octets, which must not be more
-    than MIN_FRAGMENT_SIZE unless the caller has looked at the session's `max_xmit_frag`.
+    The answer follows, then `build_response_suffix`; the whole has `response_size(answer_size)` octets, which must not
+    be more than MIN_FRAGMENT_SIZE unless the caller has looked at the session's `max_xmit_frag`.
     """
     cdef Py_ssize_t size = response_size(answer_size)
     build_call_header(
@@ -147,17 +147,22 @@ cdef bytes build_response_stub(bytes answer, uint32_t result):
     """Stub of a response: null or non-null answer, result."""
     if answer is None:
         return struct.pack("<III", 0, 0, result)
-    return struct.pack("<III", len(answer), REFERENT, len(answer)) + answer + bytes(padding_to_4(len(answer))) + \
-        struct.pack("<I", result)
+    cdef bytes before = struct.pack("<III", len(answer), REFERENT, len(answer))
+    return before + answer + bytes(padding_to_4(len(answer))) + struct.pack("<I", result)
 
 
 def build_bind(uint32_t call_id=1):
-    """A bind PDU, 72 octets: our interface with NDR 2.0 as context 0, concurrent multiplexing asked for (docs/rpc.md)."""
-    return struct.pack(
-        "<BBBBIHHIHHIBxHHBx20s20s", RPC_VERSION, RPC_VERSION_MINOR, PTYPE_BIND, PFC_WHOLE | PFC_CONC_MPX, DREP_LITTLE_ASCII,
-        72, 0, call_id, MAX_FRAGMENT_SIZE, MAX_FRAGMENT_SIZE, 0, 1, 0, 0, 1,
-        INTERFACE_SYNTAX[:SYNTAX_SIZE], NDR_SYNTAX[:SYNTAX_SIZE],
-    )
+    """A bind PDU, 72 octets: our interface with NDR 2.0 as context 0, concurrent multiplexing asked for."""
+    cdef uint8_t[72] pdu
+    memset(pdu, 0, sizeof(pdu))
+    build_header(pdu, PTYPE_BIND, PFC_WHOLE | PFC_CONC_MPX, sizeof(pdu), call_id)
+    store_u16(pdu + BIND_MAX_XMIT_FRAG, MAX_FRAGMENT_SIZE)
+    store_u16(pdu + BIND_MAX_RECV_FRAG, MAX_FRAGMENT_SIZE)
+    pdu[BIND_BODY] = 1              # context, with ID 0
+    pdu[CONTEXT_LIST + 2] = 1       # transfer syntax
+    memcpy(pdu + CONTEXT_LIST + 4, INTERFACE_SYNTAX, SYNTAX_SIZE)
+    memcpy(pdu + CONTEXT_LIST + 4 + SYNTAX_SIZE, NDR_SYNTAX, SYNTAX_SIZE)
+    return pdu[:sizeof(pdu)]
 
 
 def build_request(
@@ -171,9 +176,8 @@ def build_request(
         raise ValueError(f"an argument has at most {MAX_ARGUMENT_SIZE} bytes, not {len(argument)}")
     if not CALL_HEADER_SIZE + 8 <= max_fragment <= MAX_FRAGMENT_SIZE:
         raise ValueError(f"a fragment has {CALL_HEADER_SIZE + 8} to {MAX_FRAGMENT_SIZE} bytes, not {max_fragment}")
-    return build_fragments(
-        PTYPE_REQUEST, call_id, context_id, opnum, struct.pack("<II", len(argument), len(argument)) + argument, max_fragment
-    )
+    stub = struct.pack("<II", len(argument), len(argument)) + argument
+    return build_fragments(PTYPE_REQUEST, call_id, context_id, opnum, stub, max_fragment)
 
 
 # ---- parsers of stubs; a length that lies is a False
@@ -187,12 +191,12 @@ cdef inline bint parse_request_stub(const uint8_t* stub, Py_ssize_t size, Argume
     argument.octets = stub + REQUEST_STUB_HEADER_SIZE
     argument.size = length
     size -= REQUEST_STUB_HEADER_SIZE + length
-    return length <= MAX_ARGUMENT_SIZE and load_u32(stub + 4) == load_u32(stub) and 0 <= size <= MAX_PADDING_SIZE
+    return length <= MAX_ARGUMENT_SIZE and load_u32(stub + 4) == length and 0 <= size <= MAX_PADDING_SIZE
 
 
 cdef inline bint parse_response_stub(const uint8_t* stub, Py_ssize_t size, Argument* answer) noexcept nogil:
-    """Finds answer and result of a response: u32 length, referent, unless null u32 maximum count (equal) and octets with
-    padding to 4; u32 result; at most 7 octets more."""
+    """Finds answer and result of a response: u32 length, referent; unless that is null u32 maximum count (equal) and
+    octets with padding to 4; u32 result; at most 7 octets more."""
     cdef Py_ssize_t length
     cdef Py_ssize_t before_result
     if size < NULL_ANSWER_STUB_SIZE:

@@ -1,5 +1,5 @@
-# Every number of connection-oriented DCE/RPC that we use: C706 chapter 12, MS-RPCE 2.2.2, docs/rpc.md. Offsets are from the
-# start of the PDU.
+# Every number of connection-oriented DCE/RPC that we use: C706 chapter 12, MS-RPCE 2.2.2, docs/rpc.md. Offsets are from
+# the start of the PDU.
 
 cdef enum:
     RPC_VERSION = 5
@@ -52,6 +52,7 @@ cdef enum:
     BIND_ASSOC_GROUP_ID = 20
     BIND_BODY = 24
     CONTEXT_LIST_HEADER_SIZE = 4
+    CONTEXT_LIST = 28           # in a bind: u16 ID, u8 transfer syntaxes, reserved octet, the syntaxes
     SYNTAX_SIZE = 20
     UUID_SIZE = 16
     RESULT_SIZE = 24

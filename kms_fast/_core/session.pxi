@@ -7,16 +7,17 @@
 #   BOUND     refuse       negotiate       call      note                  refuse
 #   CLOSING   whatever arrives is ignored
 #
-#   refuse    a bind_nak if the PDU is a bind, otherwise a fault; → CLOSING. `refusals` has the reason, status and name of each.
-#   call      fragments of one request come in order, and no other request between them (MS-RPCE 3.3.1.5.8). A complete request
-#             goes to `on_request`; one for an unknown context or operation, or with a bad stub, gets a fault and the
-#             connection goes on.
-#   A PDU's header is judged as soon as its 16 octets are there, the rest when it is complete: how the stream is cut into reads
-#   never changes an answer.
+#   refuse    a bind_nak if the PDU is a bind, otherwise a fault; → CLOSING. `refusals` has reason, status and name.
+#   call      fragments of one request come in order, no other request between them (MS-RPCE 3.3.1.5.8). A complete
+#             request goes to `on_request`; one for an unknown context or operation, or with a bad stub, gets a fault and
+#             the connection goes on.
+#   A PDU's header is judged as soon as its 16 octets are there, the rest when it is complete: how the stream is cut
+#   into reads never changes an answer.
 #
-# Memory: `receive` reads whole PDUs where they lie in its argument; what is left over (less than one PDU) is kept as bytes, a
-# request in fragments as a bytearray of at most MAX_STUB_SIZE. The pointer given to `on_request` is valid during that call.
-# Bad input never raises; MemoryError and what a subclass's hook raises do, and the connection is then of no further use.
+# Memory: `receive` reads whole PDUs where they lie in its argument; what is left over (less than one PDU) is kept as
+# bytes, a request in fragments as a bytearray of at most MAX_STUB_SIZE. The pointer given to `on_request` is valid during
+# that call. Bad input never raises; MemoryError and what a subclass's hook raises do, and the session is then of no
+# further use.
 
 cdef enum:
     UNBOUND = 0
@@ -71,7 +72,8 @@ pdu_rules[PTYPE_ORPHANED] = PduRule(BOUND, COMMON_HEADER_SIZE, handle_orphaned)
 cdef class RpcCounters:
     """What the sessions that share it have seen. Bad packets are counted here, not logged.
 
-    ``faults`` and ``naks`` count answers; ``refusals`` counts connections closed for what they sent, by the names of docs/rpc.md.
+    ``faults_…`` and ``naks`` count answers; ``refusals`` counts connections closed for what they sent, by the names
+    of docs/rpc.md.
     """
 
     cdef readonly uint64_t pdus
@@ -92,12 +94,14 @@ cdef class RpcCounters:
 cdef class Session:
     """Server side of one connection: octets in, requests to a hook, octets out.
 
-    ``Session(counters, secondary_address="1688", assoc_group_id=1)``: the port as a string and a nonzero number for the association
-    group; both travel in the bind_ack. Raises ValueError for an address of more than 5 ASCII characters or group 0.
+    ``Session(counters, secondary_address="1688", assoc_group_id=1)``: the port as a string and a nonzero number for the
+    association group; both travel in the bind_ack. Raises ValueError for an address of more than 5 ASCII characters or
+    group 0.
 
-    A subclass overrides ``on_request``; this class itself collects ``(call_id, context_id, opnum, argument)`` in ``requests``.
-    ``closing`` is None, or the name of the refusal after which the shell must send what ``take_output`` yields and close.
-    ``foreign_interface`` is the first other interface that a client offered: 16 octets as sent, for ``UUID(bytes_le=…)``.
+    A subclass overrides ``on_request``; this class itself collects ``(call_id, context_id, opnum, argument)`` in
+    ``requests``. ``closing`` is None, or the name of the refusal after which the shell must send what ``take_output``
+    yields and close. ``foreign_interface`` is the first other interface that a client offered: 16 octets as sent, for
+    ``UUID(bytes_le=…)``.
     """
 
     cdef readonly RpcCounters counters
@@ -162,12 +166,14 @@ cdef class Session:
         return b"" if output is None else bytes(output)
 
     def respond(self, uint32_t call_id, uint16_t context_id, bytes answer, uint32_t result):
-        """Adds a response to the output, in as many fragments as the client needs. ``answer`` is at most 4,096 bytes or None."""
+        """Adds a response to the output, in as many fragments as the client needs.
+
+        ``answer`` is None for a null pointer; raises ValueError when it has more than 4,096 bytes.
+        """
         if answer is not None and len(answer) > MAX_ARGUMENT_SIZE:
             raise ValueError(f"an answer has at most {MAX_ARGUMENT_SIZE} bytes, not {len(answer)}")
-        self.send(build_fragments(
-            PTYPE_RESPONSE, call_id, context_id, 0, build_response_stub(answer, result), self.max_xmit_frag
-        ))
+        stub = build_response_stub(answer, result)
+        self.send(build_fragments(PTYPE_RESPONSE, call_id, context_id, 0, stub, self.max_xmit_frag))
 
     cdef int on_request(
         self, uint32_t call_id, uint16_t context_id, uint16_t opnum, const uint8_t* argument, Py_ssize_t argument_size
@@ -284,7 +290,7 @@ cdef int handle_request(Session session, const uint8_t* pdu, Py_ssize_t size) ex
 
 
 cdef int handle_orphaned(Session session, const uint8_t* pdu, Py_ssize_t size) except -1:
-    """The client gave a call up: forget its fragments. One that is complete is answered all the same (C706 allows it)."""
+    """The client gave a call up: forget its fragments. One that is complete is answered all the same."""
     if session.fragments is not None and load_u32(pdu + PDU_CALL_ID) == session.fragments_call_id:
         session.fragments = None
     return 0
