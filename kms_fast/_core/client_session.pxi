@@ -58,7 +58,8 @@ cdef class ClientSession:
     """Client side of one connection: ``receive`` turns octets into outcomes.
 
     Outcomes are ``Accepted``, ``Rejected``, ``BindNak``, ``Fault`` and ``Response``. Requests are made with
-    ``build_bind`` and ``build_request``; the session does not know which calls are in flight, so the caller compares call IDs.
+    ``build_bind`` and ``build_request``; the session does not know which calls are in flight, so the caller
+    compares call IDs.
     A subclass may override ``on_response`` (and ``on_outcome``, which gets all others).
     """
 

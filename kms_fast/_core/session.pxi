@@ -9,15 +9,15 @@
 #
 #   refuse    a bind_nak if the PDU is a bind, otherwise a fault; → CLOSING. `refusals` has reason, status and name.
 #   call      fragments of one request come in order, no other request between them (MS-RPCE 3.3.1.5.8). A complete
-#             request goes to `on_request`; one for an unknown context or operation, or with a bad stub, gets a fault and
-#             the connection goes on.
+#             request goes to `on_request`; one for an unknown context or operation, or with a bad stub, gets a fault
+#             and the connection goes on.
 #   A PDU's header is judged as soon as its 16 octets are there, the rest when it is complete: how the stream is cut
 #   into reads never changes an answer.
 #
 # Memory: `receive` reads whole PDUs where they lie in its argument; what is left over (less than one PDU) is kept as
-# bytes, a request in fragments as a bytearray of at most MAX_STUB_SIZE. The pointer given to `on_request` is valid during
-# that call. Bad input never raises; MemoryError and what a subclass's hook raises do, and the session is then of no
-# further use.
+# bytes, a request in fragments as a bytearray of at most MAX_STUB_SIZE. The pointer given to `on_request` is valid
+# during that call. Bad input never raises; MemoryError and what a subclass's hook raises do, and the session is then of
+# no further use.
 
 cdef enum:
     UNBOUND = 0
