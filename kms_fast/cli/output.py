@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,8 +31,8 @@ _ESCAPES = {n: f"\\x{n:02x}" for n in (*range(0x20), *range(0x7F, 0xA0)) if chr(
 class Output:
     """Prints for one command, as text or as JSON.
 
-    A command calls :meth:`result` once, or :meth:`line` for each of many results; :meth:`progress` and :meth:`warning` go
-    to stderr and are never part of the result.
+    A command calls :meth:`result` once, or :meth:`line` for each of many results; :meth:`progress` and :meth:`warning`
+    go to stderr and are never part of the result.
     """
 
     _progress_shown: ClassVar[bool] = False
@@ -43,8 +43,8 @@ class Output:
     def result(self, value: Mapping[str, Any] | str, text: "RenderableType | None" = None) -> None:
         """Print the command's result.
 
-        ``value`` is the object of ``--json`` (``"ok": true`` is put in front unless it says otherwise); ``text``, a string
-        or anything rich can draw, is what people see. Without ``text`` the value's keys and values are listed.
+        ``value`` is the object of ``--json`` (``"ok": true`` is put in front unless it says otherwise); ``text``, a
+        string or anything rich can draw, is what people see. Without ``text`` the value's keys and values are listed.
         """
         self.clear_progress()
         if self.as_json:
@@ -122,7 +122,7 @@ def home_option(function: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(file_okay=False, path_type=Path),
         envvar="KMS_FAST_HOME",
         default=default_home,
-        help="Folder of keys, state and ledger; else KMS_FAST_HOME, /var/lib/kms-fast for root, the user's data folder.",
+        help="Folder of keys, state and ledger; else KMS_FAST_HOME, else /var/lib/kms-fast for root.",
     )(function)
 
 
@@ -169,25 +169,22 @@ def _write_json(value: Mapping[str, Any]) -> None:
 
 
 def _plain(value: object) -> object:
-    """What JSON has no type for, as it is written everywhere here: bytes in hex, the rest (UUID, path, time) as text."""
+    """What JSON has no type for, as it is written everywhere here: bytes in hex, the rest (UUID, path) as text."""
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _list_fields(fields: Mapping[str, Any], indent: str = "") -> list[str]:
-    """Lines of aligned names and values; a mapping inside is indented below its name."""
+    """Lines of aligned names and values; a mapping, or each of a list of them, is indented below its name."""
     width = max((len(name) for name in fields), default=0) + 2
     lines = []
     for name, value in fields.items():
         label = name.replace("_", " ")
-        if isinstance(value, Mapping):
-            lines += [f"{indent}{label}", *_list_fields(value, indent + "  ")]
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, Mapping) for item in items):
+            lines.append(indent + label)
+            lines += [line for item in items for line in _list_fields(item, indent + "  ")]
         else:
-            shown = (
-                ", ".join(map(_show, value))
-                if isinstance(value, Sequence) and not isinstance(value, str | bytes)
-                else _show(value)
-            )
-            lines.append(f"{indent}{label:{width}}{shown}")
+            lines.append(f"{indent}{label:{width}}{', '.join(map(_show, items))}")
     return lines
 
 
