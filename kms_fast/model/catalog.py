@@ -16,6 +16,7 @@ from kms_fast.model import policy, signing
 from kms_fast.model.certificate import IssuerCertificate, Rights
 from kms_fast.model.document import Fields, canonical_json, malformed, read_document, write_document
 from kms_fast.model.keys import MAX_REFERENCE, SECRET_SIZE, KeyKind, ProductKey, derive_sku_keys, publisher_tag
+from kms_fast.model.settings import format_quantity
 
 FORMAT: Final = "kms_fast catalog 1"
 MAX_THRESHOLD: Final = 100_000
@@ -224,8 +225,8 @@ def _find_sku_problems(sku: Sku, family: Family | None) -> list[str]:
         problems.append(f"its family {sku.family} is not in the catalog")
     elif sku.validity_min > family.maximum_validity_min:
         problems.append(
-            f"its validity of {policy.format_minutes(sku.validity_min)} is longer than family {family.name} allows "
-            f"(maximum_validity {policy.format_minutes(family.maximum_validity_min)})"
+            f"its validity of {format_quantity(sku.validity_min, 'min')} is longer than family {family.name} allows "
+            f"(maximum_validity {format_quantity(family.maximum_validity_min, 'min')})"
         )
     if sku.shortest_interval_min > sku.longest_interval_min:
         problems.append("its shortest interval is longer than its longest")

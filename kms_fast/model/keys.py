@@ -21,6 +21,7 @@ CHECK_SYMBOLS: Final = 3
 SECRET_SIZE: Final = 10
 KEY_ID_SIZE: Final = 8
 MAX_REFERENCE: Final = 2**15 - 1
+MAX_KEYS_PER_HOST: Final = 8
 
 _FIELD_POLYNOMIAL: Final = 0b100101  # x^5 + x^2 + 1, primitive over GF(2)
 _ORDER: Final = 31

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
+from kms_fast.model.settings import format_quantity
+
 MINUTE_MS: Final = 60_000
 DAY_MIN: Final = 1440
 
@@ -128,27 +130,12 @@ def check_intervals(
         return "the activation (retry) interval must not be longer than the renewal interval"
     effective_min = min(renewal_min, validity_min / 2)
     if effective_min * (1 + JITTER) > retention_min / 2:
+        every, retention = format_quantity(int(effective_min), "min"), format_quantity(retention_min, "min")
         return (
-            f"a machine that renews every {format_minutes(int(effective_min))} and misses one renewal is forgotten: the "
-            f"renewal interval plus 10 % must be at most half the retention of {format_minutes(retention_min)}"
+            f"a machine that renews every {every} and misses one renewal is forgotten: the renewal interval plus 10 % "
+            f"must be at most half the retention of {retention}"
         )
     return None
-
-
-def format_minutes(minutes: int) -> str:
-    """A span as users write it: the largest of d, h, m that needs no fraction."""
-    for unit, size in (("d", DAY_MIN), ("h", 60)):
-        if minutes and minutes % size == 0:
-            return f"{minutes // size}{unit}"
-    return f"{minutes}m"
-
-
-def parse_minutes(text: str) -> int:
-    """Minutes of a span such as ``90m``, ``36h`` or ``180d``; raises ValueError for anything else."""
-    units = {"m": 1, "h": 60, "d": DAY_MIN}
-    if len(text) < 2 or text[-1] not in units or not (text[:-1].isascii() and text[:-1].isdigit()) or len(text) > 10:
-        raise ValueError("write a span as a whole number and m, h or d, such as 90m, 36h or 180d")
-    return int(text[:-1]) * units[text[-1]]
 
 
 def format_time(time_ms: int) -> str:

@@ -1,0 +1,49 @@
+"""Files that hold keys and state: read with a bound, written so that a crash leaves the old or the new one whole."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+PUBLIC: Final = 0o644
+SECRET: Final = 0o600
+SECRET_FOLDER: Final = 0o700
+MAX_READ_BYTES: Final = 64 << 20
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
+    """Replace ``path`` by a file of ``data`` with permissions ``mode``; on disk when this returns. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            # The umask may have taken rights away from a public file.
+            temporary.chmod(mode)
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Put a folder's entries on disk. Raises OSError; does nothing where folders cannot be opened."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_bounded(path: Path, limit_bytes: int = MAX_READ_BYTES) -> bytes:
+    """The file's bytes, at most ``limit_bytes``. Raises OSError, also for a file that is longer."""
+    with path.open("rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(27, f"longer than the {limit_bytes} bytes that such a file may have", str(path))
+    return data
