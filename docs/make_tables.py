@@ -14,9 +14,9 @@ DOCS = Path(__file__).parent
 
 ERRORS_HEAD = """# Results
 
-Made by `docs/make_tables.py` from `kms_fast/errors.py`. `kms-fast explain CODE` tells a row on the command line. Codes from
-0xE04B0000 on are kms_fast's own; the others are those that administrators of volume activation know. In a failure's JSON
-object, `signed` says whether a host signed the result.
+Made by `docs/make_tables.py` from `kms_fast/errors.py`. `kms-fast explain CODE` tells a row on the command line. Codes
+from 0xE04B0000 on are kms_fast's own; the others are those that administrators of volume activation know. In a
+failure's JSON object, `signed` says whether a host signed the result.
 
 | code | name | meaning | what to do |
 | --- | --- | --- | --- |

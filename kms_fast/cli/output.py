@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,7 +70,7 @@ class Output:
         """Replace the progress line on stderr; nothing when stderr is not a terminal."""
         if sys.stderr.isatty():
             Output._progress_shown = True
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            width = shutil.get_terminal_size().columns
             sys.stderr.write(f"\r\x1b[K{escape_controls(text)[: width - 1]}")
             sys.stderr.flush()
 

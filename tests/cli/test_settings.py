@@ -1,0 +1,88 @@
+"""Reading settings: precedence, unknown names, wrong values, and where each complaint points."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast.cli.settings import OTHER_VARIABLES, load_settings
+from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.model.settings import HostSettings
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(text: str) -> Path:
+        path = tmp_path / "kms-fast.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def complaint(
+    path: Path | None = None, flags: dict[str, Any] | None = None, environ: dict[str, str] | None = None
+) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(path, flags or {}, environ or {})
+    return caught.value.message
+
+
+def test_nothing_given_is_all_defaults() -> None:
+    loaded = load_settings(None, {}, {"PATH": "/bin", **dict.fromkeys(OTHER_VARIABLES, "1")})
+    assert loaded.settings == HostSettings()
+    assert set(loaded.sources.values()) == {"default"}
+
+
+def test_flag_beats_environment_beats_file_beats_default(write: Any) -> None:
+    path = write('max_waiting = 1\nmax_connections = 1\nretention = "2d"\n')
+    loaded = load_settings(path, {"max_waiting": "3"}, {"KMS_FAST_MAX_WAITING": "2", "KMS_FAST_MAX_CONNECTIONS": "2"})
+    assert loaded.settings == HostSettings(max_waiting=3, max_connections=2, retention_s=2 * 86_400)
+    assert loaded.sources["max_waiting"] == "--max-waiting"
+    assert loaded.sources["max_connections"] == "environment KMS_FAST_MAX_CONNECTIONS"
+    assert loaded.sources["retention"] == f"{path} line 3"
+    assert loaded.sources["log_level"] == "default"
+
+
+def test_lists_and_switches_in_each_place(write: Any) -> None:
+    path = write('listen = ["127.0.0.1:0", "[::1]:0"]\nrecord_names = false\n')
+    environ = {"KMS_FAST_LISTEN": "127.0.0.1:0, [::1]:0", "KMS_FAST_RECORD_NAMES": "false"}
+    flags = {"listen": ("127.0.0.1:0", "[::1]:0"), "record_names": False}
+    expected = HostSettings(listen=("127.0.0.1:0", "[::1]:0"), record_names=False)
+    assert load_settings(path, {}, {}).settings == expected
+    assert load_settings(None, {}, environ).settings == expected
+    assert load_settings(None, flags, {}).settings == expected
+
+
+def test_unknown_names_tell_the_nearest(write: Any) -> None:
+    path = write("\nmax_waitin = 1\n")
+    assert complaint(path) == f"{path} line 2: there is no option max_waitin; the nearest is max_waiting"
+    assert "the nearest is max_waiting" in complaint(write("[max_waitings]\nx = 1\n"))
+    assert complaint(environ={"KMS_FAST_RETENTON": "1d"}).endswith("the nearest is KMS_FAST_RETENTION")
+    assert complaint(environ={"KMS_FAST_HOMES": "x"}).endswith("the nearest is KMS_FAST_HOME")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('max_waiting = "many"', "max_waiting (FILE line 1): Expected int, got str"),
+        ("max_waiting = 0", "max_waiting (FILE line 1): Expected int >= 1"),
+        ("\n\nlisten = [1688]", "listen (FILE line 3): Expected str, got int - at listen[0]"),
+        ("listen = []", "listen (FILE line 1): Expected array of length >= 1"),
+        ("retention = 30", "retention (FILE line 1): expected a whole number and one of ms, s, m, h, d"),
+        ('retention = "1ms"', "retention (FILE line 1): 1ms is not a whole number of s"),
+        ('log_level = "loud"', "log_level (FILE line 1): Invalid enum value 'loud'"),
+        ('listen = ["1.2.3.4"]', "'1.2.3.4' has no port: write 1.2.3.4:1688"),
+        ('retention = "1d"\nrenewal_interval = "7d"', "renewal_interval 7d is too long for retention 1d"),
+        ("\nmax_waiting 5", "FILE is not TOML: Expected '=' after a key in a key/value pair (at line 2, column 13)"),
+    ],
+)
+def test_wrong_values_tell_option_and_place(text: str, said: str, write: Any) -> None:
+    path = write(text)
+    assert said.replace("FILE", str(path)) in complaint(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(KmsFastError, match=r"none\.toml: No such file") as caught:
+        load_settings(tmp_path / "none.toml", {}, {})
+    assert caught.value.result.name == "STORAGE_FAILED"

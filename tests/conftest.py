@@ -1,0 +1,42 @@
+"""What tests need from outside: a tool that is missing skips the test, or fails it under KMS_FAST_REQUIRE_SERVICES=1."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def unavailable() -> Callable[[str], NoReturn]:
+    """Call it with what is missing and how to get it."""
+
+    def give_up(reason: str) -> NoReturn:
+        if os.environ.get("KMS_FAST_REQUIRE_SERVICES") == "1":
+            pytest.fail(f"{reason} (KMS_FAST_REQUIRE_SERVICES=1)")
+        pytest.skip(reason)
+
+    return give_up
+
+
+@pytest.fixture(scope="session")
+def require_tool(unavailable: Callable[[str], NoReturn]) -> Callable[[str], str]:
+    """Call it with a program's name; gives the program's path."""
+
+    def find(name: str) -> str:
+        return shutil.which(name) or unavailable(f"{name} is not installed")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def impacket_python(unavailable: Callable[[str], NoReturn]) -> str:
+    """An interpreter that can import impacket: in an environment of its own, for its dependencies are many."""
+    python = ROOT / ".venv-impacket" / "bin" / "python"
+    if not python.exists():
+        unavailable("impacket is not installed: python3 -m venv .venv-impacket, then pip install impacket there")
+    return str(python)

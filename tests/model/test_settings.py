@@ -1,0 +1,65 @@
+"""Quantities, addresses and bounds of the host's settings."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kms_fast.model.settings import HostSettings, format_quantity, host_options, parse_address, parse_quantity
+
+
+@given(st.integers(0, 1 << 50), st.sampled_from(["ms", "s", "min", "bytes"]))
+def test_quantities_read_back(number: int, unit: str) -> None:
+    assert parse_quantity(format_quantity(number, unit), unit) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "number"),
+    [("30s", "s", 30), ("15m", "min", 15), ("180d", "s", 180 * 86_400), ("2ms", "ms", 2), ("64MiB", "bytes", 64 << 20)],
+)
+def test_quantities(text: str, unit: str, number: int) -> None:
+    assert parse_quantity(text, unit) == number
+    assert format_quantity(number, unit) == text
+
+
+@pytest.mark.parametrize("text", ["", "30", "s", "-1s", "1.5s", "30 sec", "30S", "1MiB", 30, None])
+def test_quantities_that_are_none(text: object) -> None:
+    with pytest.raises(ValueError, match="expected a whole number and one of ms, s, m, h, d"):
+        parse_quantity(text, "s")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:1688", ("::1", 1688)),
+        ("[fe80::1%eth0]:1688", ("fe80::1%eth0", 1688)),
+        ("kms.example.org:65535", ("kms.example.org", 65535)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1688", "::1:1688", "[::1]", "host", "host:65536", "host:-1", "host:a", "a b:1"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address|port"):
+        parse_address(text)
+
+
+def test_default_port_where_one_is_assumed() -> None:
+    assert parse_address("host", default_port=1688) == ("host", 1688)
+    assert parse_address("[::1]", default_port=1688) == ("::1", 1688)
+
+
+def test_every_default_is_within_its_own_bounds() -> None:
+    for option in host_options().values():
+        if option.default is not None:
+            written = format_quantity(option.default, option.unit) if option.unit else option.default
+            assert option.parse(written, strict=True) == option.default
+        assert option.description.endswith(".")
+
+
+def test_intervals_that_fight_retention_are_refused() -> None:
+    HostSettings(renewal_interval_min=9_600, retention_s=15 * 86_400 * 2)
+    with pytest.raises(ValueError, match="too long for retention"):
+        HostSettings(renewal_interval_min=10_080, retention_s=15 * 86_400)
