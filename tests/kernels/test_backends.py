@@ -33,7 +33,7 @@ def test_environment_forces_the_fallback(variable):
 def test_unknown_backends_are_refused():
     before = _core.backend()
     for wrong in ({"aes": "tables"}, {"sha256": "fast"}, {"aes": before["aes"], "sha256": "aesni"}):
-        with pytest.raises(ValueError, match="no (AES|SHA-256) back end"):
+        with pytest.raises(ValueError, match=r"no (AES|SHA-256) back end"):
             _core._use_backend(**wrong)
     assert _core.backend() == before
 

@@ -29,7 +29,8 @@ def wire(tmp_path_factory, compile_harness):
     subprocess.run(command, cwd=folder, env=clean, check=True, timeout=180, capture_output=True)
     (built,) = folder.glob("wire_probe.*.so")
     spec = importlib.util.spec_from_file_location("wire_probe", built)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
