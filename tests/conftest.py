@@ -1,4 +1,4 @@
-"""What tests need from outside: a tool that is missing skips the test, or fails it under KMS_FAST_REQUIRE_SERVICES=1."""
+"""What tests need from outside: a missing tool skips the test, or fails it under KMS_FAST_REQUIRE_SERVICES=1."""
 
 import os
 import shutil
