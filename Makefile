@@ -21,7 +21,7 @@ lint: .venv/core.stamp .venv/test.stamp .venv/lint.stamp            ## Run ruff,
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest kms_fast._core --ignore-disjoint-bases --allowlist tests/stubtest.allow
-	$(BIN)/cython-lint kms_fast
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint kms_fast
 
 build: .venv/dev.stamp            ## Make sdist and wheel in dist/
 	rm -rf dist

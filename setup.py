@@ -5,7 +5,7 @@ KMS_FAST_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer
 """
 
 import os
-from glob import glob
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("KMS_FAST_DEBUG") == "1"
 SANITIZE = os.environ.get("KMS_FAST_SANITIZE") == "1"
 
-# -fwrapv and friends come from the interpreter; instruction sets beyond the baseline are chosen per function at run time.
+# -fwrapv and friends come from the interpreter; instruction sets beyond the baseline are chosen at run time.
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-unused-parameter"]
 link_args = []
 if SANITIZE:
@@ -28,7 +28,7 @@ else:
 core = Extension(
     "kms_fast._core",
     sources=["kms_fast/_core.pyx"],
-    depends=sorted(glob("kms_fast/_core/*")),
+    depends=sorted(map(str, Path("kms_fast/_core").iterdir())),
     include_dirs=["kms_fast/_core"],
     define_macros=[("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [],
     extra_compile_args=compile_args,

@@ -298,7 +298,7 @@ def test_remembered_certificates_are_still_held_to_their_dates() -> None:
     ],
 )
 def test_wrong_lengths_of_our_own_are_a_value_error(call: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match="bytes|16"):
+    with pytest.raises(ValueError, match=r"bytes|16"):
         call()
 
 
