@@ -24,7 +24,7 @@ cdef enum:
 cdef class Batch:
     """Up to 1,024 requests on their way through decision, signature, commit and answer."""
 
-    cdef AdmissionTable table
+    cdef readonly AdmissionTable table
     cdef uint8_t* record
     cdef Reply* replies
     cdef uint8_t* nodes
@@ -251,3 +251,21 @@ cdef void write_entry(uint8_t* entry, const uint8_t* request, const uint8_t* fie
     entry[ENTRY_VIRTUAL] = fields[FIELDS_VIRTUAL]
     memcpy(entry + ENTRY_PEER, peer, ID_SIZE + 2)
     store_u16(entry + ENTRY_RESERVED, 0)
+
+
+def entries_root(bytes entries not None) -> bytes:
+    """Root of the tree over the leaves of ledger entries (264 bytes each): 32 bytes. Raises ValueError unless 1 to 1,024."""
+    cdef Py_ssize_t n = len(entries) // ENTRY_SIZE, i
+    cdef const uint8_t* entry = entries
+    cdef uint8_t* nodes
+    if not 1 <= n <= MAX_LEAVES or len(entries) % ENTRY_SIZE:
+        raise ValueError(f"a record has 1 to {MAX_LEAVES} entries of {ENTRY_SIZE} bytes")
+    nodes = <uint8_t*>PyMem_Malloc(HASH_SIZE * KF_MERKLE_MAX_NODES)
+    if nodes == NULL:
+        raise MemoryError
+    try:
+        for i in range(n):
+            kf_merkle_leaf_hash(entry + i * ENTRY_SIZE, LEAF_SIZE, nodes + HASH_SIZE * i)
+        return (<uint8_t*>kf_merkle_build(nodes, n))[:HASH_SIZE]
+    finally:
+        PyMem_Free(nodes)

@@ -1,0 +1,1 @@
+"""The activation host: admission, batches, ledger, listener, and the files of its home."""

@@ -1,0 +1,206 @@
+"""The one data path: which batch is next, when, and in what order it is counted, signed, committed and answered.
+
+Between a batch's start and its answers there is one owner, the batcher; requests that arrive meanwhile fill the next batch. The
+event loop's thread runs all of this but two things: the count transaction of a family below its cap (an executor's thread) and the
+commit (the committer's).
+"""
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from kms_fast import _core
+from kms_fast.errors import BY_NAME, KmsFastError
+from kms_fast.host.ledger import Ledger
+from kms_fast.store import Counts
+
+CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
+
+_SERVER_BUSY = BY_NAME["SERVER_BUSY"].code
+_HOST_CLOCK = BY_NAME["HOST_CLOCK"].code
+_HOST_CERTIFICATE_DATES = BY_NAME["HOST_CERTIFICATE_DATES"].code
+
+
+class Batcher:
+    """Turns waiting requests into signed, durable, answered batches.
+
+    ``sign`` makes an Ed25519 signature (64 bytes) of a message; ``clock_ms`` gives milliseconds since 1970; ``family_numbers`` names
+    the rows of the admission table's families in the store. ``on_failure`` is called once when a commit failed: then nothing more is
+    answered and the process must end, since a number is signed only once.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        counts: Counts,
+        sign: Callable[[bytes], bytes],
+        clock_ms: Callable[[], int],
+        family_numbers: Sequence[int],
+        spacing_s: float,
+        on_failure: Callable[[KmsFastError], None],
+    ) -> None:
+        self._ledger = ledger
+        self._counts = counts
+        self._sign = sign
+        self._clock_ms = clock_ms
+        self._family_numbers = family_numbers
+        self._spacing_s = spacing_s
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._wake_fd, wake_write_fd = os.pipe()
+        self._wake_write_fd = wake_write_fd
+        self._committer = _core.Committer(wake_write_fd)
+        self._commit_thread = threading.Thread(target=self._committer.run, name="commit")
+        self._count_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counts")
+        self._busy = False
+        self._failed = False
+        self._timer: asyncio.Handle | None = None
+        self._earliest_start_s = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.host: _core.Host
+
+    def start(self, host: _core.Host) -> None:
+        """Begin to serve `host`'s waiting requests; its `on_waiting` must be `wake`."""
+        self.host = host
+        self._commit_thread.start()
+        self._loop.add_reader(self._wake_fd, self._committed)
+
+    def wake(self) -> None:
+        """Requests wait: start the next batch, now or when the spacing of batches allows it."""
+        if self._busy or self._failed:
+            return
+        self._idle.clear()
+        everyone_waits = self.host.waiting >= len(self.host.connections)
+        delay_s = 0.0 if everyone_waits else self._earliest_start_s - self._loop.time()
+        if self._timer is not None:
+            if not everyone_waits:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, self._begin) if delay_s > 0 else self._loop.call_soon(self._begin)
+
+    async def drain(self) -> None:
+        """Wait until every request that waits now is answered, store the counts, then end both threads."""
+        await self._idle.wait()
+        await self.flush_counts(0)
+        self._loop.remove_reader(self._wake_fd)
+        self._committer.stop()
+        self._commit_thread.join()
+        self._count_thread.shutdown()
+        os.close(self._wake_fd)
+        os.close(self._wake_write_fd)
+
+    async def flush_counts(self, since_ms: int) -> None:
+        """Store the machines seen since then of families at their cap; those below it are stored with each batch.
+
+        Raises `KmsFastError` (STORAGE_FAILED).
+        """
+        now_ms = self._clock_ms()
+        for row, family in enumerate(self.host.table.families):
+            if family.current(now_ms) == family.cap:
+                flush = functools.partial(
+                    self._counts.flush,
+                    self._family_numbers[row],
+                    family.rows_since(since_ms),
+                    now_ms,
+                    cap=family.cap,
+                    retention_ms=family.retention_ms,
+                )
+                await self._loop.run_in_executor(self._count_thread, flush)
+
+    def _begin(self) -> None:
+        self._timer = None
+        batch = self.host.take_batch()
+        if batch is None:
+            self._idle.set()
+            return
+        self._busy = True
+        now_ms = self._clock_ms()
+        table = batch.table
+        if now_ms < self._ledger.last_time_ms - CLOCK_BEHIND_MS:
+            return self._refuse(batch, _HOST_CLOCK)
+        time_ms = max(now_ms, self._ledger.last_time_ms)
+        if not table.not_before_ms <= time_ms <= table.not_after_ms:
+            return self._refuse(batch, _HOST_CERTIFICATE_DATES)
+        below_cap = [
+            row
+            for row in batch.decide_product_and_clock(time_ms)
+            if table.families[row].current(time_ms) < table.families[row].cap
+        ]
+        if below_cap:
+            counting = self._count_thread.submit(self._record_counts, batch, below_cap, time_ms)
+            counting.add_done_callback(
+                lambda done: self._loop.call_soon_threadsafe(self._counted, batch, time_ms, done.exception())
+            )
+        else:
+            self._commit(batch, time_ms)
+
+    def _record_counts(self, batch: _core.Batch, rows: Sequence[int], time_ms: int) -> None:
+        """In the count thread: store the batch's machines; the family continues from what the store held before."""
+        for row in rows:
+            family = batch.table.families[row]
+            before = self._counts.record(
+                self._family_numbers[row],
+                batch.cmids_of(row),
+                time_ms,
+                cap=family.cap,
+                retention_ms=family.retention_ms,
+            )
+            family.load(before)
+
+    def _counted(self, batch: _core.Batch, time_ms: int, error: BaseException | None) -> None:
+        if error is None:
+            self._commit(batch, time_ms)
+        elif isinstance(error, KmsFastError):
+            self._refuse(batch, _SERVER_BUSY)
+        else:
+            raise error
+
+    def _commit(self, batch: _core.Batch, time_ms: int) -> None:
+        ledger = self._ledger
+        try:
+            ledger.reserve()
+        except KmsFastError:
+            return self._refuse(batch, _SERVER_BUSY)
+        batch.decide_counts(time_ms)
+        header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._sign)
+        ledger.append(self._committer, batch, header_hash, time_ms)
+        # Batches of one come from a quiet network, where the next request should not wait.
+        self._earliest_start_s = self._loop.time() + (self._spacing_s if batch.size > 1 else 0.0)
+
+    def _committed(self) -> None:
+        os.read(self._wake_fd, 1)
+        try:
+            batch = self._committer.finish()
+        except OSError as error:
+            self._failed = True
+            self._on_failure(
+                KmsFastError(
+                    f"The ledger {self._ledger.path} could not be written: {error.strerror}.",
+                    name="STORAGE_FAILED",
+                    file=str(self._ledger.path),
+                    reason=error.strerror,
+                )
+            )
+            return
+        self._next()
+        batch.answer()
+
+    def _refuse(self, batch: _core.Batch, result: int) -> None:
+        batch.refuse(result)
+        self._next()
+
+    def _next(self) -> None:
+        """The batch in work is on disk or refused: take the next one, before the answers are written."""
+        self._busy = False
+        if self.host.waiting == 0:
+            self._idle.set()
+        elif self._loop.time() >= self._earliest_start_s:
+            self._begin()
+        else:
+            self.wake()

@@ -1,0 +1,125 @@
+"""The ledger as the host writes it: one open segment, one record a batch, synced before any answer leaves.
+
+A segment is opened at each start and belongs to its process alone (an exclusive lock). Its file is preallocated, so that a sync
+has data to write and no metadata.
+"""
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from kms_fast import _core
+from kms_fast.errors import KmsFastError, LedgerError
+from kms_fast.host.segment import (
+    BLOCK_SIZE,
+    MAX_RECORD_SIZE,
+    Head,
+    SegmentEnd,
+    SegmentStart,
+    find_end,
+    list_segments,
+    segment_path,
+)
+
+PREALLOCATE_BYTES: Final = 64 << 20
+
+
+class Ledger:
+    """The open segment of a host.
+
+    ``previous`` (32 bytes), ``number`` and ``last_time_ms`` are what the next batch header follows. Made by `open_ledger`.
+    """
+
+    def __init__(self, path: Path, fd: int, start: SegmentStart, last_time_ms: int) -> None:
+        self.path = path
+        self.segment = start.segment
+        self.previous = start.previous
+        self.number = 1
+        self.last_time_ms = last_time_ms
+        self._fd = fd
+        self._used_bytes = BLOCK_SIZE
+        self._allocated_bytes = BLOCK_SIZE
+        self.reserve()
+
+    def reserve(self) -> None:
+        """Preallocate so that the next record fits. Raises `KmsFastError` (STORAGE_FAILED), as on a full disk."""
+        if self._used_bytes + MAX_RECORD_SIZE <= self._allocated_bytes:
+            return
+        with _storage_errors(self.path):
+            os.posix_fallocate(self._fd, self._allocated_bytes, PREALLOCATE_BYTES)
+        self._allocated_bytes += PREALLOCATE_BYTES
+
+    def append(self, committer: _core.Committer, batch: _core.Batch, header_hash: bytes, time_ms: int) -> None:
+        """Start the durable write of a sealed batch; `committer` tells when it has ended."""
+        self._used_bytes += committer.submit(batch, self._fd, self._used_bytes)
+        self.previous = header_hash
+        self.number += 1
+        self.last_time_ms = time_ms
+
+    def close(self) -> None:
+        """Give back what was preallocated and not used, and the lock."""
+        with _storage_errors(self.path):
+            os.ftruncate(self._fd, self._used_bytes)
+            os.fsync(self._fd)
+            os.close(self._fd)
+
+
+def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
+    """Open a new segment that continues all earlier ones.
+
+    Raises `LedgerError` when an earlier segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
+    cannot be written.
+    """
+    with _storage_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ends = [find_end(path) for path in list_segments(folder)]
+        for end in ends:
+            if end.start.host_id != host_id:
+                raise LedgerError(
+                    f"{segment_path(folder, end.start.segment)} belongs to another host than this one's certificate.",
+                    file=str(segment_path(folder, end.start.segment)),
+                )
+        number = max((end.start.segment for end in ends), default=0) + 1
+        start = SegmentStart(number, host_id, certificates, _open_heads(ends))
+        path = segment_path(folder, number)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(fd, start.to_bytes(), 0)
+        os.fsync(fd)
+        _sync_folder(folder)
+    return Ledger(path, fd, start, max((end.time_ms for end in ends), default=0))
+
+
+def _open_heads(ends: Sequence[SegmentEnd]) -> tuple[Head, ...]:
+    """The heads that no later segment continues yet."""
+    continued = {head for end in ends for head in end.start.heads}
+    return tuple(end.head for end in ends if end.head not in continued)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _storage_errors:
+    """Turns an OSError into `KmsFastError` (STORAGE_FAILED) that names the path."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise KmsFastError(
+                f"The ledger {self._path} cannot be written: {error.strerror}.",
+                name="STORAGE_FAILED",
+                file=str(self._path),
+                reason=error.strerror,
+            ) from error

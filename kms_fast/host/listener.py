@@ -1,0 +1,67 @@
+"""Listening sockets: opened by us, so that a used port or a bad address is told in one line."""
+
+import errno
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.model.settings import parse_address
+
+BACKLOG: Final = 4096
+
+logger = logging.getLogger(__name__)
+
+
+def open_sockets(addresses: Sequence[str]) -> list[socket.socket]:
+    """A listening TCP socket for each ADDR:PORT; port 0 takes a free one.
+
+    On a machine without IPv6 an IPv6 address is left out with a warning as long as another address is there. Raises
+    `ConfigurationError` for a name that does not resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED, STORAGE_FAILED) otherwise.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            try:
+                sockets.append(_open_socket(address))
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT and len(addresses) > 1:
+                    logger.warning("this machine has no IPv6: not listening on %s", address)
+                    continue
+                raise _explain(address, error) from error
+    except BaseException:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def _open_socket(address: str) -> socket.socket:
+    host, port = parse_address(address)
+    family, kind, protocol, _, name = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )[0]
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.setblocking(False)
+        opened.bind(name)
+        opened.listen(BACKLOG)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _explain(address: str, error: OSError) -> KmsFastError:
+    details = {"address": address, "reason": error.strerror}
+    if isinstance(error, socket.gaierror):
+        return ConfigurationError(f"The listen address {address} does not resolve: {error.strerror}.", **details)
+    if error.errno == errno.EADDRINUSE:
+        return KmsFastError(f"{address} is already in use.", name="ADDRESS_IN_USE", **details)
+    if error.errno == errno.EACCES:
+        return KmsFastError(f"This user may not listen on {address}.", name="NOT_ALLOWED", **details)
+    return ConfigurationError(f"Cannot listen on {address}: {error.strerror}.", **details)

@@ -1,0 +1,29 @@
+"""What hosts and the web pages need of a store, as contracts; the stores themselves are modules of this package."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+CountRow = tuple[bytes, int]
+"""A machine that counts: CMID (16 bytes) and when it was last seen (ms since 1970)."""
+
+
+class Counts(Protocol):
+    """The machines that count towards each family's threshold, durable and shared by all workers.
+
+    At most ``cap`` rows a family and none older than ``retention_ms``. Methods block on the disk and may be called from any
+    thread, one call at a time. They raise `KmsFastError` (STORAGE_FAILED) when nothing was stored.
+    """
+
+    def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
+        """The machines that count now, oldest first."""
+
+    def record(
+        self, family: int, cmids: Sequence[bytes], now_ms: int, *, cap: int, retention_ms: int
+    ) -> list[CountRow]:
+        """Store that these machines asked, in one durable transaction; the machines that counted before it, oldest first."""
+
+    def flush(self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int) -> None:
+        """Store the newest machines of a family that is at its cap."""
+
+    def close(self) -> None:
+        """Release the store."""

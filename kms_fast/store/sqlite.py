@@ -1,0 +1,107 @@
+"""Counts in an SQLite file, for the hosts of one machine."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from kms_fast.errors import KmsFastError
+from kms_fast.store import CountRow
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS counts (
+    family INTEGER NOT NULL,
+    cmid BLOB NOT NULL CHECK (length(cmid) = 16),
+    seen_ms INTEGER NOT NULL,
+    PRIMARY KEY (family, cmid)
+) STRICT;
+CREATE INDEX IF NOT EXISTS counts_by_age ON counts (family, seen_ms);
+"""
+
+_UPSERT = """
+INSERT INTO counts (family, cmid, seen_ms) VALUES (?, ?, ?)
+ON CONFLICT (family, cmid) DO UPDATE SET seen_ms = max(seen_ms, excluded.seen_ms)
+"""
+
+# Past the cap the machines that were not seen for longest go; rowid tells those of one millisecond apart.
+_TRIM = """
+DELETE FROM counts WHERE rowid IN (
+    SELECT rowid FROM counts WHERE family = ? ORDER BY seen_ms DESC, rowid DESC LIMIT -1 OFFSET ?
+)
+"""
+
+_WAIT_FOR_LOCK_MS = 5_000
+
+
+class SqliteCounts:
+    """`kms_fast.store.Counts` in one SQLite file (WAL, synchronous=FULL).
+
+    Raises `KmsFastError` (STORAGE_FAILED) when the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._storage_errors():
+            self._db = apsw.Connection(str(path))
+            self._db.set_busy_timeout(_WAIT_FOR_LOCK_MS)
+            self._db.pragma("journal_mode", "wal")
+            self._db.pragma("synchronous", "full")
+            self._db.execute(_SCHEMA)
+
+    def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
+        """The machines that count now, oldest first."""
+        with self._storage_errors():
+            return self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
+
+    def record(
+        self, family: int, cmids: Sequence[bytes], now_ms: int, *, cap: int, retention_ms: int
+    ) -> list[CountRow]:
+        """Store that these machines asked, in one durable transaction; the machines that counted before it, oldest first."""
+        with self._transaction():
+            before = self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
+            self._write(family, [(cmid, now_ms) for cmid in cmids], now_ms, cap=cap, retention_ms=retention_ms)
+        return before
+
+    def flush(self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int) -> None:
+        """Store the newest machines of a family that is at its cap."""
+        with self._transaction():
+            self._write(family, rows, now_ms, cap=cap, retention_ms=retention_ms)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._storage_errors():
+            self._db.close()
+
+    def _rows(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
+        newest_first = self._db.execute(
+            "SELECT cmid, seen_ms FROM counts WHERE family = ? AND seen_ms >= ? ORDER BY seen_ms DESC, rowid DESC LIMIT ?",
+            (family, now_ms - retention_ms, cap),
+        ).fetchall()
+        return newest_first[::-1]
+
+    def _write(self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int) -> None:
+        self._db.executemany(_UPSERT, [(family, cmid, seen_ms) for cmid, seen_ms in rows])
+        self._db.execute("DELETE FROM counts WHERE family = ? AND seen_ms < ?", (family, now_ms - retention_ms))
+        self._db.execute(_TRIM, (family, cap))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._storage_errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            raise KmsFastError(
+                f"The counts in {self._path} cannot be used: {error}.", name="STORAGE_FAILED", file=str(self._path)
+            ) from error
