@@ -1,7 +1,8 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Self, final
+from typing import NamedTuple, Self, TypeAlias, final
 
 # aes.pxi
 def backend() -> dict[str, str]: ...
@@ -130,3 +131,96 @@ class Response(NamedTuple):
 class ClientSession:
     def receive(self, data: bytes) -> int: ...
     def take_outcomes(self) -> list[Accepted | Rejected | BindNak | Fault | Response]: ...
+
+# counts.pxi
+@final
+class FamilyCount:
+    threshold: int
+    cap: int
+    retention_ms: int
+    def __init__(self, threshold: int, cap: int, retention_ms: int) -> None: ...
+    def load(self, rows: list[tuple[bytes, int]]) -> None: ...
+    def rows_since(self, since_ms: int) -> list[tuple[bytes, int]]: ...
+    def see(self, cmid: bytes, now_ms: int) -> bool: ...
+    def current(self, now_ms: int) -> int: ...
+
+# admission.pxi
+ProductRow: TypeAlias = tuple[SkuKeys, int, int, int, bool, int, int, int]
+
+@final
+class AdmissionTable:
+    families: list[FamilyCount]
+    certificates: bytes
+    host_id: bytes
+    revocations: bytes
+    serial: int
+    not_before_ms: int
+    not_after_ms: int
+    def __init__(
+        self,
+        products: list[ProductRow],
+        families: list[FamilyCount],
+        certificates: bytes,
+        host_id: bytes,
+        serial: int,
+        not_before_ms: int,
+        not_after_ms: int,
+        revocations: bytes,
+    ) -> None: ...
+
+# batch.pxi
+@final
+class Batch:
+    table: AdmissionTable
+    size: int
+    def __init__(self, table: AdmissionTable) -> None: ...
+    def decide_product_and_clock(self, now_ms: int) -> list[int]: ...
+    def cmids_of(self, family: int) -> list[bytes]: ...
+    def decide_counts(self, now_ms: int) -> None: ...
+    def seal(
+        self, segment: int, number: int, now_ms: int, previous: bytes, sign: Callable[[bytes], bytes]
+    ) -> bytes: ...
+    def record_bytes(self) -> bytes: ...
+    def answer(self) -> None: ...
+    def refuse(self, result: int) -> None: ...
+
+def entries_root(entries: bytes) -> bytes: ...
+
+# commit.pxi
+@final
+class Committer:
+    def __init__(self, wake_fd: int) -> None: ...
+    def run(self) -> None: ...
+    def submit(self, batch: Batch, fd: int, offset: int) -> int: ...
+    def finish(self) -> Batch: ...
+    def stop(self) -> None: ...
+
+# connection.pxi
+@final
+class Host:
+    table: AdmissionTable
+    waiting: int
+    connections: set[Connection]
+    rpc: RpcCounters
+    refusal: int
+    def __init__(
+        self,
+        max_waiting: int,
+        max_connections: int,
+        record_names: bool,
+        on_waiting: Callable[[], None],
+        on_foreign: Callable[[bytes, bytes], None],
+    ) -> None: ...
+    def use_table(self, table: AdmissionTable) -> None: ...
+    def take_batch(self) -> Batch | None: ...
+    def sweep(self) -> None: ...
+    def close_connections(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+
+@final
+class Connection(Session, asyncio.Protocol):
+    transport: asyncio.Transport | None
+    def __init__(self, host: Host, port: str = "1688") -> None: ...
+
+def pack_peer(peername: object) -> bytes: ...
+def unpack_peer(peer: bytes) -> str: ...

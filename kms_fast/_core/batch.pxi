@@ -83,7 +83,7 @@ cdef class Batch:
         self.size += 1
         return 0
 
-    def decide_product_and_clock(self, uint64_t now_ms) -> set[int]:
+    def decide_product_and_clock(self, uint64_t now_ms) -> list[int]:
         """Gives each request that cannot be granted whatever the count its result; the families (rows of the table) that the others
         belong to. Leaves whose count matters keep result COUNT_TOO_LOW until `decide_counts`.
         """
@@ -91,7 +91,8 @@ cdef class Batch:
         cdef uint64_t client_ms
         cdef uint8_t* leaf
         cdef Product* product
-        cdef uint64_t families = 0
+        cdef bint[256] open_families
+        memset(open_families, 0, sizeof(open_families))
         for i in range(self.size):
             leaf = self.entry(i)
             product = &self.table.products[self.replies[i].product]
@@ -102,8 +103,8 @@ cdef class Batch:
                 store_u32(leaf + LEAF_RESULT, CLOCKS_DIFFER)
             else:
                 store_u32(leaf + LEAF_RESULT, COUNT_TOO_LOW)
-                families |= <uint64_t>1 << product.family
-        return {row for row in range(64) if families >> row & 1}
+                open_families[product.family] = True
+        return [i for i in range(len(self.table.families)) if open_families[i]]
 
     def cmids_of(self, int family) -> list[bytes]:
         """CMIDs of the requests that count in this family (row of the table), in order of arrival."""

@@ -21,6 +21,7 @@ cdef struct HostCounters:
     uint64_t idle_closed
 
 
+@cython.final
 cdef class Host:
     """What all connections of a server share: the admission table, the batch that fills, limits and counters.
 
@@ -246,3 +247,9 @@ def pack_peer(peername) -> bytes:
     address = ip_address(peername[0].partition("%")[0])
     packed = address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
     return packed + peername[1].to_bytes(2, "little")
+
+
+def unpack_peer(bytes peer not None) -> str:
+    """The address in `pack_peer`'s first 16 bytes, as people write it."""
+    address = ip_address(peer[:16])
+    return str(address.ipv4_mapped or address)

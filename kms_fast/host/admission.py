@@ -1,0 +1,54 @@
+"""The admission table: what the compiled core needs of catalog, certificate and settings to decide."""
+
+from kms_fast import _core
+from kms_fast.errors import ConfigurationError
+from kms_fast.host.identity import Identity
+from kms_fast.model.catalog import Sku
+from kms_fast.model.settings import HostSettings
+
+MAX_FAMILIES = 255
+
+
+def build_table(identity: Identity, settings: HostSettings) -> tuple[_core.AdmissionTable, list[int]]:
+    """The table, and for each of its families the number by which the store knows it.
+
+    Raises `ConfigurationError` for a catalog with more than 255 families.
+    """
+    catalog, certificate, publisher = identity.catalog, identity.certificate, identity.publisher
+    if len(catalog.families) > MAX_FAMILIES:
+        raise ConfigurationError(f"The catalog has {len(catalog.families)} families; a host takes {MAX_FAMILIES}.")
+    numbers = [family.number for family in catalog.families]
+    families = [
+        _core.FamilyCount(family.threshold, family.cap, settings.retention_s * 1000) for family in catalog.families
+    ]
+    products = [_build_product(sku, numbers.index(sku.family), identity, settings) for sku in catalog.skus]
+    table = _core.AdmissionTable(
+        products,
+        families,
+        identity.certificates,
+        certificate.host_id,
+        certificate.serial,
+        certificate.not_before_ms,
+        certificate.not_after_ms,
+        publisher.revocations.to_bytes() if publisher.revocations else b"",
+    )
+    return table, numbers
+
+
+def _build_product(sku: Sku, row: int, identity: Identity, settings: HostSettings) -> _core.ProductRow:
+    certified = identity.certificate.family(sku.family)
+    request_key, answer_secret = sku.derive_keys(identity.publisher.publisher_id)
+    return (
+        _core.SkuKeys(sku.id.bytes, request_key, answer_secret),
+        row,
+        identity.certificate.family_index(sku.family),
+        sku.generation,
+        certified is not None and sku.generation <= certified.generation,
+        sku.validity_min if certified is None else min(sku.validity_min, certified.maximum_validity_min),
+        _clamp(settings.activation_interval_min or sku.activation_interval_min, sku),
+        _clamp(settings.renewal_interval_min or sku.renewal_interval_min, sku),
+    )
+
+
+def _clamp(interval_min: int, sku: Sku) -> int:
+    return max(sku.shortest_interval_min, min(interval_min, sku.longest_interval_min))
