@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Self, TypeAlias, final
+from typing import NamedTuple, Self, final
 
 # aes.pxi
 def backend() -> dict[str, str]: ...
@@ -145,8 +145,6 @@ class FamilyCount:
     def current(self, now_ms: int) -> int: ...
 
 # admission.pxi
-ProductRow: TypeAlias = tuple[SkuKeys, int, int, int, bool, int, int, int]
-
 @final
 class AdmissionTable:
     families: list[FamilyCount]
@@ -158,7 +156,7 @@ class AdmissionTable:
     not_after_ms: int
     def __init__(
         self,
-        products: list[ProductRow],
+        products: list[tuple[SkuKeys, int, int, int, bool, int, int, int]],
         families: list[FamilyCount],
         certificates: bytes,
         host_id: bytes,

@@ -1,6 +1,7 @@
 # What a host may decide: its products, as an immutable table that is swapped whole when catalog or certificate change.
 #
-# The table owns a C array with one row for each SKU and a reference to each SKU's keys. Lookups cannot fail with an exception.
+# The table owns a C array with one row for each SKU and a reference to each SKU's keys. Lookups cannot fail with an
+# exception.
 
 cdef struct Product:
     uint8_t sku_id[ID_SIZE]
@@ -18,10 +19,11 @@ cdef struct Product:
 cdef class AdmissionTable:
     """Products, families and certificates of a host: everything that answers depend on and that a reload may change.
 
-    AdmissionTable(products, families, certificates, host_id, serial, not_before_ms, not_after_ms, revocations): `products` are
-    tuples (SkuKeys, row of `families`, family index in the certificate, generation, covered, validity, activation interval,
-    renewal interval), spans in minutes; `families` are FamilyCount; `certificates` is host certificate || issuer certificate as
-    in an answer; `revocations` the newest signed list or b"". Raises ValueError for what cannot be, MemoryError.
+    AdmissionTable(products, families, certificates, host_id, serial, not_before_ms, not_after_ms, revocations):
+    `products` are tuples (SkuKeys, row of `families`, family index in the certificate, generation, covered, validity,
+    activation interval, renewal interval), spans in minutes; `families` are FamilyCount; `certificates` is host
+    certificate || issuer certificate as in an answer; `revocations` the newest signed list or b"". Raises ValueError
+    for what cannot be, MemoryError.
     """
 
     cdef readonly list families

@@ -1,8 +1,9 @@
 # The batch: requests that one signature, one ledger record and one commit serve.
 #
-# Its life: requests are admitted into ledger entries (one memory block, which becomes the ledger record as it stands); `decide`
-# fills in results; `seal` makes tree, header and signature; after the commit `answer` hands every connection its answer. The
-# batch owns the record block, the tree and a reference to each waiting connection. A batch is used once.
+# Its life: requests are admitted into ledger entries (one memory block, which becomes the ledger record as it
+# stands); `decide` fills in results; `seal` makes tree, header and signature; after the commit `answer` hands every
+# connection its answer. The batch owns the record block, the tree and a reference to each waiting connection. A batch
+# is used once.
 
 cdef class Connection
 
@@ -62,7 +63,8 @@ cdef class Batch:
 
     cdef uint32_t admit(self, object connection, uint32_t call_id, uint16_t context_id, const uint8_t* request,
                         const uint8_t* peer, bint record_name) except? 1:
-        """Takes a request of 220 bytes into the batch: 0, or the unsigned result that refuses it. There must be room."""
+        """Takes a request of 220 bytes into the batch: 0, or the unsigned result that refuses it. There must be room.
+        """
         cdef int row = self.table.find_product(request + REQUEST_SKU)
         cdef uint8_t fields[FIELDS_SIZE]
         cdef Product* product
@@ -84,8 +86,8 @@ cdef class Batch:
         return 0
 
     def decide_product_and_clock(self, uint64_t now_ms) -> list[int]:
-        """Gives each request that cannot be granted whatever the count its result; the families (rows of the table) that the others
-        belong to. Leaves whose count matters keep result COUNT_TOO_LOW until `decide_counts`.
+        """Gives each request that cannot be granted whatever the count its result; the families (rows of the table)
+        that the others belong to. Leaves whose count matters keep result COUNT_TOO_LOW until `decide_counts`.
         """
         cdef int i
         cdef uint64_t client_ms
@@ -255,7 +257,9 @@ cdef void write_entry(uint8_t* entry, const uint8_t* request, const uint8_t* fie
 
 
 def entries_root(bytes entries not None) -> bytes:
-    """Root of the tree over the leaves of ledger entries (264 bytes each): 32 bytes. Raises ValueError unless 1 to 1,024."""
+    """Root of the tree over the leaves of ledger entries (264 bytes each): 32 bytes. Raises ValueError unless 1 to
+    1,024.
+    """
     cdef Py_ssize_t n = len(entries) // ENTRY_SIZE, i
     cdef const uint8_t* entry = entries
     cdef uint8_t* nodes

@@ -1,7 +1,8 @@
 # The commit thread: writes one record and syncs it, without ever needing the interpreter.
 #
-# The loop's thread hands over one batch at a time and is woken through a file descriptor, so that no commit waits for the
-# interpreter lock. The committer keeps a reference to the batch while its record is being written; it owns no descriptor.
+# The loop's thread hands over one batch at a time and is woken through a file descriptor, so that no commit waits for
+# the interpreter lock. The committer keeps a reference to the batch while its record is being written; it owns no
+# descriptor.
 
 cdef extern from "commit.h" nogil:
     int kf_commit(int fd, const uint8_t* record, size_t n, int64_t offset)
@@ -11,8 +12,8 @@ cdef extern from "commit.h" nogil:
 cdef class Committer:
     """Writes records and syncs them in a thread of its own, one at a time.
 
-    Committer(wake_fd): one byte is written to `wake_fd` when a commit has ended. `run` is the thread's body; `submit` starts a
-    commit, `finish` gives its outcome, `stop` ends the thread.
+    Committer(wake_fd): one byte is written to `wake_fd` when a commit has ended. `run` is the thread's body; `submit`
+    starts a commit, `finish` gives its outcome, `stop` ends the thread.
     """
 
     cdef PyThread_type_lock work
@@ -49,7 +50,9 @@ cdef class Committer:
                     pass
 
     def submit(self, Batch batch not None, int fd, int64_t offset) -> int:
-        """Starts writing a sealed batch's record at `offset`; its size in bytes. The previous commit must be finished."""
+        """Starts writing a sealed batch's record at `offset`; its size in bytes. The previous commit must be
+        finished.
+        """
         if self.batch is not None:
             raise RuntimeError("a commit is under way")
         self.batch, self.fd, self.offset, self.size = batch, fd, offset, batch.record_size()
@@ -57,7 +60,9 @@ cdef class Committer:
         return self.size
 
     def finish(self) -> Batch:
-        """The batch of the commit that has ended, now on disk. Raises OSError when it is not; then nothing is known of the file."""
+        """The batch of the commit that has ended, now on disk. Raises OSError when it is not; then nothing is known
+        of the file.
+        """
         batch, self.batch = self.batch, None
         if self.error:
             raise OSError(self.error, os.strerror(self.error))

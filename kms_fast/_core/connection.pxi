@@ -1,8 +1,8 @@
 # The server's side of a connection as asyncio sees it, and the host that all connections share.
 #
-# `Connection` is the whole I/O shell: bytes from the transport go into Session.receive, which calls `on_request`; what the session or
-# a batch has to say goes to the transport. `Host` admits requests to the batch that is filling. The event loop's thread is the only
-# one here. Exceptions are bugs or a lack of memory; peers cannot cause any.
+# `Connection` is the whole I/O shell: bytes from the transport go into Session.receive, which calls `on_request`;
+# what the session or a batch has to say goes to the transport. `Host` admits requests to the batch that is filling.
+# The event loop's thread is the only one here. Exceptions are bugs or a lack of memory; peers cannot cause any.
 
 cdef enum:
     MAX_PENDING = 256       # requests of one connection that may wait; reading pauses there and goes on at half of it
@@ -25,9 +25,9 @@ cdef struct HostCounters:
 cdef class Host:
     """What all connections of a server share: the admission table, the batch that fills, limits and counters.
 
-    Host(max_waiting, max_connections, record_names, on_waiting, on_foreign): `on_waiting()` is called when the first request begins to
-    wait, and again when as many wait as connections are open (nobody is left to wait for); `on_foreign(uuid, peer)` when a bind
-    asked for another interface.
+    Host(max_waiting, max_connections, record_names, on_waiting, on_foreign): `on_waiting()` is called when the first
+    request begins to wait, and again when as many wait as connections are open (nobody is left to wait for);
+    `on_foreign(uuid, peer)` when a bind asked for another interface.
     """
 
     cdef readonly AdmissionTable table
@@ -241,7 +241,9 @@ cdef class Connection(Session):
 
 
 def pack_peer(peername) -> bytes:
-    """A peer's address in 18 bytes: IPv6 or IPv4-mapped address (16), port (2). Zeros for a peer without an IP address."""
+    """A peer's address in 18 bytes: IPv6 or IPv4-mapped address (16), port (2). Zeros for a peer without an IP
+    address.
+    """
     if not isinstance(peername, tuple):
         return bytes(18)
     address = ip_address(peername[0].partition("%")[0])

@@ -1,7 +1,8 @@
 # The machines that count towards one family's threshold, newest first, never more than the cap.
 #
-# A hash table over an array of at most `cap` machines, which a doubly linked list keeps in order of their last request. The
-# object owns both arrays. Nothing raises but the constructor; durability is the store's business (docs/architecture.md).
+# A hash table over an array of at most `cap` machines, which a doubly linked list keeps in order of their last
+# request. The object owns both arrays. Nothing raises but the constructor; durability is the store's business
+# (docs/architecture.md).
 
 cdef struct Machine:
     uint8_t cmid[ID_SIZE]
@@ -43,7 +44,7 @@ cdef class FamilyCount:
         if self.machines == NULL or self.buckets == NULL:
             raise MemoryError
         self.mask -= 1
-        # Whoever holds a setup key chooses CMIDs; the seed keeps them from choosing the bucket.
+        # Whoever holds a setup key chooses CMIDs; the seed (odd, so that it mixes) keeps them from choosing the bucket.
         self.seed = int.from_bytes(os.urandom(8), "little") | 1
         self.clear()
 
@@ -57,8 +58,8 @@ cdef class FamilyCount:
         self.newest = self.oldest = self.free = -1
 
     cdef inline int32_t* bucket(self, const uint8_t* cmid) noexcept:
-        cdef uint64_t mixed = (load_u64(cmid) ^ self.seed) * 0x9E3779B97F4A7C15 + load_u64(cmid + 8)
-        mixed = (mixed ^ (mixed >> 29)) * (self.seed | 1)
+        cdef uint64_t mixed = (load_u64(cmid) ^ self.seed) * self.seed + load_u64(cmid + 8)
+        mixed = (mixed ^ (mixed >> 29)) * self.seed
         return &self.buckets[(mixed >> 32) & self.mask]
 
     cdef int32_t find(self, const uint8_t* cmid) noexcept:

@@ -154,7 +154,8 @@ cdef enum:
     MESSAGE_REVOCATIONS = 4
 
 
-# Results that the core itself gives; the table with names and cures is kms_fast/errors.py. Not an enum: they do not fit an int.
+# Results that the core itself gives; the table with names and cures is kms_fast/errors.py. Not an enum: they do not
+# fit an int.
 cdef extern from *:
     """
     #define GRANTED 0u

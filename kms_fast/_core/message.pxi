@@ -1,14 +1,14 @@
 # Requests on both sides: the keys of a SKU, sealing, opening, and the rules that opened fields must keep.
 #
-# Buffers belong to the caller and have the sizes of layout.pxd. A bad request is a False, never an exception; an exception can
-# only come from the fall-back cipher.
+# Buffers belong to the caller and have the sizes of layout.pxd. A bad request is a False, never an exception; an
+# exception can only come from the fall-back cipher.
 
 @cython.final
 cdef class SkuKeys:
     """The two keys of a SKU, ready for use: request key with the clear header worked in, and answer secret.
 
-    SkuKeys(sku_id, request_key, answer_secret): 16, 32 and 32 bytes; docs/protocol.md, "Keys of a SKU". Wiped when freed.
-    Raises ValueError for other lengths.
+    SkuKeys(sku_id, request_key, answer_secret): 16, 32 and 32 bytes; docs/protocol.md, "Keys of a SKU". Wiped when
+    freed. Raises ValueError for other lengths.
     """
 
     cdef readonly bytes sku_id

@@ -29,7 +29,9 @@ def command() -> None:
 @home_option
 @json_option
 def verify(home: Path, out: Output) -> None:
-    """Check certificates, chain, signatures, trees and times of every batch; exit code 1 names the first that is wrong."""
+    """Check certificates, chain, signatures, trees and times of every batch; exit code 1 names the first that is
+    wrong.
+    """
     publisher = PublisherFile.parse(_host_file(home, "publisher.json").read_bytes())
 
     def show_progress(verdict: Verdict) -> None:
@@ -63,9 +65,8 @@ def _host_file(home: Path, name: str) -> Path:
 
 
 def _describe(verdict: Verdict) -> str:
-    if verdict.batches == 0:
+    if verdict.first_ms is None or verdict.last_ms is None:
         return f"The ledger is whole and empty ({verdict.segments} segments)."
-    assert verdict.first_ms is not None and verdict.last_ms is not None
     torn = f"\n{verdict.torn_tails} cut short by a crash, never answered" if verdict.torn_tails else ""
     return (
         f"The ledger is whole: every chain, signature and tree verifies.\n"

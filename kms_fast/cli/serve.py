@@ -42,9 +42,7 @@ def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
     identity = load_identity(folder, wall_clock_ms())
     sockets = open_sockets(settings.listen)
     counts = SqliteCounts(folder / "counts.db")
-    ledger = open_ledger(
-        folder / "ledger", host_id=identity.certificate.host_id, certificates=identity.certificates
-    )
+    ledger = open_ledger(folder / "ledger", host_id=identity.certificate.host_id, certificates=identity.certificates)
     server = Server(identity=identity, settings=settings, ledger=ledger, counts=counts, sockets=sockets)
     _log_start(identity, settings)
 

@@ -8,6 +8,8 @@ from kms_fast.model.settings import HostSettings
 
 MAX_FAMILIES = 255
 
+ProductRow = tuple[_core.SkuKeys, int, int, int, bool, int, int, int]
+
 
 def build_table(identity: Identity, settings: HostSettings) -> tuple[_core.AdmissionTable, list[int]]:
     """The table, and for each of its families the number by which the store knows it.
@@ -35,7 +37,7 @@ def build_table(identity: Identity, settings: HostSettings) -> tuple[_core.Admis
     return table, numbers
 
 
-def _build_product(sku: Sku, row: int, identity: Identity, settings: HostSettings) -> _core.ProductRow:
+def _build_product(sku: Sku, row: int, identity: Identity, settings: HostSettings) -> ProductRow:
     certified = identity.certificate.family(sku.family)
     request_key, answer_secret = sku.derive_keys(identity.publisher.publisher_id)
     return (

@@ -46,8 +46,8 @@ def verify_ledger(
 ) -> Verdict:
     """Check every segment: certificates against the roots, chain of headers, signatures, trees, times.
 
-    A last record that was cut short by a crash is no damage (`torn_tails`): its commit never returned. Raises `LedgerError` that
-    names segment and batch.
+    A last record that was cut short by a crash is no damage (`torn_tails`): its commit never returned. Raises
+    `LedgerError` that names segment and batch.
     """
     verdict = Verdict()
     heads: set[Head] = set()
@@ -60,9 +60,8 @@ def verify_ledger(
         missing = [head.segment for head in start.heads if head not in heads]
         if missing:
             raise LedgerError(
-                f"{path} continues segment {missing[0]} at a batch that is not there: the earlier segment was cut or changed.",
-                file=str(path),
-                segment=missing[0],
+                f"{path} continues segment {missing[0]} at a batch that is not there: the earlier segment was cut or
+                changed.", file=str(path), segment=missing[0],
             )
     return verdict
 

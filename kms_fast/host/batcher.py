@@ -1,8 +1,8 @@
 """The one data path: which batch is next, when, and in what order it is counted, signed, committed and answered.
 
-Between a batch's start and its answers there is one owner, the batcher; requests that arrive meanwhile fill the next batch. The
-event loop's thread runs all of this but two things: the count transaction of a family below its cap (an executor's thread) and the
-commit (the committer's).
+Between a batch's start and its answers there is one owner, the batcher; requests that arrive meanwhile fill the next
+batch. The event loop's thread runs all of this but two things: the count transaction of a family below its cap (an
+executor's thread) and the commit (the committer's).
 """
 
 import asyncio
@@ -28,9 +28,9 @@ _HOST_CERTIFICATE_DATES = BY_NAME["HOST_CERTIFICATE_DATES"].code
 class Batcher:
     """Turns waiting requests into signed, durable, answered batches.
 
-    ``sign`` makes an Ed25519 signature (64 bytes) of a message; ``clock_ms`` gives milliseconds since 1970; ``family_numbers`` names
-    the rows of the admission table's families in the store. ``on_failure`` is called once when a commit failed: then nothing more is
-    answered and the process must end, since a number is signed only once.
+    ``sign`` makes an Ed25519 signature (64 bytes) of a message; ``clock_ms`` gives milliseconds since 1970;
+    ``family_numbers`` names the rows of the admission table's families in the store. ``on_failure`` is called once
+    when a commit failed: then nothing more is answered and the process must end, since a number is signed only once.
     """
 
     def __init__(
@@ -123,10 +123,12 @@ class Batcher:
         now_ms = self._clock_ms()
         table = batch.table
         if now_ms < self._ledger.last_time_ms - CLOCK_BEHIND_MS:
-            return self._refuse(batch, _HOST_CLOCK)
+            self._refuse(batch, _HOST_CLOCK)
+            return
         time_ms = max(now_ms, self._ledger.last_time_ms)
         if not table.not_before_ms <= time_ms <= table.not_after_ms:
-            return self._refuse(batch, _HOST_CERTIFICATE_DATES)
+            self._refuse(batch, _HOST_CERTIFICATE_DATES)
+            return
         below_cap = [
             row
             for row in batch.decide_product_and_clock(time_ms)
@@ -166,7 +168,8 @@ class Batcher:
         try:
             ledger.reserve()
         except KmsFastError:
-            return self._refuse(batch, _SERVER_BUSY)
+            self._refuse(batch, _SERVER_BUSY)
+            return
         batch.decide_counts(time_ms)
         header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._sign)
         ledger.append(self._committer, batch, header_hash, time_ms)

@@ -27,8 +27,8 @@ class Identity:
 def load_identity(folder: Path, now_ms: int) -> Identity:
     """Read and check a host's files: everything that would make clients refuse its answers is told here.
 
-    Raises `KmsFastError`: HOST_NOT_ACTIVATED without certificate or key, CERTIFICATE_DATES and the like when the chain does not
-    hold now, OFFLINE_DATA_MALFORMED for a damaged file.
+    Raises `KmsFastError`: HOST_NOT_ACTIVATED without certificate or key, CERTIFICATE_DATES and the like when the
+    chain does not hold now, OFFLINE_DATA_MALFORMED for a damaged file.
     """
     if not (folder / "host.cert").exists():
         raise KmsFastError(
@@ -51,9 +51,7 @@ def load_identity(folder: Path, now_ms: int) -> Identity:
             f"The key {folder / 'host.key'} is not the one that the host certificate was made for.",
             name="HOST_NOT_ACTIVATED",
         )
-    catalog = Catalog.parse(
-        _read(folder / "catalog.json"), roots=publisher.roots, publisher_id=publisher.publisher_id
-    )
+    catalog = Catalog.parse(_read(folder / "catalog.json"), roots=publisher.roots, publisher_id=publisher.publisher_id)
     return Identity(private_key, certificate, certificates, catalog, publisher)
 
 
@@ -71,5 +69,7 @@ def _load_private_key(path: Path) -> Ed25519PrivateKey:
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path} is not an Ed25519 private key.", name="OFFLINE_DATA_MALFORMED", file=str(path))
+        raise ConfigurationError(
+            f"{path} is not an Ed25519 private key.", name="OFFLINE_DATA_MALFORMED", file=str(path)
+        )
     return key

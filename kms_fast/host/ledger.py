@@ -1,7 +1,7 @@
 """The ledger as the host writes it: one open segment, one record a batch, synced before any answer leaves.
 
-A segment is opened at each start and belongs to its process alone (an exclusive lock). Its file is preallocated, so that a sync
-has data to write and no metadata.
+A segment is opened at each start and belongs to its process alone (an exclusive lock). Its file is preallocated, so
+that a sync has data to write and no metadata.
 """
 
 import fcntl
@@ -29,7 +29,8 @@ PREALLOCATE_BYTES: Final = 64 << 20
 class Ledger:
     """The open segment of a host.
 
-    ``previous`` (32 bytes), ``number`` and ``last_time_ms`` are what the next batch header follows. Made by `open_ledger`.
+    ``previous`` (32 bytes), ``number`` and ``last_time_ms`` are what the next batch header follows. Made by
+    `open_ledger`.
     """
 
     def __init__(self, path: Path, fd: int, start: SegmentStart, last_time_ms: int) -> None:
@@ -69,8 +70,8 @@ class Ledger:
 def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
     """Open a new segment that continues all earlier ones.
 
-    Raises `LedgerError` when an earlier segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
-    cannot be written.
+    Raises `LedgerError` when an earlier segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when
+    the folder cannot be written.
     """
     with _storage_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import errno
 import logging
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.settings import parse_address
@@ -18,7 +18,8 @@ def open_sockets(addresses: Sequence[str]) -> list[socket.socket]:
     """A listening TCP socket for each ADDR:PORT; port 0 takes a free one.
 
     On a machine without IPv6 an IPv6 address is left out with a warning as long as another address is there. Raises
-    `ConfigurationError` for a name that does not resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED, STORAGE_FAILED) otherwise.
+    `ConfigurationError` for a name that does not resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED,
+    STORAGE_FAILED) otherwise.
     """
     sockets: list[socket.socket] = []
     try:
@@ -57,7 +58,7 @@ def _open_socket(address: str) -> socket.socket:
 
 
 def _explain(address: str, error: OSError) -> KmsFastError:
-    details = {"address": address, "reason": error.strerror}
+    details: dict[str, Any] = {"address": address, "reason": error.strerror}
     if isinstance(error, socket.gaierror):
         return ConfigurationError(f"The listen address {address} does not resolve: {error.strerror}.", **details)
     if error.errno == errno.EADDRINUSE:

@@ -1,7 +1,7 @@
 """The format of a ledger segment (docs/ledger.md): its first block, its records, reading them back.
 
-Nothing here writes; `kms_fast.host.ledger` does. A record that was cut short by a crash ends a segment: no client ever heard of
-it, since its commit had not returned.
+Nothing here writes; `kms_fast.host.ledger` does. A record that was cut short by a crash ends a segment: no client
+ever heard of it, since its commit had not returned.
 """
 
 import hashlib
@@ -58,9 +58,7 @@ class SegmentStart:
         """The block, 4,096 bytes. Raises `LedgerError` when it continues more segments than fit."""
         if len(self.heads) > MAX_HEADS:
             raise LedgerError(f"A segment continues at most {MAX_HEADS} others, not {len(self.heads)}.")
-        fields = _BLOCK.pack(
-            SEGMENT_MAGIC, 1, self.segment, self.host_id, len(self.certificates), len(self.heads)
-        )
+        fields = _BLOCK.pack(SEGMENT_MAGIC, 1, self.segment, self.host_id, len(self.certificates), len(self.heads))
         heads = b"".join(_HEAD.pack(head.segment, head.header_hash) for head in self.heads)
         body = (fields + self.certificates + heads).ljust(BLOCK_SIZE - 32, b"\0")
         return body + hashlib.sha256(body).digest()
@@ -152,7 +150,9 @@ def read_records(file: BinaryIO) -> Iterator[Record]:
 
 @dataclass(frozen=True, slots=True)
 class SegmentEnd:
-    """Where a segment ends: its head, the time of its last header (ms; 0 when it has no batch), its used size in bytes."""
+    """Where a segment ends: its head, the time of its last header (ms; 0 when it has no batch), its used size in
+    bytes.
+    """
 
     start: SegmentStart
     head: Head

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kms_fast import _core
 from kms_fast.errors import BY_NAME, KmsFastError
@@ -63,6 +63,7 @@ class Server:
         """Serve until TERM; tell each address and port once connections are accepted."""
         loop = asyncio.get_running_loop()
         self._stop = loop.create_future()
+        loop.set_exception_handler(self._handle_exception)
         batcher = self._make_batcher()
         for number, outcome in ((signal.SIGTERM, None), (signal.SIGINT, KeyboardInterrupt())):
             loop.add_signal_handler(number, self._end, outcome)
@@ -120,6 +121,15 @@ class Server:
             self._stop.set_result(None)
         else:
             self._stop.set_exception(outcome)
+
+    def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A bug of ours: in a connection it costs that connection, anywhere else the process, which must not answer
+        any more.
+        """
+        error = context.get("exception")
+        logger.error("%s", context["message"], exc_info=error)
+        if "transport" not in context and "protocol" not in context:
+            self._end(error or RuntimeError(context["message"]))
 
     async def _sweep(self) -> None:
         """Close idle connections."""

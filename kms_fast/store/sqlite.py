@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import apsw
 
@@ -57,7 +58,9 @@ class SqliteCounts:
     def record(
         self, family: int, cmids: Sequence[bytes], now_ms: int, *, cap: int, retention_ms: int
     ) -> list[CountRow]:
-        """Store that these machines asked, in one durable transaction; the machines that counted before it, oldest first."""
+        """Store that these machines asked, in one durable transaction; the machines that counted before it, oldest
+        first.
+        """
         with self._transaction():
             before = self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
             self._write(family, [(cmid, now_ms) for cmid in cmids], now_ms, cap=cap, retention_ms=retention_ms)
@@ -75,10 +78,11 @@ class SqliteCounts:
 
     def _rows(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
         newest_first = self._db.execute(
-            "SELECT cmid, seen_ms FROM counts WHERE family = ? AND seen_ms >= ? ORDER BY seen_ms DESC, rowid DESC LIMIT ?",
+            "SELECT cmid, seen_ms FROM counts WHERE family = ? AND seen_ms >= ? "
+            "ORDER BY seen_ms DESC, rowid DESC LIMIT ?",
             (family, now_ms - retention_ms, cap),
         ).fetchall()
-        return newest_first[::-1]
+        return cast(list[CountRow], newest_first[::-1])
 
     def _write(self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int) -> None:
         self._db.executemany(_UPSERT, [(family, cmid, seen_ms) for cmid, seen_ms in rows])
