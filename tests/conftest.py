@@ -8,6 +8,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.hosts import real_host as real_host
+
 ROOT = Path(__file__).parents[1]
 
 

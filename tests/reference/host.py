@@ -4,8 +4,8 @@ Everything is derived from seeds, so the same seeds give the same bytes. Whoever
 replaces a field before it is signed, or bytes afterwards.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -41,11 +41,16 @@ class Sku(NamedTuple):
 class Publisher:
     """A root, an issuer and their publisher ID."""
 
-    def __init__(self, seed: str) -> None:
-        self.publisher_id = sha256(seed.encode(), b" publisher")[:16]
-        self.root_key = make_key(seed + " root")
-        self.issuer_key = make_key(seed + " issuer")
-        self.root = public_bytes(self.root_key)
+    def __init__(self, publisher_id: bytes, root_key: Ed25519PrivateKey, issuer_key: Ed25519PrivateKey) -> None:
+        self.publisher_id = publisher_id
+        self.root_key = root_key
+        self.issuer_key = issuer_key
+        self.root = public_bytes(root_key)
+
+    @classmethod
+    def from_seed(cls, seed: str) -> Self:
+        """A publisher whose ID and keys are made of ``seed``."""
+        return cls(sha256(seed.encode(), b" publisher")[:16], make_key(seed + " root"), make_key(seed + " issuer"))
 
     def issue_issuer(self, start: int, signer: Ed25519PrivateKey | None = None, **changes: Any) -> bytes:
         """An issuer certificate of 731 days from ``start``, with ``changes`` to its fields before signing."""
@@ -127,3 +132,45 @@ class Host:
         body = header._replace(**changes).to_bytes()
         self.previous = sha256(body)
         return Batch(tuple(leaves), body + sign(self.key, HEADER_CONTEXT, body), self.certificates)
+
+
+class Scene(NamedTuple):
+    """Who asks whom for what, and when; :meth:`answer` is what the host says, right or wrong."""
+
+    publisher: Publisher
+    host_key: Ed25519PrivateKey
+    families: Sequence[Family]
+    sku: Sku
+    fields: Fields
+    request: bytes
+    time: int
+
+    def answer(
+        self,
+        *,
+        size: int = 5,
+        index: int = 2,
+        count: int = 25,
+        leaf: Mapping[str, Any] | None = None,
+        header: Mapping[str, Any] | None = None,
+        certificate: Mapping[str, Any] | None = None,
+        issuer: Mapping[str, Any] | None = None,
+        issuer_signer: Ed25519PrivateKey | None = None,
+        certificate_signer: Ed25519PrivateKey | None = None,
+        header_signer: Ed25519PrivateKey | None = None,
+    ) -> bytes:
+        """The answer to the request, at ``index`` of a batch of ``size`` leaves, when the family's count is ``count``.
+
+        ``leaf``, ``header``, ``certificate`` and ``issuer`` replace fields before hashing and signing; the ``_signer``
+        arguments sign with another key. The issuer's certificate began 100 days before, the host's 10 days.
+        """
+        issuer_bytes = self.publisher.issue_issuer(self.time - 100 * DAY_MS, issuer_signer, **issuer or {})
+        certificate_bytes = self.publisher.issue_host(
+            self.host_key, self.families, self.time - 10 * DAY_MS, certificate_signer, **certificate or {}
+        )
+        host = Host(header_signer or self.host_key, certificate_bytes, issuer_bytes)
+        decided = host.decide(self.sku, self.request, self.fields, count, self.time)._replace(**leaf or {})
+        leaves = [(sha256(b"leaf %d" % i) * 4)[:118] for i in range(size)]
+        leaves[index] = decided.to_bytes()
+        batch = host.sign_batch(leaves, self.time, **header or {})
+        return batch.answer(index, self.sku.keys.answer_key(self.request))

@@ -23,7 +23,7 @@ from tests.vectors.world import (
     build,
 )
 
-STRANGER = Publisher("stranger")
+STRANGER = Publisher.from_seed("stranger")
 STRANGE_KEY = make_key("stranger")
 OTHER_REQUEST = seal_request(KEYS, FIELDS.to_bytes(), b"other nonce here")
 SUFFIX = len(build(size=1, index=0)) - 140

@@ -3,14 +3,10 @@
 Nothing here is random: keys come from seeds, times are relative to :data:`TIME`.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tests.reference.certificate import DAY_MS, Family
-from tests.reference.crypto import sha256
-from tests.reference.host import Host, Publisher, Sku, make_key
+from tests.reference.host import Publisher, Scene, Sku, make_key
 from tests.reference.request import Fields, SkuKeys, digest_hardware, seal_request
 from tests.reference.verify import Asked, Clock, Product
 
@@ -19,7 +15,7 @@ TIME = 1_767_225_600_000
 ISSUER_FROM = TIME - 100 * DAY_MS
 HOST_FROM = TIME - 10 * DAY_MS
 
-PUBLISHER = Publisher("vectors")
+PUBLISHER = Publisher.from_seed("vectors")
 HOST_KEY = make_key("vectors host")
 SECRET = bytes.fromhex("00112233445566778899")
 SKU_ID = bytes.fromhex("5f0c7c1e96d24c0d8f0a3b1e2d4c6a88")
@@ -48,34 +44,10 @@ ASKED = Asked(REQUEST, CMID, HARDWARE)
 CLOCK = Clock(TIME + 800)
 
 
-def build(
-    *,
-    size: int = 5,
-    index: int = 2,
-    count: int = 25,
-    sku: Sku = SKU,
-    fields: Fields = FIELDS,
-    request: bytes = REQUEST,
-    publisher: Publisher = PUBLISHER,
-    families: Sequence[Family] = FAMILIES,
-    leaf: Mapping[str, Any] | None = None,
-    header: Mapping[str, Any] | None = None,
-    certificate: Mapping[str, Any] | None = None,
-    issuer: Mapping[str, Any] | None = None,
-    issuer_signer: Ed25519PrivateKey | None = None,
-    certificate_signer: Ed25519PrivateKey | None = None,
-    header_signer: Ed25519PrivateKey = HOST_KEY,
-) -> bytes:
-    """The answer to ``request`` at ``index`` of a batch of ``size`` leaves.
+SCENE = Scene(PUBLISHER, HOST_KEY, FAMILIES, SKU, FIELDS, REQUEST, TIME)
 
-    ``leaf``, ``header``, ``certificate`` and ``issuer`` replace fields before hashing and signing; the ``_signer``
-    arguments sign with another key.
-    """
-    issuer_bytes = publisher.issue_issuer(ISSUER_FROM, issuer_signer, **issuer or {})
-    certificate_bytes = publisher.issue_host(HOST_KEY, families, HOST_FROM, certificate_signer, **certificate or {})
-    host = Host(header_signer, certificate_bytes, issuer_bytes)
-    decided = host.decide(sku, request, fields, count, TIME)._replace(**leaf or {})
-    leaves = [(sha256(b"leaf %d" % i) * 4)[:118] for i in range(size)]
-    leaves[index] = decided.to_bytes()
-    batch = host.sign_batch(leaves, TIME, **header or {})
-    return batch.answer(index, sku.keys.answer_key(request))
+
+def build(**changes: Any) -> bytes:
+    """The answer of :data:`SCENE`, with changes to the scene or, as :meth:`Scene.answer` takes them, to the answer."""
+    scene = {name: changes.pop(name) for name in Scene._fields if name in changes}
+    return SCENE._replace(**scene).answer(**changes)

@@ -1,0 +1,163 @@
+"""A publisher, a certified host's home and a real ``kms-fast serve`` process, for tests that need the whole thing.
+
+def test_something(real_host):                       # one process for the whole session, 1 machine is enough
+    real_host.address, real_host.realm.publisher_json, real_host.realm.skus["desktop"].secret
+
+with serve(make_realm(tmp_path, threshold=25)) as host: ...
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from kms_fast.model import signing
+from kms_fast.model.catalog import Catalog, Family, Sku
+from kms_fast.model.certificate import (
+    DAY_MS,
+    CertifiedFamily,
+    IssuerCertificate,
+    issue_host_certificate,
+    issue_issuer_certificate,
+)
+from kms_fast.model.publisher_file import PublisherFile
+
+PUBLISHER_ID = UUID("0b9e7a52-5d1c-4f0e-9d55-3c4f6c1f7a10").bytes
+DESKTOP, SERVER = 1, 2
+SKUS = {
+    "desktop": Sku(UUID(int=0xD1), "Desktop 3", 1, DESKTOP, generation=3, secret=b"desktop-3."),
+    "newer": Sku(UUID(int=0xD2), "Desktop 4", 2, DESKTOP, generation=4, secret=b"desktop-4."),
+    "server": Sku(UUID(int=0x51), "Server 1", 3, SERVER, generation=1, secret=b"server-1.."),
+}
+
+
+def make_key(name: str) -> Ed25519PrivateKey:
+    """The private key of this name: the same in every run."""
+    return Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32, b"."))
+
+
+@dataclass(frozen=True)
+class Realm:
+    """A publisher with all of its keys, and the home of a host it certified (for the desktop family, generation 3)."""
+
+    home: Path
+    root_key: Ed25519PrivateKey
+    issuer_key: Ed25519PrivateKey
+    issuer: IssuerCertificate
+    publisher_json: Path
+    skus: dict[str, Sku]
+
+    @property
+    def root(self) -> bytes:
+        """The root's public key."""
+        return signing.public_bytes(self.root_key)
+
+
+def make_realm(folder: Path, *, threshold: int = 1, now_ms: int | None = None, days: int = 365) -> Realm:
+    """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``."""
+    now_ms = now_ms or time.time_ns() // 1_000_000
+    root_key, issuer_key, host_key = make_key("root"), make_key("issuer"), make_key("host")
+    families = tuple(Family(number, name, threshold, threshold) for number, name in ((1, "desktops"), (2, "servers")))
+    issuer = issue_issuer_certificate(
+        root_key, public_key=signing.public_bytes(issuer_key), publisher_id=PUBLISHER_ID, serial=1,
+        not_before_ms=now_ms - 2 * DAY_MS, days=731,
+    )  # fmt: skip
+    certificate = issue_host_certificate(
+        issuer_key, issuer, public_key=signing.public_bytes(host_key), serial=1, not_before_ms=now_ms - DAY_MS,
+        not_after_ms=now_ms + days * DAY_MS, families=[CertifiedFamily(DESKTOP, 3, threshold, 259_200)],
+    )  # fmt: skip
+    catalog = Catalog(1, PUBLISHER_ID, now_ms, families, tuple(SKUS.values()))
+    publisher = PublisherFile(
+        1, PUBLISHER_ID, "Testing Ltd", now_ms, (signing.public_bytes(root_key),), "https://activation.example",
+        "_kms-fast._tcp", families, tuple(SKUS.values()),
+    )  # fmt: skip
+    home = folder / "home"
+    host = home / "host"
+    host.mkdir(parents=True, mode=0o700)
+    publisher_json = folder / "publisher.json"
+    publisher_json.write_bytes(publisher.to_signed_json(root_key))
+    (host / "publisher.json").write_bytes(publisher_json.read_bytes())
+    (host / "host.cert").write_bytes(certificate.to_bytes() + issuer.to_bytes())
+    pem = host_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for name, content in (("host.key", pem), ("catalog.json", catalog.to_signed_json(issuer_key, issuer))):
+        (host / name).write_bytes(content)
+        (host / name).chmod(0o600)
+    return Realm(home, root_key, issuer_key, issuer, publisher_json, SKUS)
+
+
+@dataclass
+class RunningHost:
+    """A ``kms-fast serve`` process. ``address``: host and port as it said them."""
+
+    realm: Realm
+    process: subprocess.Popen[str]
+    address: tuple[str, int]
+
+    def stop(self) -> int:
+        """Sends TERM, waits for the drain and gives the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextmanager
+def serve(realm: Realm, *options: str, environment: dict[str, str] | None = None) -> Iterator[RunningHost]:
+    """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``."""
+    command = [
+        sys.executable,
+        "-m",
+        "kms_fast",
+        "serve",
+        "--home",
+        str(realm.home),
+        "--listen",
+        "127.0.0.1:0",
+        *options,
+    ]
+    log = realm.home.parent / "serve.log"
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | (environment or {})
+        )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        if not line.startswith("listening on "):
+            process.kill()
+            raise RuntimeError(f"serve said {line!r} and exited with {process.wait(30)}: {log.read_text()}")
+        name, _, port = line.split()[-1].rpartition(":")
+        yield RunningHost(realm, process, (name, int(port)))
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(30)
+
+
+def run_cli(*arguments: str | Path, home: Path | None = None) -> tuple[int, dict[str, Any], str]:
+    """Runs ``kms-fast ARGUMENTS --json``: exit code, the object on stdout, and stderr."""
+    options: Sequence[str | Path] = () if home is None else ("--home", home)
+    done = subprocess.run(
+        [sys.executable, "-m", "kms_fast", *arguments, *options, "--json"], capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+
+@pytest.fixture(scope="session")
+def real_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
+    """A real host process whose families need one machine; shared by the session, so nothing may stop it."""
+    with serve(make_realm(tmp_path_factory.mktemp("real-host"))) as host:
+        yield host
