@@ -118,9 +118,9 @@ class PublisherFile:
                 installed=installed.number,
             )
 
-    def to_signed_json(self, root: Ed25519PrivateKey) -> bytes:
-        """The signed file ``publisher.json``."""
-        body: dict[str, Any] = {
+    def body(self) -> dict[str, Any]:
+        """What the root signs, as JSON values."""
+        return {
             "number": self.number,
             "publisher_id": self.publisher_id.hex(),
             "name": self.name,
@@ -132,5 +132,9 @@ class PublisherFile:
             "skus": [sku.to_json(with_secret=False) for sku in self.skus],
             "revocations": self.revocations.to_bytes().hex() if self.revocations else "",
         }
+
+    def to_signed_json(self, root: Ed25519PrivateKey) -> bytes:
+        """The signed file ``publisher.json``."""
+        body = self.body()
         signature = signing.sign(root, signing.PUBLISHER, canonical_json(body))
         return write_document(FORMAT, body, signature=signature.hex())

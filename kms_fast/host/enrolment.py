@@ -1,0 +1,272 @@
+"""Activating a host: making its request, applying the publisher's answer, and reading what is installed.
+
+In the host's folder:
+
+    host.key        the host's private key (PEM, PKCS #8, not encrypted, 0600): made with the first request
+    host.cert       host certificate ‖ issuer certificate
+    catalog.json    the signed catalog with its secrets (0600)
+    publisher.json  the publisher file
+    keys.json       what is derived from the host keys (0600), so that a renewal need not ask for them again
+    pending/        the outstanding request and the publisher file it was made with
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, read_bounded, write_atomically
+from kms_fast.model import signing
+from kms_fast.model.catalog import Catalog
+from kms_fast.model.certificate import HostCertificate, IssuerCertificate, parse_chain, verify_chain
+from kms_fast.model.document import read_document, write_document
+from kms_fast.model.exchange import INSTALLATION_ID_SIZE, MAC_SIZE, HostAnswer, HostKeySecrets, build_host_request
+from kms_fast.model.keys import KEY_ID_SIZE, KeyKind, parse_key
+from kms_fast.model.publisher_file import PublisherFile
+
+KEYS_FORMAT: Final = "kms_fast host keys 1"
+_MACHINE_ID_FILES: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+_SMALL_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKeys:
+    """Content of ``keys.json``."""
+
+    publisher_id: bytes
+    installation_id: bytes
+    keys: tuple[HostKeySecrets, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Everything a certified host has. ``chain_data`` are the bytes that end each of its answers."""
+
+    private_key: Ed25519PrivateKey = field(repr=False)
+    certificate: HostCertificate
+    issuer: IssuerCertificate
+    chain_data: bytes = field(repr=False)
+    catalog: Catalog
+    publisher: PublisherFile
+
+
+def make_request(
+    folder: Path,
+    keys: Sequence[str] = (),
+    *,
+    publisher_data: bytes | None = None,
+    installation_id: bytes | None = None,
+    now_ms: int,
+) -> bytes:
+    """Make a host request and keep what applying its answer will need; returns the request file's bytes.
+
+    ``keys``: host keys as typed; without any, those of the earlier request. ``publisher_data``: the publisher file;
+    without it, the installed one. Raises OSError, `KeyInvalid` or `ConfigurationError`.
+    """
+    installed = _read_publisher(folder / "publisher.json")
+    publisher = _choose_publisher(publisher_data, installed)
+    parsed = [parse_key(key, expect=KeyKind.HOST, publisher_id=publisher.publisher_id) for key in keys]
+    stored = read_keys(folder)
+    if stored is not None and stored.publisher_id != publisher.publisher_id:
+        stored = None
+    if parsed:
+        derived = tuple(HostKeySecrets.derive(key, publisher.publisher_id) for key in parsed)
+    elif stored is not None:
+        derived = stored.keys
+    else:
+        raise ConfigurationError("This host has no host key yet: give the one you got from the publisher (--key).")
+    if installation_id is None:
+        installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
+    pending = folder / "pending"
+    pending.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
+    private_key = _read_or_make_host_key(folder / "host.key")
+    _write_keys(folder, StoredKeys(publisher.publisher_id, installation_id, derived))
+    if publisher_data is not None:
+        write_atomically(pending / "publisher.json", publisher_data, mode=PUBLIC)
+    request = build_host_request(
+        private_key,
+        derived,
+        publisher_id=publisher.publisher_id,
+        installation_id=installation_id,
+        created_ms=now_ms,
+    )
+    write_atomically(pending / "request.json", request, mode=PUBLIC)
+    return request
+
+
+def _choose_publisher(data: bytes | None, installed: PublisherFile | None) -> PublisherFile:
+    if data is None:
+        if installed is None:
+            raise ConfigurationError("This host knows no publisher yet: give its publisher file (--publisher).")
+        return installed
+    given = PublisherFile.parse(data)
+    if installed is not None:
+        given.check_replaces(installed)
+        PublisherFile.parse(data, trusted_roots=installed.roots)
+    return given
+
+
+def apply_answer(folder: Path, data: bytes, *, now_ms: int) -> HostAnswer:
+    """Check a host answer in every respect and install it; nothing is installed when anything is wrong.
+
+    Raises OSError or `ConfigurationError`, VERSION_WENT_BACK among its names.
+    """
+    stored = read_keys(folder)
+    trusted = _read_publisher(folder / "publisher.json") or _read_publisher(folder / "pending" / "publisher.json")
+    if stored is None or trusted is None:
+        raise ConfigurationError(f"No request was made here ({folder}): run kms-fast host request first.")
+    private_key = read_host_key(folder)
+    answer = HostAnswer.open(
+        data,
+        trusted=trusted,
+        public_key=signing.public_bytes(private_key),
+        keys={key.key_id: key for key in stored.keys},
+        now_ms=now_ms,
+    )
+    _check_newer(folder, answer)
+    # Each file is replaced whole; in this order a host that starts between two of them still finds what it needs.
+    write_atomically(folder / "publisher.json", answer.publisher_data, mode=PUBLIC)
+    write_atomically(folder / "catalog.json", answer.catalog_data, mode=SECRET)
+    write_atomically(folder / "host.cert", answer.chain_data, mode=PUBLIC)
+    for name in ("request.json", "publisher.json"):
+        (folder / "pending" / name).unlink(missing_ok=True)
+    return answer
+
+
+def _check_newer(folder: Path, answer: HostAnswer) -> None:
+    """Refuse an answer whose catalog or certificate is older than the installed one."""
+    numbers = []
+    catalog_path, chain_path = folder / "catalog.json", folder / "host.cert"
+    if catalog_path.exists():
+        publisher = answer.publisher
+        installed = Catalog.parse(
+            read_bounded(catalog_path), roots=publisher.roots, publisher_id=publisher.publisher_id
+        )
+        numbers.append(("catalog", "number", answer.catalog.number, installed.number))
+    if chain_path.exists():
+        certificate, _ = parse_chain(read_bounded(chain_path, _SMALL_BYTES))
+        numbers.append(("certificate", "serial", answer.certificate.serial, certificate.serial))
+    for what, unit, number, installed_number in numbers:
+        if number < installed_number:
+            raise ConfigurationError(
+                f"The answer's {what} has {unit} {number}, the installed one {installed_number}.",
+                name="VERSION_WENT_BACK",
+                number=number,
+                installed=installed_number,
+            )
+
+
+def read_installation(folder: Path) -> Installation:
+    """What a certified host has, each part verified except for the certificate's dates, which the host watches itself.
+
+    Raises OSError or `ConfigurationError`: HOST_NOT_ACTIVATED when there is no certificate.
+    """
+    chain_path = folder / "host.cert"
+    publisher = _read_publisher(folder / "publisher.json")
+    if publisher is None or not chain_path.exists():
+        raise ConfigurationError(f"There is no host certificate in {folder}.", name="HOST_NOT_ACTIVATED")
+    chain_data = read_bounded(chain_path, _SMALL_BYTES)
+    certificate, issuer = parse_chain(chain_data)
+    private_key = read_host_key(folder)
+    if signing.public_bytes(private_key) != certificate.public_key:
+        raise ConfigurationError(f"{folder / 'host.key'} is not the key that {chain_path} certifies.")
+    verify_chain(
+        certificate,
+        issuer,
+        roots=publisher.roots,
+        publisher_id=publisher.publisher_id,
+        at_ms=certificate.not_before_ms,
+        revoked=publisher.revoked,
+    )
+    data = read_bounded(folder / "catalog.json")
+    catalog = Catalog.parse(data, roots=publisher.roots, publisher_id=publisher.publisher_id)
+    return Installation(private_key, certificate, issuer, chain_data, catalog, publisher)
+
+
+def read_host_key(folder: Path) -> Ed25519PrivateKey:
+    """The host's private key. Raises OSError or `ConfigurationError`."""
+    path = folder / "host.key"
+    try:
+        key = load_pem_private_key(read_bounded(path, _SMALL_BYTES), None)
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"{path} is damaged: it does not read as a private key.") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path} holds a key of another algorithm; kms_fast uses Ed25519.")
+    return key
+
+
+def _read_or_make_host_key(path: Path) -> Ed25519PrivateKey:
+    if path.exists():
+        return read_host_key(path.parent)
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_atomically(path, pem, mode=SECRET)
+    return key
+
+
+def read_keys(folder: Path) -> StoredKeys | None:
+    """What is kept of the host keys, None before the first request. Raises OSError or `ConfigurationError`."""
+    path = folder / "keys.json"
+    if not path.exists():
+        return None
+    document = read_document(read_bounded(path, _SMALL_BYTES), KEYS_FORMAT, str(path))
+    body = document.object("body")
+    document.finish()
+    publisher_id = body.octets("publisher_id", 16)
+    installation_id = body.octets("installation_id", INSTALLATION_ID_SIZE)
+    keys = []
+    for fields in body.objects("keys"):
+        key_id, last_five = fields.octets("key_id", KEY_ID_SIZE), fields.text("last_five", longest=5)
+        keys.append(
+            HostKeySecrets(key_id, last_five, fields.octets("mac_key", MAC_SIZE), fields.octets("seal_key", 32))
+        )
+        fields.finish()
+    body.finish()
+    return StoredKeys(publisher_id, installation_id, tuple(keys))
+
+
+def _write_keys(folder: Path, stored: StoredKeys) -> None:
+    body = {
+        "publisher_id": stored.publisher_id.hex(),
+        "installation_id": stored.installation_id.hex(),
+        "keys": [
+            {
+                "key_id": key.key_id.hex(),
+                "last_five": key.last_five,
+                "mac_key": key.mac_key.hex(),
+                "seal_key": key.seal_key.hex(),
+            }
+            for key in stored.keys
+        ],
+    }
+    write_atomically(folder / "keys.json", write_document(KEYS_FORMAT, body), mode=SECRET)
+
+
+def find_installation_id(publisher_id: bytes) -> bytes:
+    """16 bytes that stay when a host is set up anew on this machine, and differ for every publisher.
+
+    Where the system has no machine ID they are random, and stay as long as ``keys.json`` does.
+    """
+    for path in _MACHINE_ID_FILES:
+        try:
+            machine_id = path.read_bytes().strip()
+        except OSError:
+            continue
+        if machine_id:
+            return hashlib.sha256(publisher_id + machine_id).digest()[:INSTALLATION_ID_SIZE]
+    return secrets.token_bytes(INSTALLATION_ID_SIZE)
+
+
+def _read_publisher(path: Path) -> PublisherFile | None:
+    return PublisherFile.parse(read_bounded(path)) if path.exists() else None

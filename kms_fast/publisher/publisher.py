@@ -1,0 +1,334 @@
+"""A publisher's folder and what can be done with it; the command line, the lab and a service call these methods.
+
+root.key  issuer.key     encrypted private keys; the root signs issuer certificates and publisher.json, nothing else
+issuer.cert              the issuer's certificate
+catalog.toml             products, by hand and by add_product
+publisher.db             host keys, certificates, revocations, numbers
+publisher.json           as exported last
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, read_bounded, write_atomically
+from kms_fast.model import policy, signing
+from kms_fast.model.catalog import Catalog, Family, Sku, find_sku
+from kms_fast.model.catalog_toml import (
+    PublisherCatalog,
+    next_number,
+    parse_catalog_toml,
+    render_family,
+    render_head,
+    render_sku,
+)
+from kms_fast.model.certificate import IssuerCertificate, issue_issuer_certificate
+from kms_fast.model.document import canonical_json
+from kms_fast.model.exchange import HostKeySecrets
+from kms_fast.model.keys import KeyKind, ProductKey, new_key
+from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.model.revocation import MAX_SERIALS, RevocationList, issue_revocation_list
+from kms_fast.publisher.private_keys import check_passphrase, read_private_key, write_private_key
+from kms_fast.publisher.records import Entitlement, Records
+
+ISSUER_DAYS: Final = 730
+
+
+@dataclass(frozen=True, slots=True)
+class NewHostKey:
+    """A host key as it is shown once, and what it entitles to."""
+
+    key: ProductKey
+    entitlement: Entitlement
+
+
+class Publisher:
+    """An opened publisher folder. Private keys are read for the one operation that needs them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open what `create` made. Raises OSError or `KmsFastError`."""
+        if not (folder / "catalog.toml").exists():
+            raise ConfigurationError(f"There is no publisher in {folder}: make one with kms-fast publisher init.")
+        self.folder = folder
+        self.records = Records(folder / "publisher.db")
+        self.issuer = IssuerCertificate.parse(read_bounded(folder / "issuer.cert", 1 << 16))
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        name: str,
+        passphrase: bytes,
+        *,
+        now_ms: int,
+        activation_url: str = "",
+        srv_name: str = policy.SRV_NAME,
+    ) -> "Publisher":
+        """Make a publisher: root and issuer keys, issuer certificate, empty catalog, empty records.
+
+        Never touches an existing one. Raises OSError or `ConfigurationError`.
+        """
+        existing = [file for file in ("root.key", "issuer.key", "catalog.toml") if (folder / file).exists()]
+        if existing:
+            raise ConfigurationError(
+                f"{folder} already holds a publisher ({', '.join(existing)}); a second one needs a folder of its own: "
+                "--home."
+            )
+        check_passphrase(passphrase)
+        publisher_id = uuid.uuid4()
+        head = render_head(publisher_id, name, activation_url, srv_name)
+        parse_catalog_toml(head)
+        root, issuer = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        certificate = issue_issuer_certificate(
+            root,
+            public_key=signing.public_bytes(issuer),
+            publisher_id=publisher_id.bytes,
+            serial=1,
+            # Hosts' clocks may be behind ours by as much as is tolerated anywhere.
+            not_before_ms=now_ms - policy.CLOCK_TOLERANCE_MS,
+            days=ISSUER_DAYS,
+        )
+        folder.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
+        write_private_key(folder / "root.key", root, passphrase)
+        write_private_key(folder / "issuer.key", issuer, passphrase)
+        write_atomically(folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
+        write_atomically(folder / "catalog.toml", head.encode(), mode=SECRET)
+        return cls(folder)
+
+    def close(self) -> None:
+        """Close the records."""
+        self.records.close()
+
+    @property
+    def publisher_id(self) -> bytes:
+        """The publisher's ID, 16 bytes."""
+        return self.issuer.publisher_id
+
+    def read_catalog(self) -> PublisherCatalog:
+        """The catalog as it is in ``catalog.toml`` now. Raises OSError or `ConfigurationError`."""
+        return self._parse_catalog(self._read_catalog_text())
+
+    def _read_catalog_text(self) -> str:
+        path = self.folder / "catalog.toml"
+        try:
+            return read_bounded(path).decode("utf-8")
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{path} is not UTF-8 text.") from None
+
+    def _parse_catalog(self, text: str) -> PublisherCatalog:
+        catalog = parse_catalog_toml(text, str(self.folder / "catalog.toml"))
+        if catalog.publisher_id.bytes != self.publisher_id:
+            raise ConfigurationError(
+                f"The publisher ID in catalog.toml was changed; it must be {uuid.UUID(bytes=self.publisher_id)}."
+            )
+        return catalog
+
+    def add_product(
+        self,
+        name: str,
+        family_name: str,
+        *,
+        threshold: int | None = None,
+        minimum_threshold: int | None = None,
+        maximum_validity_min: int | None = None,
+        **numbers: int,
+    ) -> tuple[Sku, Family]:
+        """Append a SKU to the catalog, and its family when the catalog has none of that name.
+
+        ``numbers``: fields of `Sku` (generation, validity_min, …) that differ from the defaults. The family numbers are
+        for a new family only. Raises `ConfigurationError`, and changes nothing, when the result contradicts itself.
+        """
+        text = self._read_catalog_text()
+        catalog = self._parse_catalog(text)
+        blocks = []
+        family = catalog.family(family_name)
+        family_numbers = (threshold, minimum_threshold, maximum_validity_min)
+        if family is None:
+            validity_min = numbers.get("validity_min", policy.VALIDITY_MIN)
+            family = _make_family(catalog, family_name, *family_numbers, validity_min=validity_min)
+            blocks.append(render_family(family))
+        elif any(number is not None for number in family_numbers):
+            raise ConfigurationError(
+                f"Family {family_name} is already in the catalog: change its numbers in catalog.toml, by hand."
+            )
+        reference = next_number([sku.reference for sku in catalog.skus])
+        key = new_key(KeyKind.CLIENT_SETUP, self.publisher_id, reference)
+        sku = Sku(uuid.uuid4(), name, reference, family.number, secret=key.secret)
+        sku = replace(sku, **numbers)  # type: ignore[arg-type]  # numbers are integers by signature
+        blocks.append(render_sku(sku, family, catalog.publisher_id))
+        text = text if text.endswith("\n") else text + "\n"
+        text += "".join(blocks)
+        self._parse_catalog(text)
+        write_atomically(self.folder / "catalog.toml", text.encode(), mode=SECRET)
+        return sku, family
+
+    def find_sku(self, wanted: str) -> Sku:
+        """The SKU with this name, ID or reference; raises `ConfigurationError` with the names there are."""
+        skus = self.read_catalog().skus
+        by_name = next((sku for sku in skus if sku.name == wanted), None)
+        found = by_name or find_sku(skus, _read_sku_id(wanted))
+        if found is None:
+            names = ", ".join(sku.name for sku in skus) or "none yet"
+            raise ConfigurationError(f"The catalog has no product {wanted!r}; its products: {names}.")
+        return found
+
+    def client_key(self, wanted: str) -> ProductKey:
+        """The client setup key of a SKU named by name, ID or reference."""
+        return self.find_sku(wanted).setup_key(self.publisher_id)
+
+    def make_host_key(
+        self,
+        families: Mapping[str, int | None] | None = None,
+        *,
+        now_ms: int,
+        hosts: int = policy.HOSTS_PER_KEY,
+        activations: int = policy.ACTIVATIONS_PER_HOST,
+        customer_id: int = 0,
+        note: str = "",
+    ) -> NewHostKey:
+        """A new host key. ``families``: newest generation by family name, None for the newest in the catalog.
+
+        Without ``families`` the key covers all families of the catalog. The key is not stored: only what is derived
+        from it. Raises `ConfigurationError`.
+        """
+        catalog = self.read_catalog()
+        wanted: Mapping[str, int | None] = families or {family.name: None for family in catalog.families}
+        if not wanted:
+            raise ConfigurationError(
+                "The catalog has no family yet: add a product first (kms-fast publisher add-product)."
+            )
+        generations = {}
+        for name, generation in wanted.items():
+            family = catalog.family(name)
+            if family is None:
+                known = ", ".join(known.name for known in catalog.families) or "none"
+                raise ConfigurationError(f"The catalog has no family {name!r}; its families: {known}.")
+            generations[family.number] = generation or catalog.highest_generation(family)
+        key = new_key(KeyKind.HOST, self.publisher_id)
+        entitlement = Entitlement(generations, hosts, activations, customer_id, note)
+        self.records.add_host_key(HostKeySecrets.derive(key, self.publisher_id), entitlement, now_ms)
+        return NewHostKey(key, entitlement)
+
+    def read_issuer_key(self, passphrase: bytes) -> Ed25519PrivateKey:
+        """The issuer's private key. Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED)."""
+        return read_private_key(self.folder / "issuer.key", passphrase)
+
+    def export(self, passphrase: bytes, *, now_ms: int) -> PublisherFile:
+        """Sign ``publisher.json`` with the root key and keep it in the folder; a changed content gets the next number.
+
+        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED, CONFIGURATION_INVALID).
+        """
+        root = read_private_key(self.folder / "root.key", passphrase)
+        with self.records.transaction():
+            unsigned = self._publisher_file((signing.public_bytes(root),), now_ms)
+            number = self.records.number_for("publisher", publisher_digest(unsigned))
+            publisher = replace(unsigned, number=number)
+            write_atomically(self.folder / "publisher.json", publisher.to_signed_json(root), mode=PUBLIC)
+        return publisher
+
+    def _publisher_file(self, roots: tuple[bytes, ...], now_ms: int) -> PublisherFile:
+        catalog = self.read_catalog()
+        _, revocations = self.records.newest_revocation_list()
+        return PublisherFile(
+            number=0,
+            publisher_id=self.publisher_id,
+            name=catalog.name,
+            issued_ms=now_ms,
+            roots=roots,
+            activation_url=catalog.activation_url,
+            srv_name=catalog.srv_name,
+            families=catalog.families,
+            skus=tuple(replace(sku, secret=b"") for sku in catalog.skus),
+            revocations=RevocationList.parse(revocations) if revocations else None,
+        )
+
+    def read_exported(self) -> tuple[bytes, PublisherFile]:
+        """``publisher.json`` as exported last; refused when the catalog or revocations changed since.
+
+        So hosts never get a catalog that their clients' publisher file lacks, and certifying needs no root key. Raises
+        OSError or `ConfigurationError`.
+        """
+        path = self.folder / "publisher.json"
+        if not path.exists():
+            raise ConfigurationError("publisher.json was not exported yet: run kms-fast publisher export first.")
+        data = read_bounded(path)
+        exported = PublisherFile.parse(data)
+        if publisher_digest(self._publisher_file(exported.roots, 0)) != publisher_digest(exported):
+            raise ConfigurationError(
+                "The catalog or the revocations were changed since publisher.json was exported: run kms-fast publisher "
+                "export first, then this command again."
+            )
+        return data, exported
+
+    def signed_catalog(self, issuer_key: Ed25519PrivateKey, *, now_ms: int) -> bytes:
+        """The catalog with its secrets, signed by the issuer; ask inside a transaction of the records."""
+        source = self.read_catalog()
+        catalog = Catalog(0, self.publisher_id, now_ms, source.families, source.skus)
+        content = [
+            [family.to_json() for family in catalog.families],
+            [sku.to_json(with_secret=True) for sku in catalog.skus],
+        ]
+        number = self.records.number_for("catalog", hashlib.sha256(canonical_json(content)).digest())
+        return replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
+
+    def revoke(self, serial: int, passphrase: bytes, *, now_ms: int) -> RevocationList:
+        """Revoke a host certificate: the next revocation list holds its serial. Raises `ConfigurationError`."""
+        issuer_key = self.read_issuer_key(passphrase)
+        with self.records.transaction():
+            if not self.records.has_certificate(serial):
+                raise ConfigurationError(f"No certificate with serial {serial} was issued.")
+            if not self.records.add_revocation(serial, now_ms):
+                raise ConfigurationError(f"Certificate {serial} is revoked already.")
+            serials = self.records.revoked_serials()
+            if len(serials) > MAX_SERIALS:
+                raise ConfigurationError(f"A revocation list holds at most {MAX_SERIALS} serials.")
+            number, _ = self.records.newest_revocation_list()
+            revocations = issue_revocation_list(
+                issuer_key, self.issuer, number=number + 1, issued_ms=now_ms, serials=serials
+            )
+            self.records.add_revocation_list(revocations.number, revocations.to_bytes())
+        return revocations
+
+
+def publisher_digest(publisher: PublisherFile) -> bytes:
+    """SHA-256 of a publisher file's content without number and time: tells whether anything changed."""
+    content: dict[str, Any] = publisher.body()
+    del content["number"], content["issued_ms"]
+    return hashlib.sha256(canonical_json(content)).digest()
+
+
+def _read_sku_id(wanted: str) -> uuid.UUID | int:
+    if wanted.isascii() and wanted.isdigit():
+        return int(wanted)
+    try:
+        return uuid.UUID(wanted)
+    except ValueError:
+        return 0
+
+
+def _make_family(
+    catalog: PublisherCatalog,
+    name: str,
+    threshold: int | None,
+    minimum_threshold: int | None,
+    maximum_validity_min: int | None,
+    *,
+    validity_min: int,
+) -> Family:
+    threshold = policy.THRESHOLDS.get(name) if threshold is None else threshold
+    if threshold is None:
+        known = ", ".join(f"{family} {number}" for family, number in policy.THRESHOLDS.items())
+        raise ConfigurationError(f"Family {name!r} has no usual threshold ({known}): say it with --threshold.")
+    return Family(
+        number=next_number([family.number for family in catalog.families]),
+        name=name,
+        threshold=threshold,
+        minimum_threshold=threshold if minimum_threshold is None else minimum_threshold,
+        maximum_validity_min=maximum_validity_min or max(validity_min, policy.VALIDITY_MIN),
+    )
