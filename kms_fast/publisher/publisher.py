@@ -74,11 +74,14 @@ class Publisher:
 
         Never touches an existing one. Raises OSError or `ConfigurationError`.
         """
-        existing = [file for file in ("root.key", "issuer.key", "catalog.toml") if (folder / file).exists()]
-        if existing:
+        # catalog.toml is written last: without it, an earlier attempt did not get to its end.
+        if (folder / "catalog.toml").exists():
             raise ConfigurationError(
-                f"{folder} already holds a publisher ({', '.join(existing)}); a second one needs a folder of its own: "
-                "--home."
+                f"{folder} already holds a publisher; a second one needs a folder of its own: --home."
+            )
+        if (folder / "root.key").exists():
+            raise ConfigurationError(
+                f"{folder} holds a publisher that was not finished: remove the folder, then try again."
             )
         check_passphrase(passphrase)
         publisher_id = uuid.uuid4()

@@ -112,11 +112,11 @@ class Records:
         except apsw.Error as error:
             raise KmsFastError(f"{self._path}: {error}", name="STORAGE_FAILED", file=str(self._path)) from None
 
-    def _value(self, statement: str, bindings: tuple[apsw.SQLiteValue, ...] = ()) -> apsw.SQLiteValue:
+    def _value(self, statement: str, bindings: tuple[bytes | int, ...] = ()) -> object:
         row = self._connection.execute(statement, bindings).fetchone()
         return row[0] if row else None
 
-    def _integer(self, statement: str, bindings: tuple[apsw.SQLiteValue, ...] = ()) -> int:
+    def _integer(self, statement: str, bindings: tuple[bytes | int, ...] = ()) -> int:
         value = self._value(statement, bindings)
         return value if isinstance(value, int) else 0
 
