@@ -67,7 +67,9 @@ def after(sent: bytes, answer: bytes, closing: str | None = None) -> Case:
     return Case(sent, answer, closing, bound=True)
 
 
-BIG = {"drep": b"\0\0\0\0", "order": ">"}
+def big_endian(ptype: int, body: bytes) -> bytes:
+    return pdu(ptype, body, call_id=7, drep=bytes(4), order=">")
+
 
 # fmt: off
 CASES: dict[str, list[Case]] = {
@@ -83,12 +85,12 @@ CASES: dict[str, list[Case]] = {
         after(pdu(REQUEST, call_body(STUB), version=(5, 1)), b"", "version"),
     ],
     "bind in another data representation": [
-        before(pdu(BIND, ONE, call_id=7, **BIG), bind_nak(7, 0), "data representation"),
+        before(big_endian(BIND, ONE), bind_nak(7, 0), "data representation"),
         before(pdu(BIND, ONE, drep=b"\x11\0\0\0"), bind_nak(1, 0), "data representation"),
         before(pdu(BIND, ONE, drep=b"\x10\1\0\0"), bind_nak(1, 0), "data representation"),
     ],
     "any other PDU in another data representation": [
-        after(pdu(REQUEST, call_body(STUB), call_id=7, **BIG), fault(7, PROTOCOL_ERROR), "data representation"),
+        after(big_endian(REQUEST, call_body(STUB)), fault(7, PROTOCOL_ERROR), "data representation"),
     ],
     "bind with an authentication trailer": [
         before(pdu(BIND, ONE + bytes(24), auth=16), bind_nak(1, 8), "authentication"),

@@ -1,14 +1,14 @@
 """tshark dissects what we say without a complaint, and sees in it what docs/rpc.md says."""
 
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from kms_fast._core import RpcCounters, Session, build_bind, build_request
 from tests.rpc.capture import Connection, write_capture
 from tests.rpc.pdus import (
+    ACCEPTED,
     ALTER_CONTEXT,
     BIND,
     CO_CANCEL,
@@ -17,6 +17,7 @@ from tests.rpc.pdus import (
     NDR,
     NDR64,
     ORPHANED,
+    bind_ack,
     bind_body,
     context,
     features,
@@ -61,7 +62,7 @@ CONNECTIONS = [
     talk(8, build_bind(1), pdu(CO_CANCEL, call_id=2) + pdu(ORPHANED, call_id=2) + request(b"x", call_id=3)),
     talk(9, build_bind(1), build_request(2, 0, 0, bytes(220)), segment=7),
 ]
-# What tshark remarks on answers that refuse, and on a request for a context that nobody accepted: all of it is meant to be there.
+# What tshark remarks on answers that refuse and on a request for a context that nobody accepted: meant to be there.
 REMARKS = (
     "Last fragment, reassembled",
     "Fault: ",
@@ -75,9 +76,9 @@ def dissect(require_tool: Callable[[str], str], tmp_path_factory: pytest.TempPat
     """Call it with field names; gives their values for each packet that holds PDUs, a filter narrows them."""
     tshark = require_tool("tshark")
     capture = tmp_path_factory.mktemp("tshark") / "talk.pcap"
-    write_capture(Path(capture), CONNECTIONS)
 
-    def run(*fields: str, where: str = "dcerpc") -> list[list[str]]:
+    def run(*fields: str, where: str, connections: Sequence[Connection] = CONNECTIONS) -> list[list[str]]:
+        write_capture(capture, connections)
         options = [option for field in fields for option in ("-e", field)]
         command = [tshark, "-r", str(capture), "-d", "tcp.port==1688,dcerpc", "-Y", where, "-T", "fields", *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -98,6 +99,14 @@ def test_nothing_is_malformed(dissect: Dissect) -> None:
     assert [remark for remark in remarks if not remark.startswith(REMARKS)] == []
     assert sum(remark.startswith("Fault: ") for remark in remarks) == 3
     assert sum(remark.startswith("Bind not acknowledged") for remark in remarks) == 2
+
+
+def test_malformed_answer_would_be_seen(dissect: Dissect) -> None:
+    connection = Connection(50000)
+    connection.send(0, build_bind(1))
+    answer = bind_ack(ACCEPTED)
+    connection.send(1, answer[:32] + b"\2" + answer[33:])  # announces two results, holds one
+    assert dissect("frame.number", where="_ws.malformed", connections=[connection]) != []
 
 
 def test_results_of_contexts_are_seen(dissect: Dissect) -> None:
