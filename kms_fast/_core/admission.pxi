@@ -37,8 +37,10 @@ cdef class AdmissionTable:
     cdef Product* products
     cdef int product_count
 
-    def __cinit__(self, list products not None, list families not None, bytes certificates not None, bytes host_id not None,
-                  uint64_t serial, uint64_t not_before_ms, uint64_t not_after_ms, bytes revocations not None):
+    def __cinit__(
+        self, list products not None, list families not None, bytes certificates not None, bytes host_id not None,
+        uint64_t serial, uint64_t not_before_ms, uint64_t not_after_ms, bytes revocations not None,
+    ):
         cdef SkuKeys keys
         cdef Product* row
         if len(host_id) != ID_SIZE:

@@ -60,15 +60,15 @@ def verify_ledger(
         missing = [head.segment for head in start.heads if head not in heads]
         if missing:
             raise LedgerError(
-                f"{path} continues segment {missing[0]} at a batch that is not there: the earlier segment was cut or
-                changed.", file=str(path), segment=missing[0],
+                f"{path} continues segment {missing[0]} at a batch that is not there: "
+                "the earlier segment was cut or changed.",
+                file=str(path),
+                segment=missing[0],
             )
     return verdict
 
 
-def _verify_start(
-    start: SegmentStart, path: Path, *, roots: Sequence[bytes], publisher_id: bytes
-) -> HostCertificate:
+def _verify_start(start: SegmentStart, path: Path, *, roots: Sequence[bytes], publisher_id: bytes) -> HostCertificate:
     try:
         certificate, issuer = parse_chain(start.certificates)
         # A segment is opened while its certificate is valid; each batch is checked against the dates below.
@@ -135,9 +135,7 @@ class _SegmentAudit:
         verdict, entries = self._verdict, record.entries
         verdict.batches += 1
         verdict.records += len(entries) // ENTRY_SIZE
-        verdict.granted += sum(
-            entries[at : at + 4] == b"\0\0\0\0" for at in range(4, len(entries), ENTRY_SIZE)
-        )
+        verdict.granted += sum(entries[at : at + 4] == b"\0\0\0\0" for at in range(4, len(entries), ENTRY_SIZE))
         verdict.first_ms = time_ms if verdict.first_ms is None else min(verdict.first_ms, time_ms)
         verdict.last_ms = time_ms if verdict.last_ms is None else max(verdict.last_ms, time_ms)
 

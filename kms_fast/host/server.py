@@ -167,8 +167,8 @@ class Server:
             return
         self._foreign.add((interface, peer[:16]))
         logger.warning(
-            "a client at %s asked for RPC interface %s, which this host does not serve; clients of other products belong to the "
-            "licensed host of that product",
+            "a client at %s asked for RPC interface %s, which this host does not serve; "
+            "clients of other products belong to the licensed host of that product",
             _core.unpack_peer(peer),
             uuid.UUID(bytes_le=interface),
         )
