@@ -45,6 +45,7 @@ setup(
             "initializedcheck": DEBUG,
             "cdivision": True,
             "linetrace": DEBUG,
+            "auto_pickle": False,  # sessions and keys are not for copying
             "embedsignature": True,
             "embedsignature.format": "python",
         },

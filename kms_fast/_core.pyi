@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Self, final
 
+from typing_extensions import disjoint_base
+
 # aes.pxi
 def backend() -> dict[str, str]: ...
 def _use_backend(*, aes: str | None = None, sha256: str | None = None) -> None: ...
@@ -93,6 +95,7 @@ class RpcCounters:
     @property
     def refusals(self) -> dict[str, int]: ...
 
+@disjoint_base
 class Session:
     counters: RpcCounters
     requests: list[tuple[int, int, int, bytes]] | None
@@ -128,6 +131,7 @@ class Response(NamedTuple):
     answer: bytes | None
     result: int
 
+@disjoint_base
 class ClientSession:
     def receive(self, data: bytes) -> int: ...
     def take_outcomes(self) -> list[Accepted | Rejected | BindNak | Fault | Response]: ...
