@@ -1,0 +1,41 @@
+"""The client that a product embeds: activates the machine, renews, and tells the licence state (docs/embedding.md).
+
+client = Client(publisher=..., home=...)     # or AsyncClient
+client.install_key(text)
+client.renew()                               # asks a host when it is time
+client.status().state
+"""
+
+from kms_fast.client.aio import AsyncClient
+from kms_fast.client.blocking import Client
+from kms_fast.client.installation import Installation, Status
+from kms_fast.client.lease import Lease, Licence
+from kms_fast.errors import (
+    ActivationError,
+    AnswerRejected,
+    ConfigurationError,
+    KeyInvalid,
+    KmsFastError,
+    NoHost,
+    Refused,
+    Unsigned,
+)
+from kms_fast.model.policy import LicenceState
+
+__all__ = [
+    "ActivationError",
+    "AnswerRejected",
+    "AsyncClient",
+    "Client",
+    "ConfigurationError",
+    "Installation",
+    "KeyInvalid",
+    "KmsFastError",
+    "Lease",
+    "Licence",
+    "LicenceState",
+    "NoHost",
+    "Refused",
+    "Status",
+    "Unsigned",
+]

@@ -1,0 +1,132 @@
+"""One installed product: the request it makes, the hosts it asks, and what an answer changes in its state."""
+
+import random
+from functools import cached_property
+
+from kms_fast.client.exchange import Outcome
+from kms_fast.client.lease import Licence, judge, verify_lease
+from kms_fast.client.machine import Clock, Machine
+from kms_fast.client.request import RequestFields
+from kms_fast.client.round import Plan, Round
+from kms_fast.client.state import Failure, Product, State, StoredLease
+from kms_fast.client.trust import Inquiry, Trust, newest_revocations
+from kms_fast.discovery.address import parse_address
+from kms_fast.discovery.srv import Service
+from kms_fast.errors import ActivationError
+from kms_fast.model.lease import Leaf
+from kms_fast.model.policy import JITTER, MINUTE_MS, RESEND_MS, clamp_interval, renewal_delay_ms
+
+
+class InstalledProduct:
+    """A product whose key is installed, and the state it belongs to; methods change the state, callers write it."""
+
+    def __init__(self, state: State, product: Product, trust: Trust, clock: Clock, machine: Machine) -> None:
+        self.state = state
+        self.product = product
+        self.trust = trust
+        self._clock = clock
+        self._machine = machine
+
+    @cached_property
+    def hardware_digest(self) -> bytes:
+        """The hardware digest under the installation's CMID, 16 bytes."""
+        state = self.state
+        return self._machine.digest(state.hardware_sources, state.cmid.bytes, self.trust.publisher.publisher_id)
+
+    def judge(self) -> Licence:
+        """The licence state now."""
+        return judge(
+            self.product,
+            self.trust,
+            cmid=self.state.cmid.bytes,
+            hardware_digest=self.hardware_digest,
+            clock=self._clock,
+            mark_ms=self.state.mark_ms,
+        )
+
+    def make_round(self, domain: str | None) -> Round:
+        """The round that asks for a lease; its request stays pending, to be sent again if no answer comes."""
+        revocations = newest_revocations(self.trust.publisher, self.state.revocations)
+        fields = self._read_pending()
+        if fields is None:
+            fields = self._make_fields(revocations.number if revocations else 0)
+            self.product.pending = fields.seal(self.trust.keys)
+        assert self.product.pending is not None
+        inquiry = Inquiry(
+            self.trust,
+            self.product.pending,
+            fields,
+            revocations=revocations,
+            clock=self._clock,
+            mark_ms=self.state.mark_ms,
+        )
+        return Round(inquiry, self._plan(domain))
+
+    def take(self, round_: Round) -> ActivationError | None:
+        """Note what a round brought: the lease, or the error, which is returned."""
+        inquiry = round_.inquiry
+        if (self.state.cmid.bytes, self.product.key) != (inquiry.fields.cmid, inquiry.trust.key.text):
+            return ActivationError("The key was changed while it was being activated: activate again.")
+        if inquiry.revocations is not None:
+            self.state.revocations = inquiry.revocations.to_bytes()
+        signed = [outcome for outcome in round_.outcomes if outcome.checked is not None]
+        if signed:
+            self.product.pending = None
+        if round_.grant is not None:
+            self._store(round_.grant, inquiry.request)
+            return None
+        error, now_ms = round_.failure(), self._clock.now_ms()
+        self.product.failure = Failure(now_ms, error.result.code, error.message)
+        delay_ms = self._retry_interval_min(signed) * MINUTE_MS * (1 + JITTER * random.random())
+        self.product.next_attempt_ms = now_ms + int(delay_ms)
+        return error
+
+    def _read_pending(self) -> RequestFields | None:
+        """The fields of the pending request, while it is less than an hour old and still tells the truth."""
+        if self.product.pending is None:
+            return None
+        fields = RequestFields.open(self.product.pending, self.trust.keys)
+        if fields is None or not 0 <= self._clock.now_ms() - fields.client_time_ms < RESEND_MS:
+            return None
+        same = (fields.cmid, fields.hardware_digest) == (self.state.cmid.bytes, self.hardware_digest)
+        return fields if same else None
+
+    def _make_fields(self, revocations_number: int) -> RequestFields:
+        licence, state = self.judge(), self.state
+        return RequestFields(
+            cmid=state.cmid.bytes,
+            hardware_digest=self.hardware_digest,
+            client_time_ms=self._clock.now_ms(),
+            name=self._machine.name,
+            previous_cmid=state.previous_cmid.bytes if state.previous_cmid else bytes(16),
+            minutes_to_expiry=licence.status.minutes_left,
+            revocations_number=revocations_number,
+            licence_state=licence.status.state,
+            virtual=self._machine.virtual,
+            predecessor=licence.lease.leaf_hash if licence.lease else bytes(32),
+        )
+
+    def _plan(self, domain: str | None) -> Plan:
+        if self.product.host is not None:
+            return Plan([parse_address(self.product.host)], None)
+        cached = [] if self.product.cached_host is None else [parse_address(self.product.cached_host)]
+        return Plan(cached, Service(self.trust.publisher.srv_name, domain))
+
+    def _store(self, grant: Outcome, request: bytes) -> None:
+        boot_id, boot_ms = self._clock.since_boot() or ("", 0)
+        self.product.lease = StoredLease(request, grant.answer, self._clock.now_ms(), boot_id, boot_ms)
+        self.product.failure = None
+        self.product.cached_host = str(grant.host)
+        lease = verify_lease(self.product.lease, self.trust)
+        self.state.mark_ms = max(self.state.mark_ms, lease.header.time_ms)
+        self.product.next_attempt_ms = lease.received_ms + renewal_delay_ms(
+            lease.leaf.renewal_interval_min, lease.leaf.validity_min, random.random()
+        )
+
+    def _retry_interval_min(self, signed: list[Outcome]) -> int:
+        """The activation interval: of the newest signed word of a host, at first of the catalog."""
+        for outcome in signed:
+            if outcome.checked is not None:
+                return clamp_interval(Leaf.parse(outcome.checked.leaf).activation_interval_min)
+        lease = self.judge().lease
+        return clamp_interval((lease.leaf if lease else self.trust.sku).activation_interval_min)

@@ -1,0 +1,282 @@
+"""The products of one publisher on this machine: setup keys, hosts, leases, licence states. No network here.
+
+`Installation` begins and finishes an activation; the shells `blocking.Client` and `aio.AsyncClient` carry it out.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kms_fast.client.activation import InstalledProduct
+from kms_fast.client.lease import Lease, Licence, read_serial, verify_lease
+from kms_fast.client.machine import Clock, Machine, SystemClock, read_machine
+from kms_fast.client.round import Round
+from kms_fast.client.state import Failure, Product, State, StateFile
+from kms_fast.client.trust import Trust, newest_revocations
+from kms_fast.discovery.address import HostAddress, parse_address
+from kms_fast.errors import ConfigurationError, KmsFastError, find_result
+from kms_fast.model.catalog import Sku
+from kms_fast.model.keys import KeyKind, parse_key
+from kms_fast.model.policy import (
+    JITTER,
+    LONGEST_INTERVAL_MIN,
+    MAX_REARMS,
+    MINUTE_MS,
+    LicenceState,
+    format_time,
+)
+from kms_fast.model.publisher_file import PublisherFile
+
+LATEST_ATTEMPT_MS = int(LONGEST_INTERVAL_MIN * MINUTE_MS * (1 + JITTER))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known of one product on this machine. Times are milliseconds since 1970."""
+
+    sku: Sku
+    licence: Licence
+    cmid: uuid.UUID
+    key_last_five: str
+    host: str | None
+    cached_host: str | None
+    failure: Failure | None
+    next_attempt_ms: int
+
+    @property
+    def state(self) -> LicenceState:
+        """The licence state."""
+        return self.licence.status.state
+
+    @property
+    def minutes_left(self) -> int:
+        """Minutes until the state ends, 0 for one that does not."""
+        return self.licence.status.minutes_left
+
+    @property
+    def lease(self) -> Lease | None:
+        """The stored lease, if there is one that verifies; it may have run out."""
+        return self.licence.lease
+
+    def to_json(self) -> dict[str, Any]:
+        """The status for ``--json``."""
+        reason, failure = self.licence.reason, self.failure
+        return {
+            "product": self.sku.name,
+            "sku": str(self.sku.id),
+            "state": int(self.state),
+            "state_name": self.state.name.lower(),
+            "minutes_left": self.minutes_left,
+            "reason": reason and {"code": reason.result.hex, "name": reason.result.name, "message": reason.message},
+            "key_last_five": self.key_last_five,
+            "cmid": str(self.cmid),
+            "host": self.host,
+            "cached_host": self.cached_host,
+            "next_attempt": format_time(self.next_attempt_ms) if self.next_attempt_ms else None,
+            "last_failure": failure and _show_failure(failure),
+            "lease": self.lease and self.lease.to_json(),
+        }
+
+
+def _show_failure(failure: Failure) -> dict[str, str]:
+    return {
+        "time": format_time(failure.time_ms),
+        "code": find_result(failure.code).hex,
+        "message": failure.message,
+    }
+
+
+class Installation:
+    """One publisher's products on this machine.
+
+    ``publisher``: the bytes of ``publisher.json`` as the product embeds it; None takes the one stored with the key.
+    ``home``: the folder whose ``client/state.json`` keeps all. ``customer_id``: the only customer whose hosts may
+    activate, 0 for any. ``domain``: where to look the service record up, None for the machine's own domains. ``clock``
+    and ``read_machine`` are for tests.
+
+    Methods that take ``sku`` need it only when several keys are installed. All raise `KmsFastError` and its kinds for
+    what a user can meet, OSError when the state file cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str | Path,
+        publisher: bytes | None = None,
+        customer_id: int = 0,
+        domain: str | None = None,
+        clock: Clock | None = None,
+        read_machine: Callable[[], Machine] = read_machine,
+    ) -> None:
+        self._file = StateFile(Path(home) / "client")
+        self._embedded = None if publisher is None else (publisher, PublisherFile.parse(publisher))
+        self._customer_id = customer_id
+        self._domain = domain
+        self._clock = clock or SystemClock()
+        self._read_machine = read_machine
+
+    def install_key(self, text: str) -> Sku:
+        """Install a client setup key, and the publisher file with it; returns the key's SKU. Raises `KeyInvalid`.
+
+        Installing the key that is there already changes nothing; another key for the same SKU drops its lease.
+        """
+        data, publisher = self._choose_publisher(self._file.read())
+        key = parse_key(text, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
+        sku = publisher.sku(key.reference)
+        with self._file.locked():
+            state = self._file.read() or self._make_state()
+            data, publisher = self._choose_publisher(state)
+            state.publisher = data.decode()
+            product = state.products.setdefault(str(sku.id), Product(key.text, self._clock.now_ms()))
+            if product.key not in (key.text, None):
+                product.lease = product.pending = None
+            product.key = key.text
+            self._file.write(state)
+        return sku
+
+    def uninstall_key(self, sku: uuid.UUID | None = None) -> Sku:
+        """Remove a setup key and its lease; the grace does not begin anew. Returns the SKU."""
+        with self._changing(sku) as opened:
+            product = opened.product
+            product.key = product.lease = product.pending = None
+        return opened.trust.sku
+
+    def set_host(self, address: str, sku: uuid.UUID | None = None) -> HostAddress:
+        """Ask only this host: a name, IPv4 address or IPv6 address in brackets, with a port or 1688."""
+        host = parse_address(address)
+        with self._changing(sku) as opened:
+            opened.product.host, opened.product.next_attempt_ms = str(host), 0
+        return host
+
+    def clear_host(self, sku: uuid.UUID | None = None) -> None:
+        """Find hosts by DNS again; forgets the cached host too."""
+        with self._changing(sku) as opened:
+            opened.product.host = opened.product.cached_host = None
+            opened.product.next_attempt_ms = 0
+
+    def rearm(self) -> int:
+        """Make this a new machine: new CMID, leases dropped, initial grace anew. Returns how many rearms are left.
+
+        Raises `KmsFastError` (NOT_ALLOWED) after the fifth.
+        """
+        with self._file.locked():
+            state = self._require_state()
+            if state.rearms >= MAX_REARMS:
+                raise KmsFastError(f"This installation was rearmed {MAX_REARMS} times already.", name="NOT_ALLOWED")
+            state.rearms += 1
+            state.previous_cmid, state.cmid = state.cmid, uuid.uuid4()
+            state.mark_ms = 0
+            for product in state.products.values():
+                product.lease = product.pending = product.failure = None
+                product.grace_started_ms, product.next_attempt_ms = self._clock.now_ms(), 0
+            self._file.write(state)
+            return MAX_REARMS - state.rearms
+
+    def skus(self) -> list[Sku]:
+        """The SKUs whose keys are installed."""
+        state = self._require_state()
+        publisher = self._choose_publisher(state)[1]
+        return [publisher.sku(uuid.UUID(sku)) for sku, product in state.products.items() if product.key]
+
+    def status(self, sku: uuid.UUID | None = None) -> Status:
+        """The licence state of a product, its lease, and when it will be renewed. Verifies the stored lease anew."""
+        opened = self._open(self._require_state(), sku)
+        if self._note_revoked(opened):
+            with self._changing(sku) as opened:
+                self._note_revoked(opened)
+        product = opened.product
+        return Status(
+            opened.trust.sku,
+            opened.judge(),
+            opened.state.cmid,
+            opened.trust.key.last_five,
+            product.host,
+            product.cached_host,
+            product.failure,
+            product.next_attempt_ms,
+        )
+
+    def is_due(self, sku: uuid.UUID | None = None) -> bool:
+        """Whether it is time to activate or renew, by the host's intervals with jitter."""
+        product = self._open(self._require_state(), sku).product
+        # Further ahead than any interval: the clock was ahead when the time was set.
+        return not 0 < product.next_attempt_ms - self._clock.now_ms() <= LATEST_ATTEMPT_MS
+
+    def begin(self, sku: uuid.UUID | None = None) -> Round:
+        """The round that a shell is to carry out; its request is stored first, to be sent again if no answer comes."""
+        with self._changing(sku) as opened:
+            return opened.make_round(self._domain)
+
+    def finish(self, round_: Round) -> Lease:
+        """Store what the round brought; returns the new lease, or raises why there is none."""
+        with self._changing(round_.inquiry.trust.sku.id) as opened:
+            error = opened.take(round_)
+            self._note_revoked(opened)
+            stored = opened.product.lease
+        if error is not None:
+            raise error
+        assert stored is not None
+        return verify_lease(stored, round_.inquiry.trust)
+
+    def _note_revoked(self, opened: InstalledProduct) -> bool:
+        """Note when the product's lease is found to come from a host that is revoked; whether it was noted now."""
+        lease = opened.product.lease
+        revocations = newest_revocations(opened.trust.publisher, opened.state.revocations)
+        if lease is None or lease.revoked_ms is not None or revocations is None:
+            return False
+        if read_serial(lease) not in revocations.serials:
+            return False
+        lease.revoked_ms = self._clock.now_ms()
+        return True
+
+    def _make_state(self) -> State:
+        sources = sorted(self._read_machine().hardware_ids)
+        return State(publisher="", cmid=uuid.uuid4(), hardware_sources=sources)
+
+    def _require_state(self) -> State:
+        state = self._file.read()
+        if state is None:
+            raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED", file=str(self._file.path))
+        return state
+
+    def _choose_publisher(self, state: State | None) -> tuple[bytes, PublisherFile]:
+        """The newer of the embedded publisher file and the stored one; both must be one publisher's."""
+        if state is None or not state.publisher:
+            if self._embedded is None:
+                raise ConfigurationError("No publisher file is known: give the publisher's publisher.json.")
+            return self._embedded
+        data = state.publisher.encode()
+        if self._embedded is None:
+            return data, PublisherFile.parse(data)
+        embedded = self._embedded[1]
+        stored = PublisherFile.parse(data, trusted_roots=embedded.roots)
+        if stored.publisher_id != embedded.publisher_id:
+            embedded.check_replaces(stored)
+        return (data, stored) if stored.number > embedded.number else self._embedded
+
+    def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
+        """The product meant by ``wanted``; without it, the only one whose key is installed."""
+        publisher = self._choose_publisher(state)[1]
+        installed = {uuid.UUID(name): product for name, product in state.products.items() if product.key is not None}
+        if wanted is None and len(installed) > 1:
+            names = ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in installed)
+            raise ConfigurationError(f"Keys of several products are installed; say which SKU is meant: {names}.")
+        chosen = next(iter(installed), None) if wanted is None else wanted
+        if chosen not in installed:
+            what = "" if wanted is None else f" for the product {wanted}"
+            raise KmsFastError(f"No client setup key is installed{what}.", name="NO_KEY_INSTALLED")
+        product = installed[chosen]
+        key = parse_key(product.key or "", expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
+        trust = Trust(publisher, publisher.sku(chosen), key, self._customer_id)
+        return InstalledProduct(state, product, trust, self._clock, self._read_machine())
+
+    @contextmanager
+    def _changing(self, sku: uuid.UUID | None) -> Iterator[InstalledProduct]:
+        """One product and its state, to change under the lock; written when the block ends well."""
+        with self._file.locked():
+            opened = self._open(self._require_state(), sku)
+            yield opened
+            self._file.write(opened.state)

@@ -1,0 +1,142 @@
+"""The client's state: one file per home, replaced as a whole, for its owner only (docs/client.md, "The state file").
+
+One home serves one publisher. Readers need no lock, because the file is replaced atomically; who changes it holds the
+lock file beside it from reading to replacing. A file that cannot be read is kept aside, never overwritten.
+"""
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.files import SECRET, SECRET_FOLDER, read_bounded, write_atomically
+
+FORMAT = "kms_fast client state 1"
+
+
+class StoredLease(msgspec.Struct, forbid_unknown_fields=True):
+    """A grant as it came: enough to verify it again with the setup key and the root keys alone.
+
+    ``request`` 220 bytes, ``answer`` 644 to 1,048. ``received_ms``: the wall clock at receipt; ``boot_id`` and
+    ``boot_ms``: the clock that counts from start-up, if there is one. ``revoked_ms``: when the client learned that the
+    host's certificate is revoked.
+    """
+
+    request: bytes
+    answer: bytes
+    received_ms: int
+    boot_id: str = ""
+    boot_ms: int = 0
+    revoked_ms: int | None = None
+
+
+class Failure(msgspec.Struct, forbid_unknown_fields=True):
+    """How the last attempt failed: when, the result's code and the message."""
+
+    time_ms: int
+    code: int
+    message: str
+
+
+class Product(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept of one SKU; its grace goes on when the key is uninstalled (``key`` None).
+
+    ``pending``: a request (220 bytes) that got no answer yet.
+    """
+
+    key: str | None
+    grace_started_ms: int
+    host: str | None = None
+    cached_host: str | None = None
+    lease: StoredLease | None = None
+    pending: bytes | None = None
+    failure: Failure | None = None
+    next_attempt_ms: int = 0
+
+
+class State(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept in one home.
+
+    ``publisher``: the publisher file. ``revocations``: the newest list known. ``hardware_sources``: which hardware IDs
+    the digest is made of. ``mark_ms``: the highest header time accepted in a grant. ``products``: by SKU ID.
+    """
+
+    publisher: str
+    cmid: uuid.UUID
+    hardware_sources: list[str]
+    previous_cmid: uuid.UUID | None = None
+    rearms: int = 0
+    mark_ms: int = 0
+    revocations: bytes | None = None
+    products: dict[str, Product] = {}
+    format: str = FORMAT
+
+
+class StateFile:
+    """The state file ``state.json`` in a folder. All methods raise OSError as the system does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.json"
+
+    def read(self) -> State | None:
+        """The state, None when there is none yet. Raises `ConfigurationError` for a damaged file and keeps it aside."""
+        try:
+            data = read_bounded(self.path)
+        except FileNotFoundError:
+            return None
+        try:
+            state = msgspec.json.decode(data, type=State)
+        except msgspec.DecodeError as error:
+            raise self._keep_aside(str(error)) from None
+        if state.format != FORMAT:
+            raise ConfigurationError(
+                f"{self.path} has the format {state.format!r}; this version of kms_fast reads {FORMAT!r}.",
+                file=str(self.path),
+            )
+        return state
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock between processes; makes the folder if it is missing."""
+        self.path.parent.mkdir(mode=SECRET_FOLDER, parents=True, exist_ok=True)
+        with open(self.path.with_suffix(".lock"), "ab", opener=_open_private) as lock:
+            _lock(lock)
+            yield
+
+    def write(self, state: State) -> None:
+        """Replace the file, with the lock held: the new one is whole on disk before it takes the old one's place."""
+        write_atomically(self.path, msgspec.json.format(msgspec.json.encode(state)) + b"\n", mode=SECRET)
+
+    def _keep_aside(self, why: str) -> ConfigurationError:
+        kept = self.path.with_name(f"{self.path.name}.damaged-{uuid.uuid4().hex[:8]}")
+        self.path.replace(kept)
+        return ConfigurationError(
+            f"The client's state file {self.path} is damaged ({why}); it was kept as {kept}. "
+            "Restore it from a backup, or install the setup key and activate again.",
+            file=str(self.path),
+            kept=str(kept),
+        )
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, SECRET)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)

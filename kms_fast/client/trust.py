@@ -1,0 +1,124 @@
+"""What a client trusts: the publisher file, the setup key and the newest revocation list; and what it asks a host."""
+
+import struct
+from collections.abc import Collection
+
+from kms_fast._core import Checked, SkuKeys, Verifier
+from kms_fast.client.machine import Clock
+from kms_fast.client.request import RequestFields
+from kms_fast.errors import AnswerRejected
+from kms_fast.model import signing
+from kms_fast.model.catalog import Sku
+from kms_fast.model.keys import ProductKey, derive_sku_keys
+from kms_fast.model.lease import BatchHeader
+from kms_fast.model.policy import format_time
+from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.model.revocation import RevocationList
+
+HEADER_TIME_STEPS = (24, 25)
+
+
+def newest_revocations(publisher: PublisherFile, received: bytes | None) -> RevocationList | None:
+    """The newer of the publisher file's list and a stored one, which is verified. Raises `ConfigurationError`."""
+    if received is None:
+        return publisher.revocations
+    revocations = RevocationList.parse(received)
+    if revocations.number <= publisher.revocations_number:
+        return publisher.revocations
+    revocations.verify(publisher.roots, publisher.publisher_id)
+    return revocations
+
+
+class Trust:
+    """The checks of one SKU's answers under a publisher file. ``customer_id``: the one a product pins, 0 for none."""
+
+    def __init__(self, publisher: PublisherFile, sku: Sku, key: ProductKey, customer_id: int = 0) -> None:
+        self.publisher = publisher
+        self.sku = sku
+        self.key = key
+        self.customer_id = customer_id
+        self.keys = SkuKeys(sku.id.bytes, *derive_sku_keys(key.secret, publisher.publisher_id, sku.id.bytes))
+
+    def make_verifier(self, revoked: Collection[int] = ()) -> Verifier:
+        """A verifier that refuses certificates with these serials."""
+        return Verifier(
+            publisher_id=self.publisher.publisher_id,
+            roots=self.publisher.roots,
+            sku=self.keys,
+            family=self.sku.family,
+            generation=self.sku.generation,
+            customer_id=self.customer_id,
+            revoked=revoked,
+            verify_signature=signing.verify_message,
+        )
+
+
+class Inquiry:
+    """One request and what its answers are checked against; several hosts may get the same request.
+
+    ``mark_ms``: the highest header time accepted in a grant so far.
+    """
+
+    def __init__(
+        self,
+        trust: Trust,
+        request: bytes,
+        fields: RequestFields,
+        *,
+        revocations: RevocationList | None,
+        clock: Clock,
+        mark_ms: int,
+    ) -> None:
+        self.trust = trust
+        self.request = request
+        self.fields = fields
+        self.mark_ms = mark_ms
+        self.revocations = revocations
+        self.clock = clock
+        self._verifier = self._make_verifier()
+
+    @property
+    def revocations_number(self) -> int:
+        """The number of the newest list known, 0 when there is none."""
+        return self.revocations.number if self.revocations else 0
+
+    def check(self, answer: bytes) -> Checked:
+        """All 25 checks of an answer. Raises `AnswerRejected`; for a time out of bounds its details have both times."""
+        now_ms = self.clock.now_ms()
+        fields = self.fields
+        try:
+            return self._verifier.check(
+                self.request, fields.cmid, fields.hardware_digest, answer, now_ms=now_ms, mark_ms=self.mark_ms
+            )
+        except AnswerRejected as error:
+            if error.details["step"] not in HEADER_TIME_STEPS:
+                raise
+            checked = self._verifier.check(
+                self.request, fields.cmid, fields.hardware_digest, answer, now_ms=now_ms, accept=False
+            )
+            raise _describe_times(error, checked, now_ms, self.mark_ms) from None
+
+    def build_revocation_query(self) -> bytes:
+        """The 8 bytes that ask for a newer list (docs/protocol.md, "Revocations")."""
+        return struct.pack("<BBHI", 1, 3, 0, self.revocations_number)
+
+    def learn_revocations(self, data: bytes) -> None:
+        """Take over a list if it is newer. Raises `ConfigurationError` for one that is not the publisher's."""
+        revocations = RevocationList.parse(data)
+        revocations.verify(self.trust.publisher.roots, self.trust.publisher.publisher_id)
+        if revocations.number > self.revocations_number:
+            self.revocations = revocations
+            self._verifier = self._make_verifier()
+
+    def _make_verifier(self) -> Verifier:
+        return self.trust.make_verifier(self.revocations.serials if self.revocations else ())
+
+
+def _describe_times(error: AnswerRejected, checked: Checked, now_ms: int, mark_ms: int) -> AnswerRejected:
+    host_ms = BatchHeader.parse(checked.header).time_ms
+    message = f"The host signed at {format_time(host_ms)}; this machine's clock shows {format_time(now_ms)}"
+    details = error.details | {"host_time": format_time(host_ms), "client_time": format_time(now_ms)}
+    if error.result.name == "CLOCK_SET_BACK":
+        message += f"; an earlier activation was signed at {format_time(mark_ms)}"
+        details |= {"earlier_time": format_time(mark_ms)}
+    return AnswerRejected(f"{message}.", name=error.result.name, **details)
