@@ -89,7 +89,8 @@ def make_request(
     if installation_id is None:
         installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
     pending = folder / "pending"
-    pending.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
+    folder.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
+    pending.mkdir(SECRET_FOLDER, exist_ok=True)
     private_key = _read_or_make_host_key(folder / "host.key")
     _write_keys(folder, StoredKeys(publisher.publisher_id, installation_id, derived))
     if publisher_data is not None:

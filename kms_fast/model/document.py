@@ -38,7 +38,8 @@ def read_document(data: bytes, format_name: str, what: str) -> "Fields":
     if not isinstance(document, dict) or not isinstance(document.get("format"), str):
         raise malformed(f"{what} is not a file of kms_fast: it does not begin with a format.")
     if document["format"] != format_name:
-        raise malformed(f"{what} is a file of format {document['format'][:60]!r}, not {format_name!r}.")
+        found = document["format"][:60]
+        raise malformed(f"{what} must be a file of format {format_name!r}, but this one has format {found!r}.")
     return Fields({name: value for name, value in document.items() if name != "format"}, what)
 
 

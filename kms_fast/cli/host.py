@@ -1,0 +1,105 @@
+"""``kms-fast host``: activating this host at its publisher."""
+
+import time
+from pathlib import Path
+
+import click
+
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.files import PUBLIC, read_bounded, write_atomically
+from kms_fast.host.enrolment import apply_answer, make_request, read_keys
+from kms_fast.model.policy import format_time
+
+_LIMIT_BYTES = 64 << 20
+
+
+@click.group
+def command() -> None:
+    """Install a host key, ask for a certificate, apply it.
+
+    \b
+    Examples:
+      kms-fast host request --publisher publisher.json --key HOSTKEY --out host.request
+      kms-fast host apply host.answer
+    """
+
+
+@command.command
+@click.option(
+    "--publisher",
+    "publisher_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The publisher's publisher.json; not needed for a renewal.",
+)
+@click.option(
+    "--key", "keys", multiple=True, help="Host key, or @FILE that holds it; repeatable; not needed for a renewal."
+)
+@click.option(
+    "--out", "path", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The request file to write."
+)
+@home_option
+@json_option
+def request(publisher_path: Path | None, keys: tuple[str, ...], path: Path, home: Path, out: Output) -> None:
+    """Write a request for a host certificate; the first one makes this host's private key.
+
+    The file carries no secret: the host key itself never leaves this machine.
+
+    \b
+    Examples:
+      kms-fast host request --publisher publisher.json --key HOSTKEY --out host.request
+      kms-fast host request --out renewal.request
+    """
+    folder = home / "host"
+    publisher_data = read_bounded(publisher_path, _LIMIT_BYTES) if publisher_path else None
+    typed = [_read_key(key) for key in keys]
+    data = make_request(folder, typed, publisher_data=publisher_data, now_ms=_now_ms())
+    write_atomically(path, data, mode=PUBLIC)
+    stored = read_keys(folder)
+    used = [key.last_five for key in stored.keys] if stored else []
+    out.result(
+        {"file": path, "folder": folder, "keys": used},
+        f"Wrote {path}, made with the host key that ends in {', '.join(used)}. Send it to the publisher.\n"
+        f"Next, at the publisher: kms-fast publisher certify {path.name} --out host.answer",
+    )
+
+
+@command.command
+@click.argument("answer", type=click.Path(dir_okay=False, path_type=Path))
+@home_option
+@json_option
+def apply(answer: Path, home: Path, out: Output) -> None:
+    """Check the publisher's ANSWER in every respect and install certificate, catalog and publisher file.
+
+    \b
+    Examples:
+      kms-fast host apply host.answer
+    """
+    applied = apply_answer(home / "host", read_bounded(answer, _LIMIT_BYTES), now_ms=_now_ms())
+    certificate, catalog = applied.certificate, applied.catalog
+    names = {family.number: family.name for family in catalog.families}
+    families = {names.get(family.number, str(family.number)): family.generation for family in certificate.families}
+    until = format_time(certificate.not_after_ms)
+    listed = ", ".join(f"{name} up to generation {generation}" for name, generation in families.items())
+    out.result(
+        {
+            "host_id": certificate.host_id,
+            "serial": certificate.serial,
+            "not_after": until,
+            "families": families,
+            "products": len(catalog.skus),
+            "catalog": catalog.number,
+            "publisher_file": applied.publisher.number,
+        },
+        f"This host may activate {applied.publisher.name}'s products until {until}: {listed}.\n"
+        f"Certificate {certificate.serial}, catalog {catalog.number} with {len(catalog.skus)} products.\n"
+        "Next: kms-fast serve, or if it runs: restart it, so that it takes them up.",
+    )
+
+
+def _read_key(key: str) -> str:
+    """The key itself; ``@FILE`` keeps it out of the shell's history and the list of processes."""
+    return read_bounded(Path(key[1:]), 1 << 16).decode("utf-8", "replace") if key.startswith("@") else key
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
