@@ -38,7 +38,7 @@ def require_tool(unavailable: Callable[[str], NoReturn]) -> Callable[[str], str]
 @pytest.fixture(scope="session")
 def impacket_python(unavailable: Callable[[str], NoReturn]) -> str:
     """An interpreter that can import impacket: in an environment of its own, for its dependencies are many."""
-    python = ROOT / ".venv-impacket" / "bin" / "python"
+    python = Path(os.environ.get("KMS_FAST_IMPACKET_PYTHON", ROOT / ".venv-impacket" / "bin" / "python"))
     if not python.exists():
         unavailable("impacket is not installed: python3 -m venv .venv-impacket, then pip install impacket there")
     return str(python)

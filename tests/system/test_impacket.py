@@ -1,0 +1,31 @@
+"""A stock DCE/RPC client carries the reference's requests to a real host, and the answers verify."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.hosts import RunningHost
+from tests.system.asker import Asker
+
+
+def activate(python: str, host: RunningHost, request: bytes) -> dict[str, Any]:
+    script = Path(__file__).with_name("impacket_activate.py")
+    command = [python, str(script), str(host.address[1]), request.hex()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_lease_comes_through_impacket(impacket_python: str, real_host: RunningHost) -> None:
+    asker = Asker.of(real_host.realm, "desktop")
+    asked = asker.ask()
+    found = activate(impacket_python, real_host, asked.request)
+    assert found["result"] == 0
+    assert asker.check(asked, bytes.fromhex(found["answer"])).leaf.result == 0
+
+
+def test_an_unsigned_result_comes_through_impacket(impacket_python: str, real_host: RunningHost) -> None:
+    request = Asker.of(real_host.realm, "desktop", secret=b"not-secret").ask().request
+    assert activate(impacket_python, real_host, request) == {"answer": None, "result": 0xE04B0001}
