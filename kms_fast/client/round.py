@@ -105,7 +105,7 @@ def describe_refusal(outcome: Outcome, inquiry: Inquiry, hosts: list[dict[str, A
         certified = {f.number: f.generation for f in answer.host_certificate.families}.get(sku.family)
         what = f"does not cover the family {family.name!r} of {sku.name}"
         if certified is not None:
-            what = f"covers generation {certified} of the family {family.name!r}, but {sku.name} is of generation {sku.generation}"
+            what = f"covers the family {family.name!r} up to generation {certified}, {sku.name} has {sku.generation}"
         needed = f"a host key for the family {family.name!r} of generation {sku.generation} or later"
         message = f"The certificate of {outcome.host} {what}. It needs {needed}."
         details |= {"family": family.number, "family_name": family.name, "generation": sku.generation}
