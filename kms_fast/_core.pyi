@@ -159,7 +159,7 @@ class AdmissionTable:
     not_before_ms: int
     not_after_ms: int
     def __new__(
-        cls, 
+        cls,
         products: list[tuple[SkuKeys, int, int, int, bool, int, int, int]],
         families: list[FamilyCount],
         certificates: bytes,
@@ -206,7 +206,7 @@ class Host:
     rpc: RpcCounters
     refusal: int
     def __new__(
-        cls, 
+        cls,
         max_waiting: int,
         max_connections: int,
         record_names: bool,
