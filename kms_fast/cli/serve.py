@@ -13,11 +13,10 @@ import click
 from kms_fast import _core
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, settings_options
-from kms_fast.host.identity import Identity, load_identity
+from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import open_ledger
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.server import Server, wall_clock_ms
-from kms_fast.model.settings import HostSettings
 from kms_fast.store.sqlite import SqliteCounts
 
 logger = logging.getLogger("kms_fast")
@@ -39,12 +38,14 @@ def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
     settings = loaded.settings
     start_logging(settings.log_level, settings.log_format)
     folder = home / "host"
-    identity = load_identity(folder, wall_clock_ms())
+    installation = read_installation(folder, at_ms=wall_clock_ms())
     sockets = open_sockets(settings.listen)
     counts = SqliteCounts(folder / "counts.db")
-    ledger = open_ledger(folder / "ledger", host_id=identity.certificate.host_id, certificates=identity.certificates)
-    server = Server(identity=identity, settings=settings, ledger=ledger, counts=counts, sockets=sockets)
-    _log_start(identity, settings)
+    ledger = open_ledger(
+        folder / "ledger", host_id=installation.certificate.host_id, certificates=installation.chain_data
+    )
+    server = Server(installation=installation, settings=settings, ledger=ledger, counts=counts, sockets=sockets)
+    _log_start(installation)
 
     def announce(address: str, port: int) -> None:
         shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -82,13 +83,13 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-def _log_start(identity: Identity, settings: HostSettings) -> None:
+def _log_start(installation: Installation) -> None:
     backend = _core.backend()
     logger.info(
         "host %s of %s, certificate %d, ciphers: AES by %s, SHA-256 by %s",
-        identity.certificate.host_id.hex(),
-        identity.publisher.name,
-        identity.certificate.serial,
+        installation.certificate.host_id.hex(),
+        installation.publisher.name,
+        installation.certificate.serial,
         backend["aes"],
         backend["sha256"],
     )

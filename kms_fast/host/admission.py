@@ -2,7 +2,7 @@
 
 from kms_fast import _core
 from kms_fast.errors import ConfigurationError
-from kms_fast.host.identity import Identity
+from kms_fast.host.enrolment import Installation
 from kms_fast.model.catalog import Sku
 from kms_fast.model.settings import HostSettings
 
@@ -11,23 +11,23 @@ MAX_FAMILIES = 255
 ProductRow = tuple[_core.SkuKeys, int, int, int, bool, int, int, int]
 
 
-def build_table(identity: Identity, settings: HostSettings) -> tuple[_core.AdmissionTable, list[int]]:
+def build_table(installation: Installation, settings: HostSettings) -> tuple[_core.AdmissionTable, list[int]]:
     """The table, and for each of its families the number by which the store knows it.
 
     Raises `ConfigurationError` for a catalog with more than 255 families.
     """
-    catalog, certificate, publisher = identity.catalog, identity.certificate, identity.publisher
+    catalog, certificate, publisher = installation.catalog, installation.certificate, installation.publisher
     if len(catalog.families) > MAX_FAMILIES:
         raise ConfigurationError(f"The catalog has {len(catalog.families)} families; a host takes {MAX_FAMILIES}.")
     numbers = [family.number for family in catalog.families]
     families = [
         _core.FamilyCount(family.threshold, family.cap, settings.retention_s * 1000) for family in catalog.families
     ]
-    products = [_build_product(sku, numbers.index(sku.family), identity, settings) for sku in catalog.skus]
+    products = [_build_product(sku, numbers.index(sku.family), installation, settings) for sku in catalog.skus]
     table = _core.AdmissionTable(
         products,
         families,
-        identity.certificates,
+        installation.chain_data,
         certificate.host_id,
         certificate.serial,
         certificate.not_before_ms,
@@ -37,13 +37,13 @@ def build_table(identity: Identity, settings: HostSettings) -> tuple[_core.Admis
     return table, numbers
 
 
-def _build_product(sku: Sku, row: int, identity: Identity, settings: HostSettings) -> ProductRow:
-    certified = identity.certificate.family(sku.family)
-    request_key, answer_secret = sku.derive_keys(identity.publisher.publisher_id)
+def _build_product(sku: Sku, row: int, installation: Installation, settings: HostSettings) -> ProductRow:
+    certified = installation.certificate.family(sku.family)
+    request_key, answer_secret = sku.derive_keys(installation.publisher.publisher_id)
     return (
         _core.SkuKeys(sku.id.bytes, request_key, answer_secret),
         row,
-        identity.certificate.family_index(sku.family),
+        installation.certificate.family_index(sku.family),
         sku.generation,
         certified is not None and sku.generation <= certified.generation,
         sku.validity_min if certified is None else min(sku.validity_min, certified.maximum_validity_min),

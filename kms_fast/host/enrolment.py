@@ -168,10 +168,11 @@ def _check_newer(folder: Path, answer: HostAnswer) -> None:
             )
 
 
-def read_installation(folder: Path) -> Installation:
-    """What a certified host has, each part verified except for the certificate's dates, which the host watches itself.
+def read_installation(folder: Path, *, at_ms: int | None = None) -> Installation:
+    """What a certified host has, each part verified; the certificates' dates only when ``at_ms`` gives a time.
 
-    Raises OSError or `ConfigurationError`: HOST_NOT_ACTIVATED when there is no certificate.
+    Raises OSError or `ConfigurationError`: HOST_NOT_ACTIVATED when there is no certificate, otherwise the name of the
+    check that failed (CERTIFICATE_DATES, CERTIFICATE_REVOKED …).
     """
     chain_path = folder / "host.cert"
     publisher = _read_publisher(folder / "publisher.json")
@@ -187,7 +188,7 @@ def read_installation(folder: Path) -> Installation:
         issuer,
         roots=publisher.roots,
         publisher_id=publisher.publisher_id,
-        at_ms=certificate.not_before_ms,
+        at_ms=certificate.not_before_ms if at_ms is None else at_ms,
         revoked=publisher.revoked,
     )
     data = read_bounded(folder / "catalog.json")

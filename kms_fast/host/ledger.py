@@ -12,6 +12,7 @@ from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import KmsFastError, LedgerError
+from kms_fast.files import sync_folder
 from kms_fast.host.segment import (
     BLOCK_SIZE,
     MAX_RECORD_SIZE,
@@ -89,7 +90,7 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.pwrite(fd, start.to_bytes(), 0)
         os.fsync(fd)
-        _sync_folder(folder)
+        sync_folder(folder)
     return Ledger(path, fd, start, max((end.time_ms for end in ends), default=0))
 
 
@@ -97,14 +98,6 @@ def _open_heads(ends: Sequence[SegmentEnd]) -> tuple[Head, ...]:
     """The heads that no later segment continues yet."""
     continued = {head for end in ends for head in end.start.heads}
     return tuple(end.head for end in ends if end.head not in continued)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _storage_errors:

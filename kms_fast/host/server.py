@@ -9,14 +9,13 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from kms_fast import _core
 from kms_fast.errors import BY_NAME, KmsFastError
 from kms_fast.host.admission import build_table
 from kms_fast.host.batcher import Batcher
-from kms_fast.host.identity import Identity
+from kms_fast.host.enrolment import Installation
 from kms_fast.host.ledger import Ledger
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import Counts
@@ -34,7 +33,7 @@ def wall_clock_ms() -> int:
 
 
 class Server:
-    """Serves a home's identity on sockets until told to stop.
+    """Serves on sockets until told to stop.
 
     ``run`` returns when drained (TERM) and raises `KmsFastError` when a commit failed; ``KeyboardInterrupt`` on INT.
     """
@@ -42,7 +41,7 @@ class Server:
     def __init__(
         self,
         *,
-        identity: Identity,
+        installation: Installation,
         settings: HostSettings,
         ledger: Ledger,
         counts: Counts,
@@ -50,7 +49,7 @@ class Server:
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._settings = settings
-        self._identity = identity
+        self._installation = installation
         self._ledger = ledger
         self._counts = counts
         self._sockets = sockets
@@ -89,14 +88,14 @@ class Server:
 
     def _make_batcher(self) -> Batcher:
         settings = self._settings
-        table, families = build_table(self._identity, settings)
+        table, families = build_table(self._installation, settings)
         now_ms = self._clock_ms()
         for number, family in zip(families, table.families, strict=True):
             family.load(self._counts.load(number, now_ms, cap=family.cap, retention_ms=family.retention_ms))
         batcher = Batcher(
             ledger=self._ledger,
             counts=self._counts,
-            sign=self._identity.private_key.sign,
+            sign=self._installation.private_key.sign,
             clock_ms=self._clock_ms,
             family_numbers=families,
             spacing_s=settings.batch_spacing_ms / 1000,
@@ -172,8 +171,3 @@ class Server:
             _core.unpack_peer(peer),
             uuid.UUID(bytes_le=interface),
         )
-
-
-def counts_path(home: Path) -> Path:
-    """Where the counts of a host's home lie."""
-    return home / "counts.db"
