@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import answers, flips, messages
+from tests.vectors import answers, flips, messages, product_keys
 
 FOLDER = Path(__file__).parent
 
 # File: what it is, what makes its vectors.
 FILES = {
     "keys": ("Keys of a SKU from the secret of its client setup key.", messages.keys),
+    "product_keys": ("25-character keys, spellings, mistakes, and what is derived.", product_keys.product_keys),
     "requests": ("Sealed fields, the request they make, its hash and its answer's key.", messages.requests),
     "refused_requests": ("Requests that a host refuses with REQUEST_UNREADABLE.", messages.refused_requests),
     "leaves": ("Leaves, their hashes, and how one is sealed under an answer key and a header.", messages.leaves),
