@@ -108,14 +108,20 @@ cdef class Host:
         return 0
 
     def sweep(self) -> None:
-        """Closes connections that asked for nothing in the last four sweeps and wait for nothing."""
+        """Closes connections that sent no whole PDU in the last four sweeps and wait for nothing.
+
+        One that does not take what was written to it is cut off after as many sweeps again.
+        """
         cdef Connection connection
         for connection in list(self.connections):
-            if connection.pending == 0:
-                connection.idle_sweeps += 1
-                if connection.idle_sweeps >= SWEEPS_TO_IDLE:
-                    self.counted.idle_closed += 1
-                    connection.transport.close()
+            if connection.pending > 0:
+                continue
+            connection.idle_sweeps += 1
+            if connection.idle_sweeps == SWEEPS_TO_IDLE:
+                self.counted.idle_closed += 1
+                connection.transport.close()
+            elif connection.idle_sweeps >= 2 * SWEEPS_TO_IDLE:
+                connection.transport.abort()
 
     def close_connections(self) -> None:
         """Closes every connection once its written answers are out."""
@@ -160,10 +166,12 @@ cdef class Connection(Session):
 
     def data_received(self, bytes data) -> None:
         """Bytes from the peer: whole PDUs are worked off at once, the rest is kept."""
+        cdef uint64_t pdus = self.counters.pdus
         if self.transport is None:
             return
-        self.idle_sweeps = 0
         self.receive(data)
+        if self.counters.pdus != pdus:
+            self.idle_sweeps = 0
         if self.output is not None:
             self.transport.write(self.take_output())
         if self.foreign_interface is not None:

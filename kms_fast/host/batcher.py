@@ -58,7 +58,7 @@ class Batcher:
         self._commit_thread = threading.Thread(target=self._committer.run, name="commit")
         self._count_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counts")
         self._busy = False
-        self._failed = False
+        self._stopped = False
         self._timer: asyncio.Handle | None = None
         self._earliest_start_s = 0.0
         self._idle = asyncio.Event()
@@ -73,7 +73,7 @@ class Batcher:
 
     def wake(self) -> None:
         """Requests wait: start the next batch, now or when the spacing of batches allows it."""
-        if self._busy or self._failed:
+        if self._busy or self._stopped:
             return
         self._idle.clear()
         everyone_waits = self.host.waiting >= len(self.host.connections)
@@ -85,9 +85,13 @@ class Batcher:
         self._timer = self._loop.call_later(delay_s, self._begin) if delay_s > 0 else self._loop.call_soon(self._begin)
 
     async def drain(self) -> None:
-        """Wait until every request that waits now is answered, store the counts, then end both threads."""
+        """Wait until every request that waits now is answered, then store the counts."""
         await self._idle.wait()
         await self.flush_counts(0)
+
+    def close(self) -> None:
+        """End both threads, after a commit that is under way. Requests that still wait get no answer."""
+        self._stopped = True
         self._loop.remove_reader(self._wake_fd)
         self._committer.stop()
         self._commit_thread.join()
@@ -181,7 +185,7 @@ class Batcher:
         try:
             batch = self._committer.finish()
         except OSError as error:
-            self._failed = True
+            self._stopped = True
             self._on_failure(
                 KmsFastError(
                     f"The ledger {self._ledger.path} could not be written: {error.strerror}.",

@@ -23,6 +23,7 @@ from kms_fast.store import Counts
 logger = logging.getLogger(__name__)
 
 FLUSH_S: Final = 10.0
+LAST_ANSWERS_S: Final = 5.0
 SWEEPS_PER_IDLE_TIMEOUT: Final = 4
 MAX_FOREIGN_LOGGED: Final = 1_000
 
@@ -67,24 +68,34 @@ class Server:
         for number, outcome in ((signal.SIGTERM, None), (signal.SIGINT, KeyboardInterrupt())):
             loop.add_signal_handler(number, self._end, outcome)
         servers = []
-        for opened in self._sockets:
-            address, port = opened.getsockname()[:2]
-            servers.append(await loop.create_server(self._make_connection_factory(port), sock=opened))
-            on_listening(address, port)
         jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch(batcher))]
-        # What exists now lives as long as the process: the collector need not look at it again.
-        gc.freeze()
         try:
+            for opened in self._sockets:
+                address, port = opened.getsockname()[:2]
+                servers.append(await loop.create_server(self._make_connection_factory(port), sock=opened))
+                on_listening(address, port)
+            # What exists now lives as long as the process: the collector need not look at it again.
+            gc.freeze()
             await self._stop
-            logger.info("draining")
-            await batcher.drain()
+            await self._drain(servers, batcher)
         finally:
             for job in jobs:
                 job.cancel()
-            for server in servers:
-                server.close()
-            self.host.close_connections()
+            batcher.close()
         self._ledger.close()
+
+    async def _drain(self, servers: Sequence[asyncio.Server], batcher: Batcher) -> None:
+        """Take nothing new, answer what waits, and give the answers some time to leave."""
+        logger.info("draining %d connections", len(self.host.connections))
+        for server in servers:
+            server.close()
+        self.host.refusal = BY_NAME["SERVER_BUSY"].code
+        await batcher.drain()
+        self.host.close_connections()
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + LAST_ANSWERS_S
+        while self.host.connections and loop.time() < end_s:
+            await asyncio.sleep(0.01)
 
     def _make_batcher(self) -> Batcher:
         settings = self._settings
