@@ -193,8 +193,16 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
 @click.option(
     "--family", "families", callback=_read_families, multiple=True, help="NAME[:GENERATION]; repeatable; else all."
 )
-@click.option("--hosts", type=click.IntRange(1), default=policy.HOSTS_PER_KEY, show_default=True)
-@click.option("--activations", type=click.IntRange(1), default=policy.ACTIVATIONS_PER_HOST, show_default=True)
+@click.option(
+    "--hosts", type=click.IntRange(1), default=policy.HOSTS_PER_KEY, show_default=True, help="Hosts it may activate."
+)
+@click.option(
+    "--activations",
+    type=click.IntRange(1),
+    default=policy.ACTIVATIONS_PER_HOST,
+    show_default=True,
+    help="How often each, the first time included.",
+)
 @click.option(
     "--customer", "customer_id", type=click.IntRange(0, MAX_INTEGER), default=0, help="Customer ID, 0 for none."
 )

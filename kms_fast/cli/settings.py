@@ -27,6 +27,7 @@ OTHER_VARIABLES = {
     "KMS_FAST_DEBUG": "1 when building: checks, line tracing, no optimisation",
     "KMS_FAST_SANITIZE": "1 when building: address and undefined-behaviour sanitizers",
     "KMS_FAST_REQUIRE_SERVICES": "1 in tests: a missing tool is a failure, not a skip",
+    "KMS_FAST_IMPACKET_PYTHON": "in tests: the interpreter that has impacket, else .venv-impacket/bin/python",
 }
 
 
