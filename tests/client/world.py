@@ -58,8 +58,7 @@ class FakeClock:
 class ScriptedHost:
     """A certified host that answers as the test says; it keeps the requests it got.
 
-    `unsigned`: a code instead of an answer. `leaf` and `header` change fields before signing. `fault`: `opnum` 0 or 2 that
-    gets a null answer with result 0.
+    `unsigned`: a code instead of an answer. `leaf` and `header` change fields before signing.
     """
 
     realm: Realm
@@ -97,8 +96,8 @@ class ScriptedHost:
     def serve(self, session: Session, data: bytes) -> bytes:
         """What the host sends for these bytes."""
         session.receive(data)
-        requests, session.requests = session.requests or [], None
-        for call_id, context_id, opnum, argument in requests:
+        while session.requests:
+            call_id, context_id, opnum, argument = session.requests.pop(0)
             session.respond(call_id, context_id, *self.answer(opnum, argument))
         return session.take_output()
 
