@@ -1,5 +1,6 @@
 """The blocking shell: sockets and timeouts around the sans-I/O round."""
 
+import os
 import socket
 import time
 import uuid
@@ -77,4 +78,7 @@ def describe_failure(error: OSError) -> str:
     """Why a connection failed, as the system says it."""
     if isinstance(error, TimeoutError):
         return f"no connection within {CONNECT_S:.0f} s"
-    return error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        return f"its name does not resolve: {error.strerror}"
+    # asyncio puts words of its own into strerror.
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -10,7 +10,8 @@ DEFAULT_PORT = 1688
 
 _ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^\[\]:]*))(?::(?P<port>[^:]*))?")
 # Underscores are no part of host names (RFC 1123 section 2.1), but networks have them.
-_NAME = re.compile(r"(?=.{1,253}\.?$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_NAME_SIZE = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,15 @@ def parse_address(text: str) -> HostAddress:
     port = _read_port(match["port"], text)
     if match["bracketed"] is not None:
         return HostAddress(_read_ipv6(match["bracketed"], text), port)
-    name = match["plain"]
+    name = match["plain"].removesuffix(".")
     if re.fullmatch(r"[0-9.]+", name):
         try:
             return HostAddress(str(ipaddress.IPv4Address(name)), port)
         except ValueError:
             raise _invalid(text, f"{name!r} is not an IPv4 address") from None
-    if not _NAME.fullmatch(name):
+    if len(name) > _NAME_SIZE or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise _invalid(text, f"{name!r} is not a host name")
-    return HostAddress(name.rstrip("."), port)
+    return HostAddress(name, port)
 
 
 def _read_ipv6(text: str, whole: str) -> str:

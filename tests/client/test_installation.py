@@ -41,7 +41,7 @@ def read_sent(host: ScriptedHost) -> Any:
 
 
 def reason(status: Status) -> str | None:
-    return status.licence.reason and status.licence.reason.result.name
+    return None if status.licence.reason is None else status.licence.reason.result.name
 
 
 # ---- keys

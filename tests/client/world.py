@@ -1,4 +1,4 @@
-"""A machine, a clock and hosts for the client's tests: hosts sign with the reference, and serve in memory or over TCP."""
+"""A machine, a clock and hosts for the client's tests: hosts sign by the reference, and serve in memory or over TCP."""
 
 import socket
 import threading
@@ -37,7 +37,7 @@ SETUP_KEYS = {name: sku.setup_key(PUBLISHER_ID).text for name, sku in SKUS.items
 
 @dataclass
 class FakeClock:
-    """Both clocks of a machine; `sleep` moves both, `wall_ms` alone is set by users, and `boot` changes at a restart."""
+    """Both clocks of a machine; `sleep` moves both, users set `wall_ms` alone, and `boot` changes at a restart."""
 
     wall_ms: int = NOW_MS
     boot: str | None = "boot-1"

@@ -1,0 +1,173 @@
+"""SRV lookup against a name server in the test: names asked for, order of RFC 2782, and what failures say."""
+
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+import dns.asyncresolver
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.resolver
+import dns.rrset
+import pytest
+from dns.rdtypes.IN.SRV import SRV
+
+from kms_fast.discovery.address import HostAddress
+from kms_fast.discovery.srv import Service, find_hosts, find_hosts_async, order_records, query_names
+from kms_fast.errors import NoHost
+
+SERVICE = Service("_kms-fast._tcp")
+
+
+def records(*texts: str) -> list[SRV]:
+    return list(dns.rrset.from_text("x.", 60, "IN", "SRV", *texts))
+
+
+def test_the_lowest_priority_comes_first() -> None:
+    hosts = order_records(records("20 0 1 b.", "10 0 2 a.", "30 9 3 c."), random.Random(1))
+    assert hosts == [HostAddress("a", 2), HostAddress("b", 1), HostAddress("c", 3)]
+
+
+def test_weights_decide_how_often_a_host_is_first() -> None:
+    chance = random.Random(7)
+    entries = records("0 60 1 a.", "0 30 1 b.", "0 10 1 c.", "0 0 1 d.")
+    first = Counter(order_records(entries, chance)[0].name for _ in range(5000))
+    assert 2800 < first["a"] < 3200
+    assert 1300 < first["b"] < 1700
+    assert 350 < first["c"] < 650
+    assert 0 < first["d"] < 150
+    assert sorted(host.name for host in order_records(entries, chance)) == ["a", "b", "c", "d"]
+
+
+def test_a_root_target_says_that_the_service_is_not_offered() -> None:
+    assert order_records(records("0 0 0 ."), random.Random(1)) == []
+
+
+def test_the_domain_comes_before_the_search_list_and_each_name_once() -> None:
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.domain = dns.name.from_text("corp.example")
+    resolver.search = [dns.name.from_text(name) for name in ("lab.example", "corp.example")]
+    assert query_names(SERVICE, resolver) == ["_kms-fast._tcp.corp.example.", "_kms-fast._tcp.lab.example."]
+    assert query_names(Service(SERVICE.name, "set.example."), resolver) == ["_kms-fast._tcp.set.example."]
+
+
+Zone = Mapping[str, list[str] | dns.rcode.Rcode]
+
+
+@pytest.fixture
+def serve_zone() -> Iterator[Callable[[Zone], int]]:
+    """Starts a name server with these SRV records by owner name; other names do not exist. Gives its port."""
+    sockets: list[socket.socket] = []
+
+    def start(zone: Zone) -> int:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", 0))
+        sockets.append(server)
+        threading.Thread(target=_answer_queries, args=(server, zone), daemon=True).start()
+        return int(server.getsockname()[1])
+
+    yield start
+    for server in sockets:
+        server.close()
+
+
+def _answer_queries(server: socket.socket, zone: Zone) -> None:
+    while True:
+        try:
+            data, peer = server.recvfrom(4096)
+        except OSError:
+            return
+        query = dns.message.from_wire(data)
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.RA
+        found = zone.get(query.question[0].name.to_text(), dns.rcode.NXDOMAIN)
+        if isinstance(found, dns.rcode.Rcode):
+            response.set_rcode(found)
+        elif found:
+            response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "SRV", *found))
+        server.sendto(response.to_wire(), peer)
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def find(request: pytest.FixtureRequest) -> Callable[[int, Service], list[HostAddress]]:
+    """Looks a service up at a name server on this port, blocking or with asyncio."""
+
+    def configure(resolver: dns.resolver.BaseResolver, port: int) -> None:
+        resolver.nameservers = ["127.0.0.1"]
+        resolver.port = port
+        resolver.domain = dns.name.from_text("corp.example")
+        resolver.search = [dns.name.from_text("lab.example")]
+
+    def run(port: int, service: Service = SERVICE) -> list[HostAddress]:
+        if request.param == "blocking":
+            resolver = dns.resolver.Resolver(configure=False)
+            configure(resolver, port)
+            return find_hosts(service, resolver)
+
+        async def find_async() -> list[HostAddress]:
+            resolver = dns.asyncresolver.Resolver(configure=False)
+            configure(resolver, port)
+            return await find_hosts_async(service, resolver)
+
+        import asyncio
+
+        return asyncio.run(find_async())
+
+    return run
+
+
+def test_the_first_name_with_records_ends_the_search(
+    serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]
+) -> None:
+    port = serve_zone(
+        {
+            "_kms-fast._tcp.corp.example.": ["10 0 1688 kms.corp.example.", "5 0 1700 first.corp.example."],
+            "_kms-fast._tcp.lab.example.": ["1 0 1688 never.lab.example."],
+        }
+    )
+    assert find(port) == [HostAddress("first.corp.example", 1700), HostAddress("kms.corp.example", 1688)]
+
+
+def test_the_search_list_is_next(serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]) -> None:
+    port = serve_zone({"_kms-fast._tcp.lab.example.": ["0 0 1688 kms.lab.example."]})
+    assert find(port) == [HostAddress("kms.lab.example")]
+
+
+def test_a_set_domain_replaces_them(serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]) -> None:
+    port = serve_zone({"_kms-fast._tcp.set.example.": ["0 0 1688 kms.set.example."]})
+    assert find(port, Service(SERVICE.name, "set.example")) == [HostAddress("kms.set.example")]
+
+
+def test_failures_name_what_was_asked_for_and_why(
+    serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]
+) -> None:
+    port = serve_zone({"_kms-fast._tcp.corp.example.": [], "_kms-fast._tcp.lab.example.": ["0 0 0 ."]})
+    with pytest.raises(NoHost) as caught:
+        find(port)
+    assert caught.value.result.name == "NO_SRV_RECORD"
+    assert caught.value.details["names"] == {
+        "_kms-fast._tcp.corp.example.": "the name has no SRV record",
+        "_kms-fast._tcp.lab.example.": "the service is not offered here",
+    }
+    assert "_kms-fast._tcp.lab.example." in caught.value.message
+
+
+def test_a_name_that_does_not_exist_and_a_server_that_fails(
+    serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]
+) -> None:
+    port = serve_zone({"_kms-fast._tcp.corp.example.": dns.rcode.SERVFAIL})
+    with pytest.raises(NoHost) as caught:
+        find(port)
+    names = caught.value.details["names"]
+    assert names["_kms-fast._tcp.lab.example."] == "the name does not exist"
+    assert "SERVFAIL" in names["_kms-fast._tcp.corp.example."]
+
+
+def test_a_machine_without_domains_is_told() -> None:
+    with pytest.raises(NoHost, match="no DNS domain") as caught:
+        find_hosts(SERVICE, dns.resolver.Resolver(configure=False))
+    assert caught.value.details["names"] == {}
