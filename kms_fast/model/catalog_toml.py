@@ -135,7 +135,7 @@ def _read_span(fields: Fields, name: str, default_min: int, low: int = 1) -> int
     try:
         span_min = parse_quantity(fields.take(name, format_quantity(default_min, "min")), "min")
     except ValueError as error:
-        fields.refuse(name, f": {error}")
+        fields.refuse(name, f"is no span: {error}")
     if not low <= span_min <= high:
         fields.refuse(name, f"must be between {format_quantity(low, 'min')} and {format_quantity(high, 'min')}")
     return span_min

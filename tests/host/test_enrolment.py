@@ -1,0 +1,193 @@
+"""A host's side of the exchange: what it keeps, what it installs, and what it refuses to install."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kms_fast.errors import ConfigurationError, KeyInvalid
+from kms_fast.host.enrolment import (
+    apply_answer,
+    find_installation_id,
+    make_request,
+    read_host_key,
+    read_installation,
+    read_keys,
+)
+from kms_fast.model.exchange import HostRequest
+from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.publisher import Publisher
+from tests.publishing import NOW_MS, PASSPHRASE, certify_host, make_publisher, request_certificate
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[Publisher]:
+    made = make_publisher(tmp_path / "publisher")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    return tmp_path / "host"
+
+
+@pytest.fixture
+def key(publisher: Publisher) -> str:
+    return publisher.make_host_key(now_ms=NOW_MS).key.text
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_secrets_are_readable_for_the_owner_alone(publisher: Publisher, host: Path, key: str) -> None:
+    certify_host(publisher, host, key)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in host.iterdir() if path.is_file()}
+    assert modes == {
+        "host.key": 0o600,
+        "keys.json": 0o600,
+        "catalog.json": 0o600,
+        "host.cert": 0o644,
+        "publisher.json": 0o644,
+    }
+    assert list((host / "pending").iterdir()) == []
+
+
+def test_the_host_key_is_kept_nowhere(publisher: Publisher, host: Path, key: str) -> None:
+    certify_host(publisher, host, key)
+    stored = read_keys(host)
+    assert stored is not None
+    assert [secrets.last_five for secrets in stored.keys] == [key[-5:]]
+    assert not any(key.encode() in data for data in read_all(host).values())
+
+
+def test_a_renewal_needs_no_key_and_keeps_the_private_key(publisher: Publisher, host: Path, key: str) -> None:
+    certified = certify_host(publisher, host, key)
+    request = HostRequest.parse(make_request(host, now_ms=NOW_MS))
+    assert request.public_key == certified.certificate.public_key
+    assert request.installation_id == b"i" * 16
+
+
+def test_the_first_request_needs_publisher_and_key(publisher: Publisher, host: Path, key: str) -> None:
+    publisher_data = (publisher.folder / "publisher.json").read_bytes()
+    with pytest.raises(ConfigurationError, match="--publisher"):
+        make_request(host, [key], now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="--key"):
+        make_request(host, publisher_data=publisher_data, now_ms=NOW_MS)
+    assert not host.exists()
+
+
+def test_a_setup_key_is_no_host_key(publisher: Publisher, host: Path) -> None:
+    with pytest.raises(KeyInvalid, match="This is a client setup key"):
+        request_certificate(publisher, host, publisher.client_key("Desktop 1").text)
+    assert not host.exists()
+
+
+def test_another_publishers_key_or_file_is_refused(publisher: Publisher, host: Path, key: str, tmp_path: Path) -> None:
+    other = make_publisher(tmp_path / "other")
+    certify_host(publisher, host, key)
+    with pytest.raises(ConfigurationError, match="is installed"):
+        request_certificate(other, host, other.make_host_key(now_ms=NOW_MS).key.text)
+
+
+def test_an_answer_without_a_request_is_refused(host: Path) -> None:
+    with pytest.raises(ConfigurationError, match="host request first"):
+        apply_answer(host, b"", now_ms=NOW_MS)
+
+
+def test_what_is_wrong_installs_nothing(publisher: Publisher, host: Path, key: str) -> None:
+    certified = certify(publisher, request_certificate(publisher, host, key), PASSPHRASE, now_ms=NOW_MS)
+    before = read_all(host)
+    damaged = certified.answer.replace(b'"sealed_catalog": "', b'"sealed_catalog": "00')
+    for data in (b"", damaged, certified.answer[:-20]):
+        with pytest.raises(ConfigurationError) as caught:
+            apply_answer(host, data, now_ms=NOW_MS)
+        assert caught.value.result.name == "OFFLINE_DATA_MALFORMED"
+    assert read_all(host) == before
+
+
+def test_another_hosts_answer_is_refused(publisher: Publisher, host: Path, key: str, tmp_path: Path) -> None:
+    request_certificate(publisher, host, key)
+    other = certify_host(publisher, tmp_path / "other", key)
+    with pytest.raises(ConfigurationError, match="belongs to another host"):
+        apply_answer(host, other.answer, now_ms=NOW_MS)
+
+
+def test_nothing_goes_back(publisher: Publisher, host: Path, key: str) -> None:
+    first = certify_host(publisher, host, key)
+    second = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    publisher.add_product("Desktop 2", "desktop")
+    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    third = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    apply_answer(host, second.answer, now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="certificate has serial 1, the installed one 2") as caught:
+        apply_answer(host, first.answer, now_ms=NOW_MS)
+    assert caught.value.result.name == "VERSION_WENT_BACK"
+    assert apply_answer(host, third.answer, now_ms=NOW_MS).catalog.number == 2
+    apply_answer(host, third.answer, now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="publisher file has number 1, the installed one 2"):
+        apply_answer(host, second.answer, now_ms=NOW_MS)
+
+
+def test_a_lower_catalog_number_is_refused(publisher: Publisher, host: Path, key: str) -> None:
+    certify_host(publisher, host, key)
+    with publisher.records.transaction():
+        assert publisher.records.number_for("catalog", b"other") == 2
+    raised = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    assert apply_answer(host, raised.answer, now_ms=NOW_MS).catalog.number == 3
+    kept = (host / "catalog.json").read_bytes()
+    publisher.records._connection.execute("UPDATE numbers SET number = 0, digest = x'' WHERE kind = 'catalog'")
+    lower = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="catalog has number 1, the installed one 3"):
+        apply_answer(host, lower.answer, now_ms=NOW_MS)
+    assert (host / "catalog.json").read_bytes() == kept
+
+
+def test_a_revoked_host_does_not_start(publisher: Publisher, host: Path, key: str) -> None:
+    serial = certify_host(publisher, host, key).certificate.serial
+    publisher.revoke(serial, PASSPHRASE, now_ms=NOW_MS)
+    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    (host / "publisher.json").write_bytes((publisher.folder / "publisher.json").read_bytes())
+    with pytest.raises(ConfigurationError) as caught:
+        read_installation(host)
+    assert caught.value.result.name == "CERTIFICATE_REVOKED"
+
+
+def test_an_installation_is_read_whole(publisher: Publisher, host: Path, key: str) -> None:
+    certified = certify_host(publisher, host, key)
+    installed = read_installation(host)
+    assert installed.chain_data == certified.certificate.to_bytes() + publisher.issuer.to_bytes()
+    assert installed.publisher == publisher.read_exported()[1]
+    private = installed.private_key.private_bytes_raw()
+    assert repr(private) not in repr(installed)
+
+
+def test_a_host_without_certificate_is_not_activated(publisher: Publisher, host: Path, key: str) -> None:
+    request_certificate(publisher, host, key)
+    with pytest.raises(ConfigurationError) as caught:
+        read_installation(host)
+    assert caught.value.result.name == "HOST_NOT_ACTIVATED"
+
+
+def test_another_private_key_is_noticed(publisher: Publisher, host: Path, key: str, tmp_path: Path) -> None:
+    certify_host(publisher, host, key)
+    certify_host(publisher, tmp_path / "other", key)
+    (tmp_path / "other" / "host.key").replace(host / "host.key")
+    with pytest.raises(ConfigurationError, match="is not the key"):
+        read_installation(host)
+    (host / "host.key").write_bytes(b"nothing")
+    with pytest.raises(ConfigurationError, match="damaged"):
+        read_host_key(host)
+
+
+def test_the_installation_id_stays_and_differs_for_every_publisher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_id = tmp_path / "machine-id"
+    machine_id.write_text("0123456789abcdef0123456789abcdef\n")
+    monkeypatch.setattr("kms_fast.host.enrolment._MACHINE_ID_FILES", (tmp_path / "none", machine_id))
+    assert find_installation_id(bytes(16)) == find_installation_id(bytes(16)) != find_installation_id(b"p" * 16)
+    machine_id.write_text("")
+    assert find_installation_id(bytes(16)) != find_installation_id(bytes(16))

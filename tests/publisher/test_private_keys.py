@@ -1,0 +1,54 @@
+"""Encrypted private keys: what opens them and what does not."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.publisher.private_keys import read_private_key, write_private_key
+from tests.publishing import PASSPHRASE
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "root.key"
+
+
+def test_a_key_is_read_back_with_its_passphrase_alone(path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    write_private_key(path, key, PASSPHRASE)
+    assert read_private_key(path, PASSPHRASE).private_bytes_raw() == key.private_bytes_raw()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for wrong in (b"", b"wrong passphrase"):
+        with pytest.raises(ConfigurationError) as caught:
+            read_private_key(path, wrong)
+        assert caught.value.result.name == "KEY_FILE_LOCKED"
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("passphrase", [b"", b"1234567", b"x" * 1024])
+def test_a_passphrase_that_protects_nothing_is_refused(path: Path, passphrase: bytes) -> None:
+    with pytest.raises(ConfigurationError, match=f"has {len(passphrase)} bytes"):
+        write_private_key(path, Ed25519PrivateKey.generate(), passphrase)
+    assert not path.exists()
+
+
+def test_other_files_are_refused(path: Path) -> None:
+    plain = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    other = X25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(PASSPHRASE)
+    )
+    damaged = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
+    for data, problem in (
+        (plain, "not an encrypted"),
+        (other, "another algorithm"),
+        (damaged, "damaged"),
+        (b"", "not an"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ConfigurationError, match=problem):
+            read_private_key(path, PASSPHRASE)

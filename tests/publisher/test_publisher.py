@@ -1,0 +1,180 @@
+"""A publisher's folder: made once, catalog by hand and by command, exports whose numbers only rise."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.model.keys import KeyKind, parse_key
+from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.publisher.publisher import Publisher
+from tests.publishing import NOW_MS, PASSPHRASE, certify_host, make_publisher
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[Publisher]:
+    made = make_publisher(tmp_path / "publisher")
+    yield made
+    made.close()
+
+
+def test_a_new_publisher_is_complete_and_private(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "publisher"
+    made = Publisher.create(folder, "Example", PASSPHRASE, now_ms=NOW_MS)
+    assert made.read_catalog().skus == ()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name in ("root.key", "issuer.key", "catalog.toml", "publisher.db"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
+    assert PASSPHRASE not in b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_an_existing_publisher_is_never_overwritten(publisher: Publisher) -> None:
+    before = {path.name: path.read_bytes() for path in publisher.folder.iterdir()}
+    with pytest.raises(ConfigurationError, match="already holds a publisher"):
+        Publisher.create(publisher.folder, "Other", PASSPHRASE, now_ms=NOW_MS)
+    assert {path.name: path.read_bytes() for path in publisher.folder.iterdir()} == before
+
+
+def test_an_unfinished_publisher_is_named(tmp_path: Path) -> None:
+    (tmp_path / "root.key").touch()
+    with pytest.raises(ConfigurationError, match="was not finished"):
+        Publisher.create(tmp_path, "Example", PASSPHRASE, now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="kms-fast publisher init"):
+        Publisher(tmp_path)
+
+
+def test_a_bad_name_or_passphrase_makes_no_files(tmp_path: Path) -> None:
+    folder = tmp_path / "publisher"
+    for name, passphrase in (("a\nb", PASSPHRASE), ("Example", b"short")):
+        with pytest.raises(ConfigurationError):
+            Publisher.create(folder, name, passphrase, now_ms=NOW_MS)
+        assert not folder.exists()
+
+
+def test_adding_a_product_keeps_what_people_wrote(publisher: Publisher) -> None:
+    path = publisher.folder / "catalog.toml"
+    text = "# my own words\n" + path.read_text() + "# at the end, without a line end"
+    path.write_text(text)
+    sku, family = publisher.add_product("Desktop 2", "desktop", generation=2, validity_min=60)
+    assert path.read_text().startswith(text + "\n")
+    assert (family.number, family.threshold) == (1, 25)
+    assert (sku.reference, sku.generation, sku.validity_min) == (3, 2, 60)
+    assert publisher.find_sku("Desktop 2") == publisher.find_sku("3") == publisher.find_sku(str(sku.id)) == sku
+
+
+def test_usual_families_have_usual_thresholds_and_others_need_one(publisher: Publisher) -> None:
+    assert publisher.add_product("Suite 1", "suite")[1].threshold == 5
+    with pytest.raises(ConfigurationError, match="--threshold"):
+        publisher.add_product("Runner", "ci")
+    family = publisher.add_product("Runner", "ci", threshold=1, validity_min=400_000)[1]
+    assert (family.threshold, family.minimum_threshold, family.maximum_validity_min) == (1, 1, 400_000)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "problem"),
+    [
+        ({"generation": 0}, "generation"),
+        ({"validity_min": 259_201}, "longer than family desktop allows"),
+        ({"renewal_interval_min": 43_200}, "misses one renewal"),
+        ({"threshold": 5}, "already in the catalog"),
+    ],
+)
+def test_a_product_that_does_not_fit_changes_nothing(
+    publisher: Publisher, numbers: dict[str, int], problem: str
+) -> None:
+    before = (publisher.folder / "catalog.toml").read_bytes()
+    with pytest.raises(ConfigurationError, match=problem):
+        publisher.add_product("Desktop 9", "desktop", **numbers)
+    assert (publisher.folder / "catalog.toml").read_bytes() == before
+
+
+def test_a_second_product_of_the_same_name_is_refused(publisher: Publisher) -> None:
+    with pytest.raises(ConfigurationError, match="Desktop 1 occurs twice"):
+        publisher.add_product("Desktop 1", "desktop")
+
+
+def test_setup_keys_are_the_skus_own(publisher: Publisher) -> None:
+    key = parse_key(publisher.client_key("Server 2").text, publisher_id=publisher.publisher_id)
+    assert (key.kind, key.reference) == (KeyKind.CLIENT_SETUP, 2)
+    with pytest.raises(ConfigurationError, match="its products: Desktop 1, Server 2"):
+        publisher.client_key("Server 3")
+
+
+def test_a_host_key_covers_what_was_asked_for(publisher: Publisher) -> None:
+    everything = publisher.make_host_key(now_ms=NOW_MS).entitlement
+    assert (everything.families, everything.hosts, everything.activations) == ({1: 1, 2: 2}, 6, 10)
+    some = publisher.make_host_key({"server": 7}, now_ms=NOW_MS, hosts=1, customer_id=4711).entitlement
+    assert (some.families, some.hosts, some.customer_id) == ({2: 7}, 1, 4711)
+    with pytest.raises(ConfigurationError, match="no family 'suite'; its families: desktop, server"):
+        publisher.make_host_key({"suite": None}, now_ms=NOW_MS)
+
+
+def test_a_host_key_is_stored_nowhere(publisher: Publisher) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key
+    publisher.close()
+    stored = b"".join(path.read_bytes() for path in publisher.folder.iterdir())
+    assert key.secret not in stored
+    assert key.text.encode() not in stored
+
+
+def test_without_a_family_there_is_no_host_key(tmp_path: Path) -> None:
+    empty = Publisher.create(tmp_path, "Example", PASSPHRASE, now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="add a product first"):
+        empty.make_host_key(now_ms=NOW_MS)
+
+
+def test_an_export_gets_a_new_number_only_when_it_changed(publisher: Publisher) -> None:
+    assert publisher.export(PASSPHRASE, now_ms=NOW_MS + 1).number == 1
+    publisher.add_product("Desktop 2", "desktop")
+    with pytest.raises(ConfigurationError, match="publisher export first"):
+        publisher.read_exported()
+    exported = publisher.export(PASSPHRASE, now_ms=NOW_MS + 2)
+    assert exported.number == 2
+    assert PublisherFile.parse((publisher.folder / "publisher.json").read_bytes()) == exported
+    assert publisher.read_exported()[1] == exported
+
+
+def test_a_wrong_passphrase_exports_nothing(publisher: Publisher) -> None:
+    before = (publisher.folder / "publisher.json").read_bytes()
+    with pytest.raises(ConfigurationError) as caught:
+        publisher.export(b"wrong passphrase", now_ms=NOW_MS)
+    assert caught.value.result.name == "KEY_FILE_LOCKED"
+    assert (publisher.folder / "publisher.json").read_bytes() == before
+
+
+def test_a_changed_publisher_id_is_noticed(publisher: Publisher) -> None:
+    path = publisher.folder / "catalog.toml"
+    old = str(publisher.read_catalog().publisher_id)
+    path.write_text(path.read_text().replace(old, old[:-1] + ("0" if old[-1] != "0" else "1")))
+    with pytest.raises(ConfigurationError, match=f"must be {old}"):
+        publisher.read_catalog()
+
+
+def test_a_catalog_that_is_no_text_is_refused(publisher: Publisher) -> None:
+    (publisher.folder / "catalog.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        publisher.read_catalog()
+
+
+def test_revocation_lists_count_up_and_are_exported(publisher: Publisher, tmp_path: Path) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    serials = [certify_host(publisher, tmp_path / f"host{number}", key).certificate.serial for number in range(2)]
+    for number, serial in enumerate(serials, 1):
+        assert publisher.revoke(serial, PASSPHRASE, now_ms=NOW_MS).number == number
+    exported = publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    assert (exported.revoked, exported.revocations_number, exported.number) == (tuple(serials), 2, 2)
+    with pytest.raises(ConfigurationError, match="revoked already"):
+        publisher.revoke(serials[0], PASSPHRASE, now_ms=NOW_MS)
+    with pytest.raises(ConfigurationError, match="serial 99"):
+        publisher.revoke(99, PASSPHRASE, now_ms=NOW_MS)
+    assert publisher.records.newest_revocation_list()[0] == 2
+
+
+def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    make_publisher(tmp_path).close()
+    (tmp_path / "publisher.db").write_bytes(b"nothing of a database" * 100)
+    with pytest.raises(KmsFastError, match=r"publisher\.db") as caught:
+        Publisher(tmp_path)
+    assert caught.value.result.name == "STORAGE_FAILED"
