@@ -1,0 +1,166 @@
+"""``kms-fast publisher`` and ``kms-fast host``: from nothing to a certified host, and what people do wrong."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast.cli.main import run
+
+Command = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    monkeypatch.setenv("KMS_FAST_HOME", str(folder))
+    monkeypatch.setenv("KMS_FAST_PASSPHRASE", "correct horse")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def succeed(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command with ``--json``; its result."""
+
+    def command(*args: str) -> dict[str, Any]:
+        code = run([*args, "--json"])
+        output: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert (code, output["ok"]) == (0, True), output
+        return output
+
+    return command
+
+
+@pytest.fixture
+def fail(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command that fails with exit code 1, as text and with ``--json``; the failure."""
+
+    def command(*args: str) -> dict[str, Any]:
+        assert run(args) == 1
+        text = capsys.readouterr()
+        assert (text.out, text.err.startswith("error: "), "Traceback" in text.err) == ("", True, False)
+        assert run([*args, "--json"]) == 1
+        failure: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert failure["ok"] is False
+        return failure
+
+    return command
+
+
+@pytest.fixture
+def host_key(succeed: Command) -> str:
+    """A publisher with one product, exported; a host key of it."""
+    succeed("publisher", "init", "Example")
+    succeed("publisher", "add-product", "Desktop 1", "--family", "desktop")
+    succeed("publisher", "export", "--out", "publisher.json")
+    return str(succeed("publisher", "host-key")["host_key"])
+
+
+def test_each_step_says_the_next_one(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    steps = [
+        (["publisher", "init", "Example"], "kms-fast publisher add-product"),
+        (["publisher", "add-product", "Desktop 1", "--family", "desktop"], "kms-fast publisher export"),
+        (["publisher", "export", "--out", "publisher.json"], "kms-fast publisher host-key"),
+        (["publisher", "host-key"], "kms-fast host request"),
+    ]
+    for args, following in steps:
+        assert run(args) == 0
+        output = capsys.readouterr().out
+        assert f"Next{', on the host' if 'host request' in following else ''}: {following}" in output
+    key = output.splitlines()[0].removeprefix("Host key: ")
+    Path("key").write_text(key + "\n")
+    assert run(["host", "request", "--publisher", "publisher.json", "--key", "@key", "--out", "host.request"]) == 0
+    assert "kms-fast publisher certify host.request" in capsys.readouterr().out
+    assert run(["publisher", "certify", "host.request", "--out", "host.answer"]) == 0
+    assert "kms-fast host apply host.answer" in capsys.readouterr().out
+    assert run(["host", "apply", "host.answer"]) == 0
+    assert "kms-fast serve" in capsys.readouterr().out
+    assert {path.name for path in (home / "host").iterdir()} >= {"host.cert", "catalog.json", "publisher.json"}
+
+
+def test_a_revoked_certificate_is_exported(succeed: Command, host_key: str) -> None:
+    succeed("host", "request", "--publisher", "publisher.json", "--key", host_key, "--out", "host.request")
+    certified = succeed("publisher", "certify", "host.request", "--out", "host.answer", "--days", "10")
+    assert (certified["serial"], certified["renewal"], certified["keys"][0]["hosts"]) == (1, False, 1)
+    assert succeed("host", "apply", "host.answer")["families"] == {"desktop": 1}
+    assert succeed("publisher", "revoke", "1")["revoked"] == [1]
+    assert succeed("publisher", "export", "--out", "publisher.json")["revocations"] == 1
+    assert succeed("host", "request", "--out", "host.request")["keys"] == [host_key[-5:]]
+
+
+def test_a_setup_key_is_printed_again(succeed: Command, host_key: str) -> None:
+    added = succeed("publisher", "add-product", "Runner", "--family", "ci", "--threshold", "1", "--validity", "2h")
+    assert (added["validity_min"], added["threshold"], added["family"]) == (120, 1, "ci")
+    shown = succeed("publisher", "client-key", "Runner")
+    assert (shown["setup_key"], shown["sku"]) == (added["setup_key"], added["id"])
+
+
+def test_failures_are_told_apart(succeed: Command, fail: Command, host_key: str, home: Path) -> None:
+    setup_key = succeed("publisher", "client-key", "Desktop 1")["setup_key"]
+    ask = ("host", "request", "--publisher", "publisher.json", "--out", "host.request", "--key")
+    assert fail(*ask, setup_key)["name"] == "KEY_INVALID"
+    assert "character" in fail(*ask, host_key[:-1] + ("0" if host_key[-1] != "0" else "1"))["message"]
+    assert fail("host", "apply", "missing")["name"] == "STORAGE_FAILED"
+    succeed(*ask, host_key)
+    assert fail("host", "apply", "host.request")["name"] == "OFFLINE_DATA_MALFORMED"
+    assert fail("publisher", "certify", "publisher.json", "--out", "x")["name"] == "OFFLINE_DATA_MALFORMED"
+    assert fail("publisher", "init", "Example")["name"] == "CONFIGURATION_INVALID"
+    Path("wrong").write_text("wrong passphrase\n")
+    locked = fail("publisher", "certify", "host.request", "--out", "x", "--passphrase-file", "wrong")
+    assert locked["name"] == "KEY_FILE_LOCKED"
+    (home / "publisher" / "catalog.toml").write_text("= 1\n")
+    assert "line" in fail("publisher", "host-key")["message"]
+
+
+def test_a_used_up_key_says_how_much_of_it_is_used(
+    succeed: Command, fail: Command, host_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = succeed("publisher", "host-key", "--hosts", "1", "--activations", "1")["host_key"]
+    monkeypatch.setattr("kms_fast.host.enrolment.find_installation_id", lambda publisher_id: bytes(16))
+    publisher_home = str(tmp_path / "home")
+    for number in (1, 2):
+        host_home = str(tmp_path / f"host {number}")
+        args = ("--publisher", "publisher.json", "--key", key, "--out", f"{number}.request", "--home", host_home)
+        succeed("host", "request", *args)
+    succeed("publisher", "certify", "1.request", "--out", "1.answer", "--home", publisher_home)
+    failure = fail("publisher", "certify", "2.request", "--out", "2.answer", "--home", publisher_home)
+    assert (failure["code"], failure["details"]["activations_of_host"]) == ("0xC004C008", 1)
+    assert not Path("2.answer").exists()
+
+
+def test_a_folder_without_rights_is_named(fail: Command, tmp_path: Path) -> None:
+    # Root may write everywhere but where the kernel itself says no.
+    folder = Path("/sys") if os.geteuid() == 0 else tmp_path / "folder"
+    if os.geteuid() != 0:
+        folder.mkdir(0o500)
+    assert fail("publisher", "init", "Example", "--home", str(folder / "home"))["name"] == "NOT_ALLOWED"
+
+
+def test_a_folder_that_cannot_be_made_is_named(fail: Command, host_key: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert fail("publisher", "init", "Example", "--home", "file/home")["name"] == "STORAGE_FAILED"
+    assert fail("publisher", "export", "--out", "none/publisher.json")["name"] == "STORAGE_FAILED"
+    ask = ("host", "request", "--publisher", "publisher.json", "--key", host_key)
+    assert fail(*ask, "--home", "file/home", "--out", "x")["name"] == "STORAGE_FAILED"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["publisher", "add-product", "X", "--family", "desktop", "--validity", "5x"],
+        ["publisher", "add-product", "X"],
+        ["publisher", "host-key", "--family", "desktop:0"],
+        ["publisher", "host-key", "--hosts", "0"],
+        ["publisher", "export", "--key-file", "a", "--passphrase-file", "b"],
+        ["publisher", "revoke", "zero"],
+        ["publisher", "certify", "x"],
+        ["host", "request"],
+    ],
+)
+def test_wrong_usage_exits_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(args) == 2
+    assert "--help" in capsys.readouterr().err
