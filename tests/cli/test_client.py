@@ -1,0 +1,156 @@
+"""``kms-fast client`` as users run it, against a real host."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts import PUBLISHER_ID, SKUS, RunningHost, make_realm, run_cli, serve
+
+KEYS = {name: sku.setup_key(PUBLISHER_ID).text for name, sku in SKUS.items()}
+
+
+def run(home: Path, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON of ``kms-fast client ARGUMENTS``; nothing but JSON may be printed."""
+    code, result, errors = run_cli("client", *arguments, home=home)
+    assert "Traceback" not in errors
+    return code, result
+
+
+def show(home: Path, *arguments: str | Path) -> str:
+    """What ``kms-fast client ARGUMENTS`` prints for people, on stdout and stderr."""
+    command = [sys.executable, "-m", "kms_fast", "client", *arguments, "--home", home]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    return done.stdout
+
+
+def install(home: Path, host: RunningHost, product: str = "desktop") -> None:
+    code, _ = run(home, "install-key", KEYS[product], "--publisher", host.realm.publisher_json)
+    assert code == 0
+    code, _ = run(home, "set-host", "{}:{}".format(*host.address))
+    assert code == 0
+
+
+def test_from_key_to_licence(tmp_path: Path, real_host: RunningHost) -> None:
+    publisher = real_host.realm.publisher_json
+    code, result = run(tmp_path, "install-key", KEYS["desktop"], "--publisher", publisher)
+    assert (code, result["ok"], result["product"], result["state"]) == (0, True, "Desktop 3", 2)
+    code, result = run(tmp_path, "set-host", "{}:{}".format(*real_host.address))
+    assert (code, result) == (0, {"ok": True, "host": "{}:{}".format(*real_host.address)})
+    code, result = run(tmp_path, "activate")
+    assert (code, result["state_name"], result["lease"]["threshold"]) == (0, "licensed", 1)
+    code, result = run(tmp_path, "status")
+    (product,) = result["products"]
+    assert (product["state"], product["minutes_left"], product["reason"]) == (1, 180 * 1440, None)
+    code, result = run(tmp_path, "expiry")
+    assert result["products"] == [{"product": "Desktop 3", "state": 1, "minutes_left": 180 * 1440}]
+
+
+def test_what_people_read(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    assert "initial grace, 30 d left" in show(tmp_path, "status")
+    assert "Desktop 3 is activated until" in show(tmp_path, "activate")
+    text = show(tmp_path, "status")
+    assert "licensed, 180 d left" in text
+    assert f"…{KEYS['desktop'][-5:]}" in text
+    assert KEYS["desktop"][:-5] not in text
+    assert show(tmp_path, "expiry").startswith("Desktop 3: licensed")
+
+
+def test_without_a_key(tmp_path: Path) -> None:
+    for command in ("activate", "status", "expiry", "clear-host", "uninstall-key", "rearm"):
+        code, result = run(tmp_path, command)
+        assert (code, result["code"], result["ok"]) == (1, "0xC004F014", False)
+
+
+def test_a_mistyped_key_is_located(tmp_path: Path, real_host: RunningHost) -> None:
+    wrong = KEYS["desktop"][:8] + ("A" if KEYS["desktop"][8] != "A" else "B") + KEYS["desktop"][9:]
+    code, result = run(tmp_path, "install-key", wrong, "--publisher", real_host.realm.publisher_json)
+    assert (code, result["code"]) == (1, "0xC004F050")
+    assert (result["details"]["group"], result["details"]["character"]) == (2, 3)
+
+
+def test_a_key_without_publisher_file_is_refused(tmp_path: Path) -> None:
+    code, result = run(tmp_path, "install-key", KEYS["desktop"])
+    assert (code, result["name"]) == (1, "CONFIGURATION_INVALID")
+    assert "publisher.json" in result["message"]
+
+
+def test_a_product_newer_than_the_host_key_says_which_key_is_needed(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host, "newer")
+    code, result = run(tmp_path, "activate")
+    assert (code, result["code"], result["signed"]) == (1, "0xC004F042", True)
+    assert result["details"]["key_needed"] == "a host key for the family 'desktops' of generation 4 or later"
+    assert "generation 4" in show(tmp_path, "activate")
+
+
+def test_a_low_count_shows_count_and_threshold(tmp_path: Path) -> None:
+    with serve(make_realm(tmp_path, threshold=3)) as host:
+        for number in range(3):
+            install(tmp_path / str(number), host)
+        outcomes = [run(tmp_path / str(number), "activate") for number in range(3)]
+    assert [code for code, _ in outcomes] == [1, 1, 0]
+    refusal = outcomes[1][1]
+    assert (refusal["code"], refusal["signed"]) == ("0xC004F038", True)
+    assert (refusal["details"]["count"], refusal["details"]["threshold"]) == (2, 3)
+
+
+def test_clocks_that_differ_are_both_shown(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    # The command in a process whose clock is five hours behind.
+    program = (
+        "import sys, time; now = time.time_ns; time.time_ns = lambda: now() - 5 * 3600 * 10**9\n"
+        "from kms_fast.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", program, "client", "activate", "--home", tmp_path, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert '"code": "0xC004F06C"' in done.stdout
+    assert '"client_time"' in done.stdout
+    assert '"host_time"' in done.stdout
+    assert '"signed": true' in done.stdout
+
+
+def test_an_unreachable_host_is_named(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    run(tmp_path, "set-host", "127.0.0.1:1")
+    code, result = run(tmp_path, "activate")
+    assert (code, result["code"], result["signed"]) == (1, "0xC004F074", False)
+    assert result["details"]["hosts"] == [
+        {"host": "127.0.0.1:1", "outcome": "unreachable", "code": None, "text": "Connection refused"}
+    ]
+
+
+@pytest.mark.parametrize("address", ["kms:99999", "http://kms", "[::1"])
+def test_a_bad_host_is_refused(tmp_path: Path, real_host: RunningHost, address: str) -> None:
+    install(tmp_path, real_host)
+    code, result = run(tmp_path, "set-host", address)
+    assert (code, result["name"]) == (1, "CONFIGURATION_INVALID")
+
+
+def test_several_products_are_told_apart(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    code, _ = run(tmp_path, "install-key", KEYS["server"])
+    assert code == 0
+    code, result = run(tmp_path, "activate")
+    assert (code, result["name"]) == (1, "CONFIGURATION_INVALID")
+    code, result = run(tmp_path, "activate", "--sku", str(SKUS["desktop"].id))
+    assert code == 0
+    assert [product["state"] for product in run(tmp_path, "status")[1]["products"]] == [1, 2]
+    assert run(tmp_path, "uninstall-key", "--sku", str(SKUS["server"].id))[1]["product"] == "Server 1"
+    assert len(run(tmp_path, "expiry")[1]["products"]) == 1
+
+
+def test_rearm_makes_a_new_machine(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    assert run(tmp_path, "activate")[0] == 0
+    assert run(tmp_path, "rearm") == (0, {"ok": True, "rearms_left": 4})
+    assert run(tmp_path, "expiry")[1]["products"][0]["state"] == 2
+
+
+def test_clear_host_looks_up_again(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    assert run(tmp_path, "clear-host") == (0, {"ok": True, "host": None})
+    assert run(tmp_path, "status")[1]["products"][0]["host"] is None

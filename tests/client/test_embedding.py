@@ -1,0 +1,55 @@
+"""docs/embedding.md: its examples run as they stand, against a real host that DNS would have named."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast.client import aio, blocking
+from kms_fast.discovery.address import HostAddress
+from kms_fast.discovery.srv import Service
+from tests.client.world import SETUP_KEYS
+from tests.hosts import RunningHost
+
+PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def dns(real_host: RunningHost, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lets the lookup find the real host; gives the services asked for."""
+    asked: list[str] = []
+
+    def find(service: Service) -> list[HostAddress]:
+        asked.append(service.name)
+        return [HostAddress(*real_host.address)]
+
+    async def find_async(service: Service) -> list[HostAddress]:
+        return find(service)
+
+    monkeypatch.setattr(blocking, "find_hosts", find)
+    monkeypatch.setattr(aio, "find_hosts_async", find_async)
+    return asked
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["blocking", "asyncio"])
+def test_an_example_activates(
+    example: str, dns: list[str], tmp_path: Path, real_host: RunningHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {
+        "PUBLISHER_JSON": real_host.realm.publisher_json.read_bytes(),
+        "STATE_FOLDER": tmp_path,
+        "SETUP_KEY": SETUP_KEYS["desktop"],
+    }
+    exec(compile(example, str(PAGE), "exec"), names)
+    assert names["licensed"] is True
+    assert capsys.readouterr().out == ""
+    assert dns == ["_kms-fast._tcp"]
+    # The lease is there: the same lines ask nobody now.
+    exec(compile(example, str(PAGE), "exec"), names)
+    assert dns == ["_kms-fast._tcp"]
+
+
+def test_the_first_example_has_ten_lines() -> None:
+    assert len([line for line in EXAMPLES[0].splitlines() if line]) <= 10
