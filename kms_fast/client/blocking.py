@@ -62,7 +62,10 @@ def ask(exchange: HostExchange) -> None:
         try:
             connection.sendall(exchange.start())
             while not exchange.done:
-                connection.settimeout(max(0.001, deadline_s - time.monotonic()))
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:  # a host that never stops talking lets no recv time out
+                    raise TimeoutError
+                connection.settimeout(left_s)
                 data = connection.recv(READ_BYTES)
                 if not data:
                     exchange.lose("it closed the connection without an answer")

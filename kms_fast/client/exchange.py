@@ -105,9 +105,9 @@ class HostExchange:
                 self._end(Kind.FOREIGN, "another RPC service answers there, not a kms_fast host")
             case Response(Call.ACTIVATE, answer, result):
                 return self._take_answer(answer, result)
-            case Response(Call.REVOCATIONS, answer, result):
+            case Response(Call.REVOCATIONS, answer, result) if self.outcome is not None:
                 self._take_revocations(answer if result == 0 else None)
-            case Fault(Call.REVOCATIONS, _):
+            case Fault(Call.REVOCATIONS, _) if self.outcome is not None:
                 self._take_revocations(None)
             case Fault(_, status):
                 self._end(Kind.UNSIGNED, f"the call was answered with RPC fault 0x{status:08X}", code=_RPC_REFUSED)
