@@ -1,8 +1,9 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Self, final
+from collections.abc import Callable, Collection, Iterable, Sequence
+from io import FileIO
+from typing import Any, NamedTuple, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -226,3 +227,58 @@ class Connection(Session, asyncio.Protocol):
 
 def pack_peer(peername: object) -> bytes: ...
 def unpack_peer(peer: bytes) -> str: ...
+
+# latency.pxi
+@final
+class LatencyHistogram:
+    count: int
+    max_ns: int
+    def record(self, ns: int) -> None: ...
+    def percentile_ns(self, percent: float) -> int: ...
+    def counts(self) -> list[tuple[int, int]]: ...
+    def merge(self, counts: Iterable[tuple[int, int]], max_ns: int) -> None: ...
+
+# load.pxi
+@final
+class LoadRun:
+    failure: OSError | None
+    errors: dict[str, list[Any]]
+    refusals: dict[int, int]
+    latency: LatencyHistogram
+    per_connection: int
+    running: bool
+    answered: bool
+    def __init__(
+        self,
+        keys: SkuKeys,
+        verifier: Verifier | None,
+        *,
+        machine_seed: bytes,
+        clients: range,
+        verify_percent: float,
+        slots: int,
+        per_connection: int,
+        library_version: int,
+        open_connection: Callable[[LoadConnection], object],
+        call_later: Callable[[float, Callable[[], None]], object],
+        on_ready: Callable[[], None],
+        on_done: Callable[[], None],
+        record: FileIO | None = None,
+        raw: bool = False,
+    ) -> None: ...
+    def connect(self) -> None: ...
+    def start_phase(self, *, seconds: float = 0.0, activations: int = 0, rate: float = 0.0) -> None: ...
+    def stop(self) -> None: ...
+    def expire(self) -> None: ...
+    def pump(self) -> None: ...
+    def release_slot(self) -> None: ...
+    def close(self) -> None: ...
+    def figures(self) -> dict[str, Any]: ...
+
+def find_stride(count: int) -> int: ...
+
+# load_connection.pxi
+@final
+class LoadConnection(ClientSession, asyncio.Protocol):
+    def connection_failed(self, error: Exception) -> None: ...
+    def drop(self) -> None: ...

@@ -11,9 +11,10 @@ from cpython.pythread cimport (
 )
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOSPC, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strlen
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clockid_t, timespec
 from posix.unistd cimport write
 
 from kms_fast._core.layout cimport *
@@ -23,6 +24,7 @@ from kms_fast._core.wire cimport (
     store_u64,
 )
 
+import math
 import os
 import struct
 from collections import deque
@@ -34,7 +36,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128 as FallbackAes
 from cryptography.hazmat.primitives.cmac import CMAC as FallbackCmac
 
-from kms_fast.errors import AnswerRejected
+from kms_fast.errors import AnswerRejected, find_result
 
 include "_core/aes.pxi"
 include "_core/sha256.pxi"
@@ -52,3 +54,6 @@ include "_core/admission.pxi"
 include "_core/batch.pxi"
 include "_core/commit.pxi"
 include "_core/connection.pxi"
+include "_core/latency.pxi"
+include "_core/load.pxi"
+include "_core/load_connection.pxi"

@@ -1,0 +1,8 @@
+"""Load generator: many simulated machines, each request fresh, each answer checked; latency told honestly.
+
+plan.py        what to do, as one value; what came of it, as one value that merges
+run.py         one process: connects, drives the compiled LoadRun, reports
+processes.py   starts the processes of a load and merges what they say
+report.py      figures and page
+lab.py         publisher, host and load together, and the proof that nothing was lost
+"""

@@ -1,0 +1,202 @@
+"""One load process against a host that the test controls."""
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast._core import find_stride
+from kms_fast.load.plan import LoadPlan, LoadResult
+from kms_fast.load.run import LoadProcess
+from tests.load.toy_host import PRODUCT, ToyHost, leaf_with, run_toy_host
+
+CLOCKS_DIFFER = 0xC004F06C
+
+
+def make_plan(port: int, **changes: Any) -> LoadPlan:
+    plan = LoadPlan(
+        address="127.0.0.1",
+        port=port,
+        product=PRODUCT,
+        machine_seed=bytes(32),
+        clients=(0, 1000),
+        connections=3,
+        activations=30,
+    )
+    return replace(plan, **changes)
+
+
+async def load(host: ToyHost, **changes: Any) -> LoadResult:
+    async with run_toy_host(host):
+        return await LoadProcess(make_plan(host.port, **changes), lambda result: None).run()
+
+
+async def test_every_answer_is_verified() -> None:
+    host = ToyHost()
+    result = await load(host)
+    assert (result.requests, result.activations, result.verified, result.failed) == (30, 30, 30, 0)
+    assert result.histogram().count == 30
+    assert host.connections == 3
+    assert result.failure is None
+
+
+async def test_each_request_is_fresh_and_each_machine_asks_once_before_any_asks_twice() -> None:
+    host = ToyHost()
+    await load(host, clients=(0, 10))
+    assert len(host.nonces) == 30
+    assert len(set(host.cmids)) == 10
+    assert len(set(host.cmids[:10])) == 10
+
+
+async def test_machines_depend_on_seed_and_number_alone() -> None:
+    whole, half = ToyHost(), ToyHost()
+    await load(whole, clients=(0, 8), activations=8)
+    await load(half, clients=(4, 8), activations=4)
+    assert set(half.cmids) < set(whole.cmids)
+    other = ToyHost()
+    await load(other, clients=(0, 8), activations=8, machine_seed=b"s" * 32)
+    assert not set(other.cmids) & set(whole.cmids)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 97, 1000, 65_536])
+def test_the_stride_meets_every_machine(count: int) -> None:
+    stride = find_stride(count)
+    assert len({i * stride % count for i in range(count)}) == count
+
+
+@pytest.mark.parametrize("per_connection", [1, 4])
+async def test_a_connection_ends_after_its_activations(per_connection: int) -> None:
+    host = ToyHost()
+    result = await load(host, per_connection=per_connection, activations=12)
+    assert result.activations == 12
+    assert 12 // per_connection <= host.connections <= 12 // per_connection + 2
+
+
+async def test_none_or_a_share_is_verified() -> None:
+    assert (await load(ToyHost(), verify_percent=0.0)).verified == 0
+    result = await load(ToyHost(), verify_percent=50.0, activations=200)
+    assert result.activations == 200
+    assert 50 < result.verified < 150
+
+
+async def test_the_record_has_a_line_for_each_activation(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    await load(ToyHost(), record=str(path), connections=1, activations=300)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({line["request_hash"] for line in lines}) == 300
+    assert [line["batch"] for line in lines] == [f"1/{n}" for n in range(1, 301)]
+    assert {line["index"] for line in lines} == {3}
+
+
+async def test_an_unverified_activation_is_recorded_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    await load(ToyHost(), record=str(path), verify_percent=0.0)
+    assert len(path.read_text().splitlines()) == 30
+
+
+async def test_a_record_that_cannot_be_written_ends_the_load() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        await load(ToyHost(), record="/dev/full")
+
+
+async def test_batches_are_counted_by_their_tree_sizes() -> None:
+    result = await load(ToyHost())
+    assert result.batches == pytest.approx(30 / 5)
+    assert result.batch_max == 5
+
+
+async def test_a_signed_refusal_is_no_error_and_no_activation() -> None:
+    result = await load(ToyHost(change=leaf_with(result=CLOCKS_DIFFER)))
+    assert (result.activations, result.verified, result.refused, result.failed) == (0, 0, 30, 0)
+    assert result.refusals == {CLOCKS_DIFFER: 30}
+
+
+async def test_wrong_answers_are_counted_by_the_check_they_failed() -> None:
+    good = iter([True, *[False] * 29])
+    wrong = leaf_with(generation=9)
+    result = await load(ToyHost(change=lambda answer: answer if next(good) else wrong(answer)), connections=1)
+    assert (result.activations, result.failed) == (1, 29)
+    assert result.errors == {"GENERATION_NOT_CERTIFIED": (29, "check 16 of docs/protocol.md")}
+    assert result.failure is None
+
+
+async def test_a_first_answer_that_is_wrong_ends_the_load() -> None:
+    result = await load(ToyHost(change=leaf_with(generation=9)), connections=1)
+    assert result.failure == ("GENERATION_NOT_CERTIFIED", "check 16 of docs/protocol.md")
+    assert result.requests == 1
+
+
+async def test_a_first_unsigned_result_ends_the_load() -> None:
+    result = await load(ToyHost(result=0xE04B0001))
+    assert result.failure is not None
+    assert result.failure[0] == "REQUEST_UNREADABLE"
+
+
+async def test_a_dead_host_ends_the_load() -> None:
+    host = ToyHost()
+    async with run_toy_host(host):
+        pass
+    result = await LoadProcess(make_plan(host.port), lambda result: None).run()
+    assert result.failure is not None
+    assert result.failure[0] == "CONNECTION_FAILED"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [(b"", "CONNECTION_LOST"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "RPC_REFUSED")]
+)
+async def test_what_is_no_host_ends_the_load(said: bytes, kind: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        plan = make_plan(server.sockets[0].getsockname()[1])
+        result = await LoadProcess(plan, lambda result: None).run()
+    assert result.failure is not None
+    assert result.failure[0] == kind
+
+
+async def test_a_connection_lost_in_between_is_an_error_and_is_opened_again() -> None:
+    host = ToyHost()
+    async with run_toy_host(host):
+        process = LoadProcess(make_plan(host.port, connections=1, activations=40), lambda result: None)
+
+        def lose_one(answer: Any) -> Any:
+            if len(host.cmids) == 10:
+                raise ConnectionResetError
+            return answer
+
+        host.change = lose_one
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        result = await process.run()
+    assert (result.activations, result.failed) == (39, 1)
+    assert list(result.errors) == ["CONNECTION_LOST"]
+    assert host.connections == 2
+
+
+async def test_open_loop_counts_latency_from_the_intended_start() -> None:
+    open_loop = await load(ToyHost(stall_s=0.5), activations=0, seconds=0.5, rate=100, connections=1)
+    assert open_loop.activations == 50
+    # Some 40 starts were due in the first 0.4 s of the stall; each waited for at least 0.1 s, though it was sent at
+    # once later.
+    slow = sum(count for ns, count in open_loop.latencies if ns > 100_000_000)
+    assert slow >= 38
+
+    closed_loop = await load(ToyHost(stall_s=0.5), activations=50, connections=1)
+    assert sum(count for ns, count in closed_loop.latencies if ns > 100_000_000) < 38
+
+
+async def test_open_loop_offers_the_rate_and_no_more() -> None:
+    result = await load(ToyHost(), activations=0, seconds=0.3, rate=100)
+    assert result.requests == 30
+
+
+async def test_closed_loop_ends_when_its_time_is_over() -> None:
+    result = await load(ToyHost(), activations=0, seconds=0.2)
+    assert result.activations == result.requests > 0
+    assert result.seconds >= 0.15
