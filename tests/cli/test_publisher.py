@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import pytest
 from kms_fast.cli.main import run
 
 Command = Callable[..., dict[str, Any]]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "publisher.md"
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +85,23 @@ def test_each_step_says_the_next_one(capsys: pytest.CaptureFixture[str], home: P
     assert run(["host", "apply", "host.answer"]) == 0
     assert "kms-fast serve" in capsys.readouterr().out
     assert {path.name for path in (home / "host").iterdir()} >= {"host.cert", "catalog.json", "publisher.json"}
+
+
+def test_the_commands_of_the_publishers_page_work_in_their_order(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KMS_FAST_PASSPHRASE")
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) >= 10
+    key = ""
+    for line in lines:
+        program, *args = shlex.split(line.replace("HOSTKEY", key))
+        assert program == "kms-fast"
+        code, output = run(args), capsys.readouterr()
+        assert code == 0, f"{line}: {output.err}"
+        found = re.match(r"Host key: (\S+)", output.out)
+        key = found[1] if found else key
 
 
 def test_a_revoked_certificate_is_exported(succeed: Command, host_key: str) -> None:
