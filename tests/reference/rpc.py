@@ -202,8 +202,18 @@ class Connection:
         self, argument: bytes, operation: int = ACTIVATE, context_id: int = 0, fragment: int = FRAGMENT
     ) -> tuple[bytes | None, int]:
         """One call in turn: its answer, if any, and its result."""
+        self.send_call(argument, operation, context_id, fragment)
+        return self.take_answer()
+
+    def send_call(
+        self, argument: bytes, operation: int = ACTIVATE, context_id: int = 0, fragment: int = FRAGMENT
+    ) -> None:
+        """The first half of :meth:`call`."""
         self.call_id += 1
         self.send(build_request(argument, self.call_id, operation, context_id, fragment))
+
+    def take_answer(self) -> tuple[bytes | None, int]:
+        """The second half of :meth:`call`."""
         return parse_response(self.receive())
 
     def call_many(self, arguments: Sequence[bytes]) -> list[tuple[bytes | None, int]]:
