@@ -146,6 +146,7 @@ cdef class Connection(Session):
     cdef int pending
     cdef int idle_sweeps
     cdef bint paused
+    cdef bint unread        # the peer does not take what was written to it
     cdef bint ended
 
     def __init__(self, Host host not None, str port not None="1688"):
@@ -194,20 +195,23 @@ cdef class Connection(Session):
 
     def pause_writing(self) -> None:
         """The peer does not read its answers, so it gets to ask no more."""
+        self.unread = True
         self.pause()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        self.resume()
+        self.unread = False
+        if self.pending < MAX_PENDING:
+            self.resume()
 
     cdef int pause(self) except -1:
-        if not self.paused and self.transport is not None:
+        if not self.paused and self.transport is not None and not self.transport.is_closing():
             self.paused = True
             self.transport.pause_reading()
         return 0
 
     cdef int resume(self) except -1:
-        if self.paused and self.transport is not None and not self.transport.is_closing():
+        if self.paused and not self.unread and self.transport is not None and not self.transport.is_closing():
             self.paused = False
             self.transport.resume_reading()
         return 0
