@@ -200,8 +200,11 @@ class Installation:
         )
 
     def is_due(self, sku: uuid.UUID | None = None) -> bool:
-        """Whether it is time to activate or renew, by the host's intervals with jitter."""
-        product = self._open(self._require_state(), sku).product
+        """Whether it is time to activate or renew, by the host's intervals; at once when a lease is lost."""
+        opened = self._open(self._require_state(), sku)
+        product = opened.product
+        if product.failure is None and opened.judge().status.state is not LicenceState.LICENSED:
+            return True
         # Further ahead than any interval: the clock was ahead when the time was set.
         return not 0 < product.next_attempt_ms - self._clock.now_ms() <= LATEST_ATTEMPT_MS
 
@@ -251,11 +254,11 @@ class Installation:
         data = state.publisher.encode()
         if self._embedded is None:
             return data, PublisherFile.parse(data)
-        embedded = self._embedded[1]
-        stored = PublisherFile.parse(data, trusted_roots=embedded.roots)
-        if stored.publisher_id != embedded.publisher_id:
-            embedded.check_replaces(stored)
-        return (data, stored) if stored.number > embedded.number else self._embedded
+        embedded, stored = self._embedded[1], PublisherFile.parse(data)
+        if stored.publisher_id == embedded.publisher_id and stored.number > embedded.number:
+            return data, PublisherFile.parse(data, trusted_roots=embedded.roots)
+        embedded.check_replaces(stored)
+        return self._embedded
 
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kms_fast.client.state import StateFile
 from kms_fast.errors import ActivationError, ConfigurationError, KeyInvalid, KmsFastError, NoHost
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import RevocationList
+from kms_fast.model.signing import public_bytes
 from tests.client.world import (
     DAY_MS,
     HOUR_MS,
@@ -27,7 +29,7 @@ from tests.client.world import (
     make_client,
     make_revocations,
 )
-from tests.hosts import PUBLISHER_ID, SKUS, Realm
+from tests.hosts import PUBLISHER_ID, SKUS, Realm, make_key
 from tests.reference.request import SkuKeys, digest_hardware, open_request
 
 DESKTOP = SKUS["desktop"]
@@ -116,8 +118,7 @@ def test_the_publisher_file_is_kept_with_the_key(client: Client, tmp_path: Path,
 
 def make_publisher(realm: Realm, **changes: Any) -> bytes:
     file = PublisherFile.parse(realm.publisher_json.read_bytes())
-    fields = {name: getattr(file, name) for name in file.__dataclass_fields__}
-    return PublisherFile(**fields | changes).to_signed_json(realm.root_key)
+    return replace(file, **changes).to_signed_json(realm.root_key)
 
 
 def test_the_newer_publisher_file_counts(client: Client, tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
@@ -127,6 +128,20 @@ def test_the_newer_publisher_file_counts(client: Client, tmp_path: Path, realm: 
     state = StateFile(tmp_path / "client").read()
     assert state is not None
     assert json.loads(state.publisher)["body"]["name"] == "Renamed Ltd"
+
+
+def test_an_embedded_file_with_new_roots_replaces_an_older_one(
+    client: Client, tmp_path: Path, realm: Realm, clock: FakeClock
+) -> None:
+    root = make_key("new root")
+    file = PublisherFile.parse(realm.publisher_json.read_bytes())
+    rotated = replace(file, number=2, roots=(public_bytes(root),)).to_signed_json(root)
+    updated = Client(home=tmp_path, publisher=rotated, clock=clock, read_machine=lambda: MACHINE)
+    assert updated.status().state == STATES.INITIAL_GRACE
+    updated.install_key(SETUP_KEYS["desktop"])
+    with pytest.raises(ConfigurationError) as caught:
+        client.status()
+    assert caught.value.result.name == "ROOT_UNKNOWN"
 
 
 def test_one_home_serves_one_publisher(client: Client, tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
@@ -393,14 +408,18 @@ def test_other_hardware_is_out_of_tolerance_from_the_receipt(
     client: Client, tmp_path: Path, realm: Realm, clock: FakeClock
 ) -> None:
     activate(client, ScriptedHost(realm, clock))
-    clock.sleep(10 * DAY_MS)
+    clock.sleep(5 * DAY_MS)
     moved = make_client(
         tmp_path, realm, clock, key=None, machine=Machine("client-8", False, {"machine-id": b"another"})
     )
     status = moved.status()
-    assert (status.state, status.minutes_left) == (STATES.OUT_OF_TOLERANCE_GRACE, 20 * 1440)
+    assert (status.state, status.minutes_left) == (STATES.OUT_OF_TOLERANCE_GRACE, 25 * 1440)
     assert reason(status) == "HARDWARE_CHANGED"
     assert client.status().state == STATES.LICENSED
+    assert (moved.is_due(), client.is_due()) == (True, False)
+    with pytest.raises(ActivationError):
+        activate(moved, ScriptedHost(realm, clock, unsigned=0xE04B0003))
+    assert not moved.is_due()
     activate(moved, ScriptedHost(realm, clock))
     assert moved.status().state == STATES.LICENSED
 
