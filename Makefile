@@ -25,7 +25,7 @@ lint: .venv/core.stamp .venv/test.stamp .venv/lint.stamp            ## Run ruff,
 
 build: .venv/dev.stamp            ## Make sdist and wheel in dist/
 	rm -rf dist
-	$(BIN)/python -m build
+	$(BIN)/python -m build -q
 
 check-dist: build            ## Install sdist and wheel in clean environments and run the lab from each
 	bash .ci/check-dist
