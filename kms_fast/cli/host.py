@@ -1,14 +1,17 @@
-"""``kms-fast host``: activating this host at its publisher."""
+"""``kms-fast host``: activating this host at its publisher, and its status."""
 
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
-from kms_fast.host.enrolment import apply_answer, make_request, read_keys
-from kms_fast.model.policy import format_time
+from kms_fast.host.enrolment import Installation, apply_answer, make_request, read_installation, read_keys
+from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, MINUTE_MS, RETENTION_MIN, format_time
+from kms_fast.store.sqlite import SqliteCounts
 
 _LIMIT_BYTES = 64 << 20
 
@@ -21,6 +24,7 @@ def command() -> None:
     Examples:
       kms-fast host request --publisher publisher.json --key HOSTKEY --out host.request
       kms-fast host apply host.answer
+      kms-fast host status
     """
 
 
@@ -94,6 +98,64 @@ def apply(answer: Path, home: Path, out: Output) -> None:
         f"Certificate {certificate.serial}, catalog {catalog.number} with {len(catalog.skus)} products.\n"
         "Next: kms-fast serve, or if it runs: restart it, so that it takes them up.",
     )
+
+
+@command.command
+@home_option
+@json_option
+def status(home: Path, out: Output) -> None:
+    """Show what this host is certified for, until when, and how many machines count.
+
+    Exit code 1 while the host has no valid certificate.
+
+    \b
+    Examples:
+      kms-fast host status
+    """
+    folder, now_ms = home / "host", _now_ms()
+    installation = read_installation(folder)
+    certificate = installation.certificate
+    installation.check_dates(now_ms)
+    days_left = (certificate.not_after_ms - now_ms) // DAY_MS
+    if days_left < CERTIFICATE_WARNING_DAYS:
+        out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host request, certify, host apply.")
+    stored = read_keys(folder)
+    out.result(
+        {
+            "publisher": installation.publisher.name,
+            "host_id": certificate.host_id,
+            "serial": certificate.serial,
+            "valid_until": format_time(certificate.not_after_ms),
+            "days_left": days_left,
+            "host_keys": [f"…{key.last_five}" for key in stored.keys] if stored else [],
+            "products": len(installation.catalog.skus),
+            "catalog": installation.catalog.number,
+            "publisher_file": installation.publisher.number,
+            "families": _describe_families(installation, folder / "counts.db", now_ms),
+        }
+    )
+
+
+def _describe_families(installation: Installation, counts_path: Path, now_ms: int) -> dict[str, dict[str, int]]:
+    """For each certified family its generation, threshold, cap, and the machines seen in the last 30 days."""
+    families = {}
+    with closing(SqliteCounts(counts_path)) if counts_path.exists() else nullcontext() as counts:
+        for certified in installation.certificate.families:
+            family = installation.catalog.family(certified.number)
+            if family is None:
+                continue
+            machines = (
+                counts.load(family.number, now_ms, cap=family.cap, retention_ms=RETENTION_MIN * MINUTE_MS)
+                if counts
+                else []
+            )
+            families[family.name] = {
+                "generation": certified.generation,
+                "count": len(machines),
+                "threshold": family.threshold,
+                "cap": family.cap,
+            }
+    return families
 
 
 def _read_key(key: str) -> str:

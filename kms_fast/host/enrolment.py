@@ -60,6 +60,15 @@ class Installation:
     catalog: Catalog
     publisher: PublisherFile
 
+    def check_dates(self, now_ms: int) -> None:
+        """Verify the chain at this time; raises `ConfigurationError` (HOST_CERTIFICATE_DATES outside its dates)."""
+        try:
+            _verify(self.certificate, self.issuer, self.publisher, now_ms)
+        except ConfigurationError as error:
+            if error.result.name not in {"ISSUER_DATES", "CERTIFICATE_DATES"}:
+                raise
+            raise ConfigurationError(error.message, name="HOST_CERTIFICATE_DATES") from None
+
 
 def make_request(
     folder: Path,
@@ -194,6 +203,17 @@ def read_installation(folder: Path, *, at_ms: int | None = None) -> Installation
     data = read_bounded(folder / "catalog.json")
     catalog = Catalog.parse(data, roots=publisher.roots, publisher_id=publisher.publisher_id)
     return Installation(private_key, certificate, issuer, chain_data, catalog, publisher)
+
+
+def _verify(certificate: HostCertificate, issuer: IssuerCertificate, publisher: PublisherFile, at_ms: int) -> None:
+    verify_chain(
+        certificate,
+        issuer,
+        roots=publisher.roots,
+        publisher_id=publisher.publisher_id,
+        at_ms=at_ms,
+        revoked=publisher.revoked,
+    )
 
 
 def read_host_key(folder: Path) -> Ed25519PrivateKey:

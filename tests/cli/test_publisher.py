@@ -4,13 +4,16 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kms_fast.cli.main import run
+from kms_fast.store.sqlite import SqliteCounts
 
 Command = Callable[..., dict[str, Any]]
 
@@ -109,9 +112,40 @@ def test_a_revoked_certificate_is_exported(succeed: Command, host_key: str) -> N
     certified = succeed("publisher", "certify", "host.request", "--out", "host.answer", "--days", "10")
     assert (certified["serial"], certified["renewal"], certified["keys"][0]["hosts"]) == (1, False, 1)
     assert succeed("host", "apply", "host.answer")["families"] == {"desktop": 1}
+    shown = succeed("host", "status")
+    assert (shown["serial"], shown["days_left"], shown["host_keys"]) == (1, 9, [f"…{host_key[-5:]}"])
+    assert shown["families"] == {"desktop": {"generation": 1, "count": 0, "threshold": 25, "cap": 50}}
     assert succeed("publisher", "revoke", "1")["revoked"] == [1]
     assert succeed("publisher", "export", "--out", "publisher.json")["revocations"] == 1
     assert succeed("host", "request", "--out", "host.request")["keys"] == [host_key[-5:]]
+
+
+def test_the_status_of_a_host_shows_counts_and_warns(
+    succeed: Command, fail: Command, host_key: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail("host", "status")["name"] == "HOST_NOT_ACTIVATED"
+    succeed("host", "request", "--publisher", "publisher.json", "--key", host_key, "--out", "host.request")
+    assert fail("host", "status")["name"] == "HOST_NOT_ACTIVATED"
+    succeed("publisher", "certify", "host.request", "--out", "host.answer", "--days", "59")
+    succeed("host", "apply", "host.answer")
+    now_ms = time.time_ns() // 1_000_000
+    with closing(SqliteCounts(home / "host" / "counts.db")) as counts:
+        counts.record(1, [bytes([n]) * 16 for n in range(1, 4)], now_ms, cap=50, retention_ms=10**9)
+    assert run(["host", "status"]) == 0
+    shown = capsys.readouterr()
+    assert "The certificate ends in 58 days" in shown.err
+    assert re.search(r"count\s+3\b", shown.out)
+
+
+def test_a_host_whose_certificate_ended_says_so(
+    succeed: Command, fail: Command, host_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    succeed("host", "request", "--publisher", "publisher.json", "--key", host_key, "--out", "host.request")
+    succeed("publisher", "certify", "host.request", "--out", "host.answer", "--days", "1")
+    succeed("host", "apply", "host.answer")
+    monkeypatch.setattr("kms_fast.cli.host._now_ms", lambda: time.time_ns() // 1_000_000 + 2 * 86_400_000)
+    assert fail("host", "status")["name"] == "HOST_CERTIFICATE_DATES"
+    assert fail("host", "apply", "host.answer")["name"] == "CERTIFICATE_DATES"
 
 
 def test_a_setup_key_is_printed_again(succeed: Command, host_key: str) -> None:
