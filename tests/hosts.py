@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from kms_fast.model.certificate import (
     issue_issuer_certificate,
 )
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.model.revocation import issue_revocation_list
 
 PUBLISHER_ID = UUID("0b9e7a52-5d1c-4f0e-9d55-3c4f6c1f7a10").bytes
 DESKTOP, SERVER = 1, 2
@@ -65,8 +66,13 @@ class Realm:
         return signing.public_bytes(self.root_key)
 
 
-def make_realm(folder: Path, *, threshold: int = 1, now_ms: int | None = None, days: int = 365) -> Realm:
-    """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``."""
+def make_realm(
+    folder: Path, *, threshold: int = 1, now_ms: int | None = None, days: int = 365, revoked: Collection[int] = ()
+) -> Realm:
+    """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``.
+
+    ``revoked``: the serials in the publisher's revocation list, which has number 1; without any there is no list.
+    """
     now_ms = now_ms or time.time_ns() // 1_000_000
     root_key, issuer_key, host_key = make_key("root"), make_key("issuer"), make_key("host")
     families = tuple(Family(number, name, threshold, threshold) for number, name in ((1, "desktops"), (2, "servers")))
@@ -82,6 +88,7 @@ def make_realm(folder: Path, *, threshold: int = 1, now_ms: int | None = None, d
     publisher = PublisherFile(
         1, PUBLISHER_ID, "Testing Ltd", now_ms, (signing.public_bytes(root_key),), "https://activation.example",
         "_kms-fast._tcp", families, tuple(SKUS.values()),
+        issue_revocation_list(issuer_key, issuer, number=1, issued_ms=now_ms, serials=revoked) if revoked else None,
     )  # fmt: skip
     home = folder / "home"
     host = home / "host"

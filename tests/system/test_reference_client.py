@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts import RunningHost, make_realm, serve
-from tests.reference.certificate import build_query
+from tests.hosts import PUBLISHER_ID, RunningHost, make_realm, serve
+from tests.reference.certificate import Revocations, build_query, revocations_problem
 from tests.reference.rpc import GET_REVOCATIONS, Connection, Context, Refused, syntax
 from tests.reference.verify import HOUR_MS
 from tests.system.asker import Asker, now_ms
@@ -111,7 +111,7 @@ def test_an_unknown_product(real_host: RunningHost, connection: Connection) -> N
 
 def test_unreadable_requests(real_host: RunningHost, connection: Connection) -> None:
     request = Asker.of(real_host.realm, "desktop").ask().request
-    for bad in (b"", request[:-1], request + b"\0", bytes([2]) + request[1:], request[:-1] + b"\0"):
+    for bad in (b"", request[:-1], request + b"\0", bytes([2]) + request[1:], request[:-1] + bytes([request[-1] ^ 1])):
         assert connection.call(bad) == (None, REQUEST_UNREADABLE)
     for change in ({"licence_state": 4}, {"virtual_machine": 2}, {"reserved": 1}, {"name": b"\x1b[2J"}):
         asked = Asker.of(real_host.realm, "desktop").ask(**change)
@@ -122,6 +122,37 @@ def test_unreadable_requests(real_host: RunningHost, connection: Connection) -> 
 
 def test_nobody_has_revoked_anything(connection: Connection) -> None:
     assert connection.call(build_query(0), GET_REVOCATIONS) == (None, 0)
+
+
+def test_a_host_hands_out_its_revocation_list(tmp_path: Path) -> None:
+    realm = make_realm(tmp_path, revoked=[5, 77])
+    asker = Asker.of(realm, "desktop")
+    with serve(realm) as host, Connection(host.address) as connection:
+        connection.bind()
+        asked = asker.ask()
+        header = asker.check(asked, connection.call(asked.request)[0]).header
+        data, result = connection.call(build_query(0), GET_REVOCATIONS)
+        known = [connection.call(build_query(number), GET_REVOCATIONS) for number in (1, 2, 2**32 - 1)]
+    assert (header.revocation_list, result, known) == (1, 0, [(None, 0)] * 3)
+    assert data
+    assert revocations_problem(data, [realm.root], PUBLISHER_ID, 0) is None
+    assert Revocations.parse(data).serials == (5, 77)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"",
+        build_query(0)[:-1],
+        build_query(0) + b"\0",
+        bytes([2, 3, 0, 0, 0, 0, 0, 0]),
+        bytes([1, 1, 0, 0, 0, 0, 0, 0]),
+        bytes([1, 3, 1, 0, 0, 0, 0, 0]),
+    ],
+    ids=bytes.hex,
+)
+def test_malformed_queries(connection: Connection, query: bytes) -> None:
+    assert connection.call(query, GET_REVOCATIONS) == (None, REQUEST_UNREADABLE)
 
 
 def test_another_interface_is_refused_and_ours_goes_on(real_host: RunningHost) -> None:

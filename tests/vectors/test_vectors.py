@@ -1,5 +1,6 @@
 """The vectors are what their program makes, and the compiled core agrees with every one of them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -91,3 +92,9 @@ def test_every_step_is_refused_at_least_twice_and_has_its_error_in_the_table() -
     assert all(steps.count(step) >= 2 for step in range(1, 26))
     assert set(steps) == set(range(1, 26))
     assert set(ERRORS) <= set(BY_NAME)
+
+
+def test_the_page_lists_the_same_steps() -> None:
+    page = (FOLDER.parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| `([A-Z_]+)` \|$", page, re.MULTILINE)
+    assert rows == [(str(step), name) for step, name in enumerate(ERRORS, 1)]
