@@ -130,7 +130,7 @@ class Installation:
             state = self._file.read() or self._make_state()
             data, publisher = self._choose_publisher(state)
             state.publisher = data.decode()
-            product = state.products.setdefault(str(sku.id), Product(key.text, self._clock.now_ms()))
+            product = state.products.setdefault(sku.id, Product(key.text, self._clock.now_ms()))
             if product.key not in (key.text, None):
                 product.lease = product.pending = None
             product.key = key.text
@@ -179,7 +179,7 @@ class Installation:
         """The SKUs whose keys are installed."""
         state = self._require_state()
         publisher = self._choose_publisher(state)[1]
-        return [publisher.sku(uuid.UUID(sku)) for sku, product in state.products.items() if product.key]
+        return [publisher.sku(id_) for id_, product in state.products.items() if product.key is not None]
 
     def status(self, sku: uuid.UUID | None = None) -> Status:
         """The licence state of a product, its lease, and when it will be renewed. Verifies the stored lease anew."""
@@ -263,7 +263,7 @@ class Installation:
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
         publisher = self._choose_publisher(state)[1]
-        installed = {uuid.UUID(name): product for name, product in state.products.items() if product.key is not None}
+        installed = {id_: product for id_, product in state.products.items() if product.key is not None}
         if wanted is None and len(installed) > 1:
             names = ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in installed)
             raise ConfigurationError(f"Keys of several products are installed; say which SKU is meant: {names}.")

@@ -74,7 +74,7 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     rearms: int = 0
     mark_ms: int = 0
     revocations: bytes | None = None
-    products: dict[str, Product] = {}
+    products: dict[uuid.UUID, Product] = {}
     format: str = FORMAT
 
 

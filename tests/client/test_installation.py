@@ -480,7 +480,7 @@ def test_a_changed_lease_is_worth_nothing(
     file = StateFile(tmp_path / "client")
     state = file.read()
     assert state is not None
-    stored = state.products[str(DESKTOP.id)].lease
+    stored = state.products[DESKTOP.id].lease
     assert stored is not None
     answer = bytearray(stored.answer)
     answer[place % len(answer)] ^= 1

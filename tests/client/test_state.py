@@ -10,10 +10,14 @@ import pytest
 from kms_fast.client.state import Product, State, StateFile, StoredLease
 from kms_fast.errors import ConfigurationError
 
+BAD_SKU = b'{"publisher": "", "cmid": "%s", "hardware_sources": [], "products": {"no UUID": {}}}' % (b"0" * 32)
+
 
 def make_state() -> State:
     lease = StoredLease(b"request", b"answer", 5, "boot", 6, 7)
-    return State("{}", uuid.uuid4(), ["machine-id"], products={"a": Product("key", 1, lease=lease, pending=b"p")})
+    return State(
+        "{}", uuid.uuid4(), ["machine-id"], products={uuid.UUID(int=1): Product("key", 1, lease=lease, pending=b"p")}
+    )
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def test_only_the_owner_may_read(file: StateFile) -> None:
     assert file.path.with_suffix(".lock").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff" * 50, b'{"publisher": 1}', b'{"unknown": 1}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff" * 50, b'{"publisher": 1}', b'{"unknown": 1}', BAD_SKU])
 def test_a_damaged_file_is_kept_aside(file: StateFile, data: bytes) -> None:
     file.path.write_bytes(data)
     with pytest.raises(ConfigurationError, match="damaged") as caught:
