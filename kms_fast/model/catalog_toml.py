@@ -67,7 +67,7 @@ def parse_catalog_toml(text: str, where: str = "catalog.toml") -> PublisherCatal
     """
     try:
         document = Fields(tomllib.loads(text), where, _ERROR)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{where} is not valid TOML: {error}.") from None
     publisher = document.object("publisher")
     publisher_id = publisher.uuid("id")

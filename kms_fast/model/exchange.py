@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.model import signing
+from kms_fast.model import publisher_file, signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, host_id, verify_chain
-from kms_fast.model.document import canonical_json, malformed, read_document, write_document
+from kms_fast.model.document import canonical_json, malformed, open_document, read_document, write_document
 from kms_fast.model.keys import KEY_ID_SIZE, MAX_KEYS_PER_HOST, ProductKey, key_id
 from kms_fast.model.publisher_file import PublisherFile
 
@@ -154,7 +154,7 @@ def build_host_answer(
     *,
     catalog: bytes,
     secrets: HostKeySecrets,
-    publisher_file: bytes,
+    publisher_data: bytes,
 ) -> bytes:
     """A host answer as a file: certificates, the signed ``catalog`` sealed under a host key, ``publisher.json``.
 
@@ -166,7 +166,7 @@ def build_host_answer(
         "issuer_certificate": issuer.to_bytes().hex(),
         "catalog_key_id": secrets.key_id.hex(),
         "sealed_catalog": secrets.seal(catalog, issuer.publisher_id, certificate.host_id).hex(),
-        "publisher": json.loads(publisher_file),
+        "publisher": json.loads(publisher_data),
     }
     return write_document(ANSWER_FORMAT, body)
 
@@ -205,7 +205,7 @@ class HostAnswer:
         document = read_document(data, ANSWER_FORMAT, "The host answer")
         body = document.object("body")
         document.finish()
-        publisher_data = write_publisher(body.object("publisher").values)
+        publisher_document = body.take("publisher")
         publisher_id = body.octets("publisher_id", 16)
         certificate = HostCertificate.parse(body.octets("host_certificate"))
         issuer = IssuerCertificate.parse(body.octets("issuer_certificate"))
@@ -214,7 +214,8 @@ class HostAnswer:
         body.finish()
         if publisher_id != trusted.publisher_id:
             raise malformed(f"The answer is not one of {trusted.name}, whose request it should answer.")
-        publisher = PublisherFile.parse(publisher_data, trusted_roots=trusted.roots)
+        publisher_fields = open_document(publisher_document, publisher_file.FORMAT, publisher_file.WHAT)
+        publisher = PublisherFile.read(publisher_fields, trusted_roots=trusted.roots)
         publisher.check_replaces(trusted)
         verify_chain(
             certificate,
@@ -230,9 +231,5 @@ class HostAnswer:
             raise malformed("The answer's catalog is sealed for another host key than this host has.")
         catalog_data = keys[catalog_key_id].open(sealed, publisher_id, host_id(public_key))
         catalog = Catalog.parse(catalog_data, roots=publisher.roots, publisher_id=publisher_id)
+        publisher_data = json.dumps(publisher_document, indent=1, ensure_ascii=False).encode() + b"\n"
         return cls(certificate, issuer, catalog, publisher, catalog_data, publisher_data)
-
-
-def write_publisher(document: Mapping[str, Any]) -> bytes:
-    """``publisher.json`` as it is installed, from its object inside an answer."""
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

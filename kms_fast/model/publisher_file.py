@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kms_fast.errors import ConfigurationError
 from kms_fast.model import signing
 from kms_fast.model.catalog import Family, Sku, check_catalog, find_sku
-from kms_fast.model.document import canonical_json, malformed, read_document, write_document
+from kms_fast.model.document import Fields, canonical_json, malformed, read_document, write_document
 from kms_fast.model.revocation import RevocationList
 
 FORMAT: Final = "kms_fast publisher 1"
+WHAT: Final = "The publisher file"
 MAX_ROOTS: Final = 2
 
 
@@ -67,7 +68,11 @@ class PublisherFile:
         trustworthy as the way it came. Raises `ConfigurationError`: OFFLINE_DATA_MALFORMED, ROOT_UNKNOWN when no
         trusted root signed it, CONFIGURATION_INVALID when its numbers fight each other.
         """
-        document = read_document(data, FORMAT, "The publisher file")
+        return cls.read(read_document(data, FORMAT, WHAT), trusted_roots=trusted_roots)
+
+    @classmethod
+    def read(cls, document: Fields, *, trusted_roots: Sequence[bytes] | None = None) -> "PublisherFile":
+        """The same for a document that was opened."""
         body = document.object("body")
         signature = document.octets("signature", signing.SIGNATURE_SIZE)
         document.finish()

@@ -67,7 +67,7 @@ def certify(
             publisher.issuer,
             catalog=publisher.signed_catalog(issuer_key, now_ms=now_ms),
             secrets=keys[0].secrets,
-            publisher_file=publisher_data,
+            publisher_data=publisher_data,
         )
     uses = tuple(
         (key, publisher.records.count_activations(key.secrets.key_id, request.installation_id)) for key in keys

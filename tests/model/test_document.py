@@ -32,6 +32,8 @@ def test_a_document_is_read_back() -> None:
         (b'{"format": "kms_fast example 1", "body": {}', "not readable as JSON"),
         (b'{"format": "kms_fast example 1", "a": 1, "a": 2}', "twice"),
         (b'{"format": "kms_fast example 1", "a": "\\ud800"}', "not readable as JSON"),
+        (b'{"format": "kms_fast example 1", "a": ["\\ud800"]}', "not readable as JSON"),
+        (b'{"format": "kms_fast example 1", "a": NaN}', "not readable as JSON"),
         (b"[" * 100_000, "not readable as JSON"),
         (b"[]", "not a file of kms_fast"),
         (b"{}", "not a file of kms_fast"),

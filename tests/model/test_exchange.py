@@ -107,7 +107,7 @@ def make_exchange(authority: Authority = AUTHORITY, secrets: HostKeySecrets = SE
         authority.issuer,
         catalog=CATALOG.to_signed_json(authority.issuer_key, authority.issuer),
         secrets=secrets,
-        publisher_file=make_publisher_file(authority).to_signed_json(authority.root_key),
+        publisher_data=make_publisher_file(authority).to_signed_json(authority.root_key),
     )
     return Exchange(answer, make_publisher_file())
 
