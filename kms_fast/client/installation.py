@@ -131,9 +131,9 @@ class Installation:
             data, publisher = self._choose_publisher(state)
             state.publisher = data.decode()
             product = state.products.setdefault(sku.id, Product(key.text, self._clock.now_ms()))
-            if product.key not in (key.text, None):
-                product.lease = product.pending = None
-            product.key = key.text
+            if product.key != key.text:
+                product.lease = product.pending = product.failure = None
+                product.key, product.next_attempt_ms = key.text, 0
             self._file.write(state)
         return sku
 

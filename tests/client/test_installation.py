@@ -73,6 +73,19 @@ def test_the_same_key_again_changes_nothing(client: Client, clock: FakeClock, re
     assert client.status().to_json() == before
 
 
+def test_another_key_of_the_same_product_begins_without_lease_but_not_grace_anew(
+    client: Client, realm: Realm, clock: FakeClock
+) -> None:
+    activate(client, ScriptedHost(realm, clock))
+    clock.sleep(DAY_MS)
+    client.install_key(replace(DESKTOP, secret=b"other key.").setup_key(PUBLISHER_ID).text)
+    status = client.status()
+    assert (status.state, status.minutes_left, status.lease) == (STATES.INITIAL_GRACE, 29 * 1440, None)
+    assert client.is_due()
+    with pytest.raises(ActivationError):
+        activate(client, ScriptedHost(realm, clock, unsigned=0xE04B0001))
+
+
 @pytest.mark.parametrize("change", ["mistyped", "another publisher", "host key"])
 def test_a_wrong_key_is_refused_and_changes_nothing(client: Client, change: str) -> None:
     before = client.status().to_json()
