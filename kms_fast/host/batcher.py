@@ -7,6 +7,7 @@ executor's thread) and the commit (the committer's).
 
 import asyncio
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -16,13 +17,12 @@ from typing import Final
 from kms_fast import _core
 from kms_fast.errors import BY_NAME, KmsFastError
 from kms_fast.host.ledger import Ledger
+from kms_fast.model.policy import format_time
 from kms_fast.store import Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
 
-_SERVER_BUSY = BY_NAME["SERVER_BUSY"].code
-_HOST_CLOCK = BY_NAME["HOST_CLOCK"].code
-_HOST_CERTIFICATE_DATES = BY_NAME["HOST_CERTIFICATE_DATES"].code
+logger = logging.getLogger(__name__)
 
 
 class Batcher:
@@ -59,6 +59,7 @@ class Batcher:
         self._count_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counts")
         self._busy = False
         self._stopped = False
+        self._refusing: str | None = None
         self._timer: asyncio.Handle | None = None
         self._earliest_start_s = 0.0
         self._idle = asyncio.Event()
@@ -127,11 +128,13 @@ class Batcher:
         now_ms = self._clock_ms()
         table = batch.table
         if now_ms < self._ledger.last_time_ms - CLOCK_BEHIND_MS:
-            self._refuse(batch, _HOST_CLOCK)
+            behind_s = (self._ledger.last_time_ms - now_ms) // 1000
+            self._refuse(batch, "HOST_CLOCK", f"this host's clock is {behind_s} s behind its ledger")
             return
         time_ms = max(now_ms, self._ledger.last_time_ms)
         if not table.not_before_ms <= time_ms <= table.not_after_ms:
-            self._refuse(batch, _HOST_CERTIFICATE_DATES)
+            dates = f"{format_time(table.not_before_ms)} to {format_time(table.not_after_ms)}"
+            self._refuse(batch, "HOST_CERTIFICATE_DATES", f"this host's certificate is valid from {dates}")
             return
         below_cap = [
             row
@@ -163,7 +166,7 @@ class Batcher:
         if error is None:
             self._commit(batch, time_ms)
         elif isinstance(error, KmsFastError):
-            self._refuse(batch, _SERVER_BUSY)
+            self._refuse(batch, "SERVER_BUSY", error.message)
         else:
             raise error
 
@@ -171,9 +174,12 @@ class Batcher:
         ledger = self._ledger
         try:
             ledger.reserve()
-        except KmsFastError:
-            self._refuse(batch, _SERVER_BUSY)
+        except KmsFastError as error:
+            self._refuse(batch, "SERVER_BUSY", error.message)
             return
+        if self._refusing is not None:
+            logger.info("requests are no longer answered %s", self._refusing)
+            self._refusing = None
         batch.decide_counts(time_ms)
         header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._sign)
         ledger.append(self._committer, batch, header_hash, time_ms)
@@ -198,8 +204,12 @@ class Batcher:
         self._next()
         batch.answer()
 
-    def _refuse(self, batch: _core.Batch, result: int) -> None:
-        batch.refuse(result)
+    def _refuse(self, batch: _core.Batch, name: str, reason: str) -> None:
+        """Refuse every request of a batch; the reason is logged once, not for each batch."""
+        if self._refusing != name:
+            self._refusing = name
+            logger.error("requests are answered %s: %s", name, reason)
+        batch.refuse(BY_NAME[name].code)
         self._next()
 
     def _next(self) -> None:

@@ -17,6 +17,7 @@ from kms_fast.host.admission import build_table
 from kms_fast.host.batcher import Batcher
 from kms_fast.host.enrolment import Installation
 from kms_fast.host.ledger import Ledger
+from kms_fast.host.listener import BACKLOG
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import Counts
 
@@ -55,29 +56,34 @@ class Server:
         self._counts = counts
         self._sockets = sockets
         self._clock_ms = clock_ms
-        self._stop: asyncio.Future[None]
+        self._stop: asyncio.Event
+        self._failed: asyncio.Future[None]
         self._foreign: set[tuple[bytes, bytes]] = set()
         self.host: _core.Host
 
     async def run(self, on_listening: Callable[[str, int], None]) -> None:
         """Serve until TERM; tell each address and port once connections are accepted."""
         loop = asyncio.get_running_loop()
-        self._stop = loop.create_future()
+        self._stop, self._failed = asyncio.Event(), loop.create_future()
         loop.set_exception_handler(self._handle_exception)
         batcher = self._make_batcher()
-        for number, outcome in ((signal.SIGTERM, None), (signal.SIGINT, KeyboardInterrupt())):
-            loop.add_signal_handler(number, self._end, outcome)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._end, KeyboardInterrupt())
         servers = []
         jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch(batcher))]
         try:
             for opened in self._sockets:
                 address, port = opened.getsockname()[:2]
-                servers.append(await loop.create_server(self._make_connection_factory(port), sock=opened))
+                factory = self._make_connection_factory(port)
+                servers.append(await loop.create_server(factory, sock=opened, backlog=BACKLOG))
                 on_listening(address, port)
             # What exists now lives as long as the process: the collector need not look at it again.
             gc.freeze()
-            await self._stop
-            await self._drain(servers, batcher)
+            jobs.append(asyncio.create_task(self._drain(servers, batcher)))
+            # The drain ends by itself; everything else does so only by an error, at any time.
+            ended, _ = await asyncio.wait({*jobs, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            for one in ended:
+                one.result()
         finally:
             for job in jobs:
                 job.cancel()
@@ -85,12 +91,16 @@ class Server:
         self._ledger.close()
 
     async def _drain(self, servers: Sequence[asyncio.Server], batcher: Batcher) -> None:
-        """Take nothing new, answer what waits, and give the answers some time to leave."""
+        """When told to stop: take nothing new, answer what waits, and give the answers some time to leave."""
+        await self._stop.wait()
         logger.info("draining %d connections", len(self.host.connections))
         for server in servers:
             server.close()
         self.host.refusal = BY_NAME["SERVER_BUSY"].code
-        await batcher.drain()
+        try:
+            await batcher.drain()
+        except KmsFastError as error:
+            logger.error("%s", error)
         self.host.close_connections()
         loop = asyncio.get_running_loop()
         end_s = loop.time() + LAST_ANSWERS_S
@@ -123,14 +133,10 @@ class Server:
         host, port_name = self.host, str(port)
         return lambda: _core.Connection(host, port_name)
 
-    def _end(self, outcome: BaseException | None) -> None:
-        """Stop: drain when there is no outcome, otherwise raise it from `run`."""
-        if self._stop.done():
-            return
-        if outcome is None:
-            self._stop.set_result(None)
-        else:
-            self._stop.set_exception(outcome)
+    def _end(self, outcome: BaseException) -> None:
+        """Raise this from `run`, also in the middle of a drain."""
+        if not self._failed.done():
+            self._failed.set_exception(outcome)
 
     def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug of ours: in a connection it costs that connection, anywhere else the process, which must not answer
@@ -161,6 +167,8 @@ class Server:
             await asyncio.sleep(FLUSH_S)
 
     def _check_disk(self) -> None:
+        if self._stop.is_set():
+            return
         disk = os.statvfs(self._ledger.path.parent)
         low = disk.f_bavail * disk.f_frsize < self._settings.low_water_bytes
         busy = BY_NAME["SERVER_BUSY"].code

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,11 @@ def test_a_client_that_does_not_read_gets_to_ask_no_more(host: RunningHost, aske
         assert rpc.read_pdu(client) is not None
         # In bursts, so that some requests wait while the answers of others are written.
         burst = b"".join(rpc.build_request(request, call_id) for call_id in range(200))
-        with pytest.raises(TimeoutError):  # noqa: PT012 - the sum is needed after it
+        with suppress(TimeoutError):
             while sent < total * len(burst) // 200:
                 sent += client.send(burst[sent % len(burst) :])
                 time.sleep(0.0004)
+        assert sent < total * len(burst) // 200
         assert resident_kib(host) - before_kib < 32 << 10
         # It is only held up: once it reads, it gets every answer.
         asked, received = sent // (len(burst) // 200), 0
