@@ -1,0 +1,330 @@
+"""``kms-fast lab``: a publisher, a host and its clients on one machine, and the proof that all of it is true."""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kms_fast._core import backend
+from kms_fast.cli.load import Progress, VerifyShare
+from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option
+from kms_fast.errors import ConfigurationError
+from kms_fast.host.enrolment import apply_answer, make_request
+from kms_fast.load.plan import LoadPlan, LoadResult, find_product
+from kms_fast.load.processes import Interrupted, hold_interrupts, run_load
+from kms_fast.load.proof import LedgerProof, prove_ledger
+from kms_fast.load.report import draw_load, find_failure, make_figures
+from kms_fast.load.server import ServerProcess
+from kms_fast.model import policy
+from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.publisher import Publisher
+
+FAMILY = "desktop"
+PRODUCT = "Laboratory Desktop 1"
+WARM_UP_CONNECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """What the lab made: a home with a publisher and a certified host, and its product's setup key."""
+
+    home: Path
+    publisher: PublisherFile
+    setup_key: str
+    threshold: int
+
+    @property
+    def publisher_path(self) -> Path:
+        """The publisher file."""
+        return self.home / "publisher" / "publisher.json"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is known so far; the parts not reached yet are None."""
+
+    plan: LoadPlan
+    warm_up: LoadResult
+    load: LoadResult
+    server_cpu_s: float | None = None
+    ledger: LedgerProof | None = None
+    server_exit_code: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Nothing missing, wrong or unverified."""
+        load, ledger = self.load, self.ledger
+        return (
+            load.activations > 0
+            and load.failed == load.refused == self.warm_up.failed == 0
+            and (self.plan.verify_percent < 100 or load.verified == load.activations)
+            and self.server_exit_code == 0
+            and ledger is not None
+            and ledger.ok
+            and ledger.records == load.requests + self.warm_up.requests
+        )
+
+
+@click.command
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=10, show_default=True, help="How long to load."
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 60_000), default=256, show_default=True, help="Connections at once."
+)
+@click.option(
+    "--clients", type=click.IntRange(1, 10**10), default=100_000, show_default=True, help="Distinct machines."
+)
+@click.option(
+    "--per-connection",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Activations on one connection before it is closed; 0 keeps it open.",
+)
+@click.option("--verify", type=VerifyShare(), default="all", show_default=True, help="Share of answers to check.")
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="New or empty folder to use and to leave; else a temporary one, removed at the end.",
+)
+@click.option("--keep", is_flag=True, help="Leave home and host up, and print the commands to activate by hand.")
+@json_option
+def command(
+    seconds: float,
+    connections: int,
+    clients: int,
+    per_connection: int,
+    verify: float,
+    home: Path | None,
+    keep: bool,
+    out: Output,
+) -> None:
+    """Show the whole of it on this machine: make a publisher and its keys, certify a host, run it, load it, and compare
+    what its clients were told with its ledger. Exit code 0 only if nothing was missing, wrong or unverified.
+
+    \b
+    Examples:
+      kms-fast lab
+      kms-fast lab --seconds 5 --per-connection 1 --connections 64
+      kms-fast lab --keep --home /tmp/lab
+    """
+    with ExitStack() as cleanup:
+        folder = prepare_home(home, cleanup)
+        out.progress("making a publisher, a catalog, keys and a certificate")
+        realm = make_realm(folder, threshold=min(policy.THRESHOLDS[FAMILY], clients))
+        plan = LoadPlan(
+            address="127.0.0.1",
+            port=0,
+            product=find_product(realm.publisher, realm.setup_key),
+            connections=connections,
+            per_connection=per_connection,
+            clients=(0, clients),
+            machine_seed=secrets.token_bytes(32),
+            seconds=seconds,
+            verify_percent=verify,
+            record=str(folder / "acknowledged.jsonl"),
+        )
+        findings = Findings(plan, LoadResult(), LoadResult())
+        code = EXIT_INTERRUPTED
+        try:
+            measure(realm, findings, out)
+            code = 0 if findings.ok else EXIT_FAILED
+            figures, page = describe(findings), draw(findings)
+            if keep:
+                kept = leave_up(realm)
+                cleanup.pop_all()
+                figures, page = figures | {"kept": kept}, Group(page, draw_commands(kept))
+        except KeyboardInterrupt:
+            figures, page = describe(findings) | {"ok": False, "interrupted": True}, draw(findings)
+        out.result(figures, page)
+        if code == EXIT_INTERRUPTED:
+            out.warning("Stopped by Ctrl-C; this is what was known until then.")
+    click.get_current_context().exit(code)
+
+
+def prepare_home(home: Path | None, cleanup: ExitStack) -> Path:
+    """The folder to work in; a temporary one is removed by ``cleanup``.
+
+    Raises `ConfigurationError` when ``home`` holds something already.
+    """
+    if home is not None:
+        if home.exists() and any(home.iterdir()):
+            raise ConfigurationError(
+                f"{home} is not empty: the lab makes a publisher and a host of its own.", file=home
+            )
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return home.absolute()
+    # /tmp is often memory, where a sync costs nothing and proves nothing.
+    on_disk = "/var/tmp" if "TMPDIR" not in os.environ and Path("/var/tmp").is_dir() else None
+    with hold_interrupts():
+        folder = Path(tempfile.mkdtemp(prefix="kms-fast-lab-", dir=on_disk))
+        cleanup.callback(shutil.rmtree, folder)
+    return folder
+
+
+def make_realm(home: Path, *, threshold: int) -> Realm:
+    """A publisher with one product, and a host that it certified, by the code of the publisher and host commands."""
+    now_ms = time.time_ns() // 1_000_000
+    passphrase = secrets.token_hex(16).encode()
+    folder = home / "publisher"
+    with closing(Publisher.create(folder, "Laboratory", passphrase, now_ms=now_ms)) as publisher:
+        publisher.add_product(PRODUCT, FAMILY, threshold=threshold, minimum_threshold=threshold)
+        exported = publisher.export(passphrase, now_ms=now_ms)
+        host_key = publisher.make_host_key(now_ms=now_ms).key
+        data = (folder / "publisher.json").read_bytes()
+        request = make_request(home / "host", [host_key.text], publisher_data=data, now_ms=now_ms)
+        answer = certify(publisher, request, passphrase, now_ms=now_ms).answer
+        setup_key = publisher.client_key(PRODUCT).text
+    (folder / "passphrase").touch(mode=0o600)
+    (folder / "passphrase").write_bytes(passphrase + b"\n")
+    apply_answer(home / "host", answer, now_ms=now_ms)
+    return Realm(home, exported, setup_key, threshold)
+
+
+def measure(realm: Realm, findings: Findings, out: Output) -> None:
+    """Run the host, warm its count past the threshold, load it, stop it, and prove its ledger.
+
+    Fills ``findings`` in as it goes. Raises KeyboardInterrupt on Ctrl-C, `KmsFastError` when nothing could be measured.
+    """
+    out.progress("starting the host")
+    server = ServerProcess(realm.home, realm.home / "serve.log", options=_serve_options(findings.plan))
+    try:
+        findings.plan = replace(findings.plan, address=server.address, port=server.port)
+        _warm_up(realm, findings)
+        cpu_before_s = server.cpu_s()
+        try:
+            findings.load = run_load(findings.plan, report=Progress(out))
+        except Interrupted as interrupted:
+            findings.load = interrupted.result
+            raise
+        failure = find_failure(findings.plan, findings.load)
+        if failure is not None:
+            raise failure
+        cpu_after_s = server.cpu_s()
+        if cpu_before_s is not None and cpu_after_s is not None:
+            findings.server_cpu_s = cpu_after_s - cpu_before_s
+        out.progress("stopping the host")
+        findings.server_exit_code = server.drain()
+    finally:
+        server.kill()
+    out.progress("comparing the ledger with what clients were told")
+    assert findings.plan.record is not None
+    findings.ledger = prove_ledger(realm.home, Path(findings.plan.record))
+
+
+def _serve_options(plan: LoadPlan) -> tuple[str, ...]:
+    return ("--max-connections", str(plan.connections + WARM_UP_CONNECTIONS + 64)) if plan.connections > 10_000 else ()
+
+
+def _warm_up(realm: Realm, findings: Findings) -> None:
+    """Let so many machines ask that the count stands at its cap: twice the threshold."""
+    machines = min(2 * realm.threshold, findings.plan.clients[1])
+    plan = replace(
+        findings.plan,
+        activations=machines,
+        seconds=0.0,
+        per_connection=0,
+        connections=min(WARM_UP_CONNECTIONS, machines),
+        verify_percent=100.0,
+    )
+    findings.warm_up = run_load(plan)
+    failure = find_failure(plan, findings.warm_up)
+    if failure is not None:
+        raise failure
+
+
+def describe(findings: Findings) -> dict[str, Any]:
+    """The object of `kms-fast lab --json`."""
+    load, cpu_s, ledger = findings.load, findings.server_cpu_s, findings.ledger
+    return make_figures(load) | {
+        "ok": findings.ok,
+        "server_cpu_us_per_activation": (
+            round(cpu_s * 1e6 / load.activations, 3) if cpu_s is not None and load.activations else None
+        ),
+        "ledger": ledger.to_json() if ledger else None,
+        "warmup": {"requests": findings.warm_up.requests, "refused": findings.warm_up.refused},
+    }
+
+
+def leave_up(realm: Realm) -> dict[str, Any]:
+    """Start the host again, for use by hand; what is needed to find and to end it."""
+    server = ServerProcess(realm.home, realm.home / "serve.log")
+    return {
+        "address": f"{server.address}:{server.port}",
+        "pid": server.process.pid,
+        "home": str(realm.home),
+        "publisher": str(realm.publisher_path),
+        "key": realm.setup_key,
+    }
+
+
+def draw(findings: Findings) -> RenderableType:
+    """The page."""
+    kernels = ", ".join(backend().values())
+    parts: list[RenderableType] = [
+        Text.assemble("\n  ", ("kms_fast lab", "bold"), (f"   one host, {os.cpu_count()} cores, {kernels}", "dim")),
+        draw_load(findings.plan, findings.load),
+    ]
+    figures = describe(findings)
+    cpu_us, batch = figures["server_cpu_us_per_activation"], figures["batch_size"]
+    if cpu_us is not None:
+        parts.append(
+            Text.assemble(
+                ("\n  server\n", "bold"),
+                f"    {cpu_us:.1f} µs of CPU an activation, all of its processes\n",
+                f"    {batch['mean'] or 0:,.0f} activations a signature and sync, at most {batch['max'] or 0:,}",
+            )
+        )
+    return Group(*parts, Text("\n  proof", style="bold"), draw_proof(findings))
+
+
+def draw_proof(findings: Findings) -> RenderableType:
+    """What was checked, line by line."""
+    load, warm_up, ledger = findings.load, findings.warm_up, findings.ledger
+    verified = load.activations > 0 and load.failed == load.refused == 0
+    lines = [
+        (verified, f"{load.verified:,} of {load.activations:,} leases verified, as a product verifies them"),
+        (warm_up.activations > 0, f"{warm_up.refused:,} machines refused before, until enough had asked"),
+    ]
+    if ledger is not None:
+        whole = f"{ledger.batches:,} batches, {ledger.records:,} records: signatures, trees and chain verify"
+        told = (
+            f"{ledger.acknowledged:,} activations acknowledged: {ledger.missing:,} missing, {ledger.repeated:,} twice"
+        )
+        lines += [
+            (ledger.chain_ok, f"ledger: {whole if ledger.chain_ok else ledger.problem}"),
+            (ledger.missing == ledger.repeated == 0, f"{told} in the ledger"),
+        ]
+    text = Text()
+    for ok, line in lines:
+        text.append("    ✓ " if ok else "    ✗ ", style="bold green" if ok else "bold red")
+        text.append(line + "\n")
+    return text
+
+
+def draw_commands(kept: dict[str, Any]) -> RenderableType:
+    """The commands to activate by hand, and to end what was left up."""
+    return Text(
+        f"""  The host listens on {kept["address"]}. Activate this machine against it:
+
+    export KMS_FAST_HOME={kept["home"]}
+    kms-fast client install-key {kept["key"]} \\
+        --publisher $KMS_FAST_HOME/publisher/publisher.json
+    kms-fast client set-host {kept["address"]}
+    kms-fast client activate
+    kms-fast client status
+
+  End it:  kill {kept["pid"]}; rm -r {kept["home"]}
+"""
+    )

@@ -1,0 +1,168 @@
+"""``kms-fast lab``: the whole of it, for a second."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast import __version__
+from kms_fast._core import backend
+from kms_fast.cli.lab import Findings
+from kms_fast.load.plan import LoadPlan, LoadResult
+from kms_fast.load.proof import LedgerProof
+from tests.hosts import run_cli
+
+LAB = [sys.executable, "-m", "kms_fast", "lab"]
+
+
+def run_lab(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Runs it with its temporary home under ``folder``."""
+    done = subprocess.run(
+        [*LAB, *arguments], capture_output=True, text=True, timeout=100, env=os.environ | {"TMPDIR": str(folder)}
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def find_servers(folder: Path) -> list[int]:
+    """Processes whose command line names something under ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--per-connection", "1", "--connections", "16"], ["--clients", "7", "--connections", "9"]]
+)
+def test_nothing_is_missing_wrong_or_unverified(tmp_path: Path, options: list[str]) -> None:
+    code, out, err = run_lab(tmp_path, "--seconds", "1", "--json", *options)
+    figures: dict[str, Any] = json.loads(out)
+    assert (code, err) == (0, "")
+    assert figures["ok"] is True
+    assert figures["activations"] == figures["verified"] > 0
+    assert (figures["errors"], figures["refused"]) == (0, 0)
+    assert figures["activations_per_second"] > 0
+    assert figures["server_cpu_us_per_activation"] > 0
+    assert set(figures["latency_ms"]) == {"p50", "p90", "p99", "p999", "max"}
+    assert set(figures["batch_size"]) == {"mean", "max"}
+    warm_up, ledger = figures["warmup"], figures["ledger"]
+    threshold = 7 if "7" in options else 25
+    assert warm_up["requests"] in (2 * threshold, threshold)
+    assert warm_up["refused"] == threshold - 1
+    assert ledger["records"] == figures["activations"] + warm_up["requests"]
+    assert ledger["acknowledged"] == ledger["records"] - warm_up["refused"]
+    assert (ledger["acknowledged_missing"], ledger["acknowledged_repeated"], ledger["chain_ok"]) == (0, 0, True)
+    assert 0 < ledger["batches"] <= ledger["records"]
+    assert (figures["backend"], figures["version"]) == (backend(), __version__)
+    assert list(tmp_path.iterdir()) == []
+    assert find_servers(tmp_path) == []
+
+
+def test_the_page_shows_what_was_measured_and_proven(tmp_path: Path) -> None:
+    code, out, _ = run_lab(tmp_path, "--seconds", "0.5")
+    assert code == 0
+    for words in ("activations a second", "leases verified", "p99", "µs of CPU", "0 missing, 0 twice", "chain verify"):
+        assert words in out
+    assert "✗" not in out
+
+
+def test_a_home_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    code, error, _ = run_cli("lab", home=tmp_path)
+    assert (code, error["name"]) == (1, "CONFIGURATION_INVALID")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_kept_lab_activates_by_hand(tmp_path: Path) -> None:
+    home = tmp_path / "lab"
+    code, out, _ = run_lab(tmp_path, "--seconds", "0.2", "--home", str(home), "--keep", "--json")
+    kept = json.loads(out)["kept"]
+    try:
+        assert code == 0
+        assert run_cli("client", "install-key", kept["key"], "--publisher", kept["publisher"], home=home)[0] == 0
+        assert run_cli("client", "set-host", kept["address"], home=home)[0] == 0
+        code, activated, _ = run_cli("client", "activate", home=home)
+        assert (code, activated["ok"]) == (0, True)
+    finally:
+        os.kill(kept["pid"], signal.SIGTERM)
+        while Path(f"/proc/{kept['pid']}/cmdline").exists() and Path(f"/proc/{kept['pid']}/cmdline").read_bytes():
+            pass
+    assert find_servers(home) == []
+
+
+def test_ctrl_c_prints_what_is_known_and_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*LAB, "--seconds", "100", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    # More than the 26 lines of the warm-up: the load itself has begun.
+    while not any(path.stat().st_size > 20_000 for path in tmp_path.glob("*/acknowledged.jsonl")):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    figures = json.loads(out)
+    assert process.returncode == 130
+    assert (figures["ok"], figures["interrupted"], figures["errors"]) == (False, True, 0)
+    assert figures["activations"] == figures["verified"] > 0
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+    assert find_servers(tmp_path) == []
+
+
+def test_ctrl_c_before_there_is_anything_to_tell_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        LAB, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    while not list(tmp_path.glob("*/publisher")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+    assert find_servers(tmp_path) == []
+
+
+GOOD = Findings(
+    plan=LoadPlan(address="127.0.0.1", port=1, product=None, machine_seed=bytes(32)),
+    warm_up=LoadResult(requests=4, activations=3, refused=1),
+    load=LoadResult(requests=10, activations=10, verified=10),
+    ledger=LedgerProof(batches=3, records=14, acknowledged=13, missing=0, repeated=0, chain_ok=True),
+    server_exit_code=0,
+)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"load": replace(GOOD.load, failed=1)},
+        {"load": replace(GOOD.load, verified=9)},
+        {"load": replace(GOOD.load, refused=1)},
+        {"load": replace(GOOD.load, requests=9)},
+        {"load": LoadResult()},
+        {"warm_up": replace(GOOD.warm_up, failed=1)},
+        {"ledger": None},
+        {"ledger": replace(GOOD.ledger, missing=1)},
+        {"ledger": replace(GOOD.ledger, repeated=1)},
+        {"ledger": replace(GOOD.ledger, chain_ok=False)},
+        {"ledger": replace(GOOD.ledger, records=15)},
+        {"server_exit_code": 1},
+    ],
+)
+def test_anything_wrong_is_not_ok(wrong: dict[str, Any]) -> None:
+    assert GOOD.ok
+    assert not replace(GOOD, **wrong).ok
