@@ -1,5 +1,6 @@
 """The vectors are what their program makes, and the compiled core agrees with every one of them."""
 
+import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -98,3 +99,16 @@ def test_the_page_lists_the_same_steps() -> None:
     page = (FOLDER.parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| .* \| `([A-Z_]+)` \|$", page, re.MULTILINE)
     assert rows == [(str(step), name) for step, name in enumerate(ERRORS, 1)]
+
+
+def test_what_the_core_remembers_changes_no_verdict() -> None:
+    """One Verifier for all answers of a client, good ones and bad ones in turn."""
+    vectors = load("answers")["vectors"] + load("refusals")["vectors"]
+    known = [name for name in vectors[0] if name not in ("what", "result", "answer")]
+    first = {name: vectors[0][name] for name in known}
+    same = [vector for vector in vectors if {name: vector[name] for name in known} == first]
+    assert len({vector.get("step") for vector in same}) > 15
+    random.Random(5).shuffle(same)
+    judge = JUDGES["core"](first)
+    for vector in same * 2:
+        assert judge(bytes.fromhex(vector["answer"])) == vector.get("error", vector.get("result")), vector["what"]
