@@ -182,6 +182,8 @@ def _describe(status: Status) -> str:
 
 def _state_text(status: Status) -> str:
     name = _STATE_TEXTS[status.state]
+    if status.state is LicenceState.LICENSED and status.lease is not None:
+        name += f" until {format_time(status.lease.expires_ms)}"
     return f"{name}, {_span(status.minutes_left)} left" if status.minutes_left else name
 
 

@@ -249,7 +249,9 @@ class Installation:
         """The newer of the embedded publisher file and the stored one; both must be one publisher's."""
         if state is None or not state.publisher:
             if self._embedded is None:
-                raise ConfigurationError("No publisher file is known: give the publisher's publisher.json.")
+                raise ConfigurationError(
+                    "No publisher file is known yet: give the publisher's publisher.json (--publisher)."
+                )
             return self._embedded
         data = state.publisher.encode()
         if self._embedded is None:
