@@ -105,7 +105,7 @@ def test_clocks_that_differ_are_both_shown(tmp_path: Path, real_host: RunningHos
         "import sys, time; now = time.time_ns; time.time_ns = lambda: now() - 5 * 3600 * 10**9\n"
         "from kms_fast.cli.main import main; main()"
     )
-    command = [sys.executable, "-c", program, "client", "activate", "--home", tmp_path, "--json"]
+    command = [sys.executable, "-c", program, "client", "activate", "--home", str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert '"code": "0xC004F06C"' in done.stdout
