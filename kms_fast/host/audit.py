@@ -5,14 +5,16 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kms_fast.errors import ConfigurationError, LedgerError
 from kms_fast.host.segment import (
+    BLOCK_SIZE,
     ENTRY_SIZE,
     Head,
     Record,
     SegmentStart,
+    is_torn,
     list_segments,
     read_records,
     read_start,
@@ -50,22 +52,22 @@ def verify_ledger(
     `LedgerError` that names segment and batch.
     """
     verdict = Verdict()
-    heads: set[Head] = set()
-    for path in list_segments(folder):
+    starts = {path: _read_start(path) for path in list_segments(folder)}
+    heads: dict[Head, int | None] = dict.fromkeys(head for start in starts.values() for head in start.heads)
+    host_id = next((start.host_id for start in starts.values()), b"")
+    for path, start in starts.items():
+        certificate = _verify_start(start, path, roots=roots, publisher_id=publisher_id)
+        if start.host_id != host_id:
+            raise LedgerError(f"{path} belongs to another host than the segments before it.", file=str(path))
         with path.open("rb") as file:
-            start = read_start(file, path)
-            certificate = _verify_start(start, path, roots=roots, publisher_id=publisher_id)
-            _SegmentAudit(path, start, certificate, verdict, heads).run(read_records(file), on_progress)
+            _SegmentAudit(path, start, certificate, verdict, heads).run(file, on_progress)
         verdict.segments += 1
-        missing = [head.segment for head in start.heads if head not in heads]
-        if missing:
-            raise LedgerError(
-                f"{path} continues segment {missing[0]} at a batch that is not there: "
-                "the earlier segment was cut or changed.",
-                file=str(path),
-                segment=missing[0],
-            )
     return verdict
+
+
+def _read_start(path: Path) -> SegmentStart:
+    with path.open("rb") as file:
+        return read_start(file, path)
 
 
 def _verify_start(start: SegmentStart, path: Path, *, roots: Sequence[bytes], publisher_id: bytes) -> HostCertificate:
@@ -82,10 +84,18 @@ def _verify_start(start: SegmentStart, path: Path, *, roots: Sequence[bytes], pu
 
 
 class _SegmentAudit:
-    """The checks of one segment's records in order."""
+    """The checks of one segment's records in order.
+
+    ``heads``: the batches that some segment continues, each with its time (ms) once it was found.
+    """
 
     def __init__(
-        self, path: Path, start: SegmentStart, certificate: HostCertificate, verdict: Verdict, heads: set[Head]
+        self,
+        path: Path,
+        start: SegmentStart,
+        certificate: HostCertificate,
+        verdict: Verdict,
+        heads: dict[Head, int | None],
     ) -> None:
         self._path = path
         self._start = start
@@ -94,22 +104,35 @@ class _SegmentAudit:
         self._heads = heads
         self._previous = start.previous
         self._number = 0
-        self._time_ms = 0
+        self._time_ms = max((self._find_head(head) for head in start.heads), default=0)
 
-    def run(self, records: Iterator[Record], on_progress: Callable[[Verdict], None]) -> None:
-        # Every head a later segment may have continued, also while this one was still written.
-        self._heads.add(Head(self._start.segment, self._previous))
-        torn: Record | None = None
-        for record in records:
-            if torn is not None:
-                raise self._error("its entries do not match its signed root")
-            if not record.is_whole():
-                torn = record
-                continue
+    def run(self, file: BinaryIO, on_progress: Callable[[Verdict], None]) -> None:
+        """Check the segment. A later one may continue any of its batches: workers write side by side."""
+        end = BLOCK_SIZE
+        self._note_head()
+        for record in read_records(file, self._path):
             self._check(record)
-            self._heads.add(Head(self._start.segment, self._previous))
+            self._note_head()
+            end += len(record.data)
             on_progress(self._verdict)
-        self._verdict.torn_tails += torn is not None
+        self._verdict.torn_tails += is_torn(file, end)
+
+    def _find_head(self, head: Head) -> int:
+        """The time of a batch that this segment continues."""
+        time_ms = self._heads[head]
+        if time_ms is None:
+            raise LedgerError(
+                f"{self._path} continues segment {head.segment} at a batch that is not there: "
+                "the earlier segment was cut, changed or removed.",
+                file=str(self._path),
+                segment=head.segment,
+            )
+        return time_ms
+
+    def _note_head(self) -> None:
+        head = Head(self._start.segment, self._previous)
+        if head in self._heads:
+            self._heads[head] = self._time_ms
 
     def _check(self, record: Record) -> None:
         header = record.header
@@ -145,13 +168,15 @@ class _SegmentAudit:
 
 
 def list_records(folder: Path) -> Iterator[str]:
-    """Every record of a ledger as a line of JSON: request hash, CMID, SKU, result, time (ms), batch, index."""
+    """Every record of a ledger as a line of JSON: request hash, CMID, SKU, result, time (ms), batch, index.
+
+    Raises `LedgerError` where a segment is damaged so that its records cannot be told apart.
+    """
     for path in list_segments(folder):
         with path.open("rb") as file:
             read_start(file, path)
-            for record in read_records(file):
-                if record.is_whole():
-                    yield from _format_entries(record)
+            for record in read_records(file, path):
+                yield from _format_entries(record)
 
 
 def _format_entries(record: Record) -> Iterator[str]:

@@ -6,7 +6,8 @@ that a sync has data to write and no metadata.
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +77,7 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
     """
     with _storage_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _storage_errors(folder), _locked(folder):
         ends = [find_end(path) for path in list_segments(folder)]
         for end in ends:
             if end.start.host_id != host_id:
@@ -86,12 +88,37 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
         number = max((end.start.segment for end in ends), default=0) + 1
         start = SegmentStart(number, host_id, certificates, _open_heads(ends))
         path = segment_path(folder, number)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.pwrite(fd, start.to_bytes(), 0)
-        os.fsync(fd)
+        fd = _create_segment(path, start)
         sync_folder(folder)
     return Ledger(path, fd, start, max((end.time_ms for end in ends), default=0))
+
+
+def _create_segment(path: Path, start: SegmentStart) -> int:
+    """A descriptor of the new segment's file, locked. Under its name there is never one without its first block."""
+    unfinished = path.with_suffix(".new")
+    fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            file.write(start.to_bytes())
+        os.fsync(fd)
+        unfinished.rename(path)
+    except BaseException:
+        os.close(fd)
+        unfinished.unlink(missing_ok=True)
+        raise
+    return fd
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time opens a segment: each must see the segments of those before."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _open_heads(ends: Sequence[SegmentEnd]) -> tuple[Head, ...]:

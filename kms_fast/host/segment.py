@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kms_fast import _core
-from kms_fast.errors import LedgerError
+from kms_fast.errors import ConfigurationError, LedgerError
 from kms_fast.model.lease import BatchHeader
 
 BLOCK_SIZE: Final = 4096
@@ -24,6 +24,7 @@ HEADER_AT: Final = FRAME.size
 ENTRIES_AT: Final = HEADER_AT + 180
 ENTRY_SIZE: Final = 264
 MAX_RECORD_SIZE: Final = ENTRIES_AT + 1024 * ENTRY_SIZE
+SCAN_BYTES: Final = 1 << 20
 
 SEGMENT_HEADS_CONTEXT: Final = b"kms_fast 1 segment heads"
 
@@ -104,8 +105,12 @@ class Record:
 
     def is_whole(self) -> bool:
         """Whether the entries' leaves give the root that the header names."""
+        try:
+            header = self.header
+        except ConfigurationError:
+            return False
         size = len(self.entries) // ENTRY_SIZE
-        return size == self.header.tree_size and _core.entries_root(self.entries) == self.header.root
+        return size == header.tree_size and _core.entries_root(self.entries) == header.root
 
 
 def segment_path(folder: Path, segment: int) -> Path:
@@ -119,64 +124,115 @@ def list_segments(folder: Path) -> list[Path]:
 
 
 def read_start(file: BinaryIO, path: Path) -> SegmentStart:
-    """The first block of an open segment file; leaves the file at its first record."""
-    file.seek(0)
-    return SegmentStart.parse(file.read(BLOCK_SIZE), path)
+    """The first block of an open segment file. Raises `LedgerError`, also when the file has another segment's name."""
+    start = SegmentStart.parse(_read_at(file, 0, BLOCK_SIZE), path)
+    if path != segment_path(path.parent, start.segment):
+        raise LedgerError(f"{path} holds segment {start.segment}: it was renamed or copied.", file=str(path))
+    return start
 
 
-def walk_frames(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Offset and size of each framed record from the file's position on.
+def read_records(file: BinaryIO, path: Path, offset: int = BLOCK_SIZE) -> Iterator[Record]:
+    """The records of an open segment file from ``offset`` on, each of them whole.
 
-    Ends at preallocated zeros, at the end of the file, and at a record that is cut short.
+    Ends at preallocated zeros and at a last record that is cut short. Raises `LedgerError` when anything follows a
+    record that is not whole.
     """
-    offset = file.tell()
-    end = file.seek(0, os.SEEK_END)
-    while offset + FRAME.size <= end:
-        file.seek(offset)
-        size, magic = FRAME.unpack(file.read(FRAME.size))
-        entries, rest = divmod(size - ENTRIES_AT, ENTRY_SIZE)
-        if magic != RECORD_MAGIC or rest or not 1 <= entries <= 1024 or offset + size > end:
-            return
-        yield offset, size
-        offset += size
+    number = 0
+    while True:
+        record = _read_record(file, offset)
+        if record is None:
+            if not _is_followed(file, offset):
+                return
+            # Its host may have been writing it just now.
+            record = _read_record(file, offset)
+            if record is None:
+                raise LedgerError(
+                    f"The record behind batch {number} of {path}, at byte {offset}, is damaged.",
+                    file=str(path),
+                    batch=number + 1,
+                    offset=offset,
+                )
+        yield record
+        number = record.header.number
+        offset += len(record.data)
 
 
-def read_records(file: BinaryIO) -> Iterator[Record]:
-    """The framed records from the file's position on; whether each is whole is for the caller to ask."""
-    for offset, size in walk_frames(file):
-        file.seek(offset)
-        yield Record(offset, file.read(size))
+def is_torn(file: BinaryIO, offset: int) -> bool:
+    """Whether a record that was cut short lies at ``offset``, behind the last whole one."""
+    return bool(_read_at(file, offset, MAX_RECORD_SIZE).strip(b"\0"))
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _read_frame(file: BinaryIO, offset: int) -> int:
+    """The size of the record that is framed at ``offset``, 0 when none is."""
+    frame = _read_at(file, offset, FRAME.size)
+    if len(frame) < FRAME.size:
+        return 0
+    size, magic = FRAME.unpack(frame)
+    entries, rest = divmod(size - ENTRIES_AT, ENTRY_SIZE)
+    return size if magic == RECORD_MAGIC and not rest and 1 <= entries <= 1024 else 0
+
+
+def _read_record(file: BinaryIO, offset: int) -> Record | None:
+    """The record at ``offset``, None when no whole one is there."""
+    size = _read_frame(file, offset)
+    record = Record(offset, _read_at(file, offset, size))
+    return record if size and len(record.data) == size and record.is_whole() else None
+
+
+def _is_followed(file: BinaryIO, offset: int) -> bool:
+    """Whether there is more behind ``offset`` than one record that was cut short.
+
+    Machine names and other words of clients cannot be taken for a record: the entries' leaves would have to give the
+    root that its header names.
+    """
+    size = _read_frame(file, offset)
+    if size and _read_frame(file, offset + size):
+        return True
+    at = offset + FRAME.size
+    while len(chunk := _read_at(file, at, SCAN_BYTES)) >= len(RECORD_MAGIC):
+        if chunk[max(0, offset + MAX_RECORD_SIZE - at) :].strip(b"\0"):
+            return True
+        found = chunk.find(RECORD_MAGIC)
+        while found >= 0:
+            if _read_record(file, at + found - 4):
+                return True
+            found = chunk.find(RECORD_MAGIC, found + 1)
+        at += len(chunk) - len(RECORD_MAGIC) + 1
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentEnd:
-    """Where a segment ends: its head, the time of its last header (ms; 0 when it has no batch), its used size in
-    bytes.
-    """
+    """Where a segment ends: its head, and the time of its last header (ms; 0 when it has no batch)."""
 
     start: SegmentStart
     head: Head
     time_ms: int
-    used_bytes: int
 
 
 def find_end(path: Path) -> SegmentEnd:
-    """Find the end of a segment that nobody writes.
+    """Find where a segment ends, and put all of it on disk: a new segment is about to continue it.
 
-    Only the last record is checked whole: those before it were synced before it was written.
+    Frames are followed and only the last records checked whole: each was synced before the next was written. Raises
+    `LedgerError`, OSError.
     """
     with path.open("rb") as file:
         start = read_start(file, path)
-        frames = list(walk_frames(file))
-        for offset, size in reversed(frames[-2:]):
-            file.seek(offset)
-            record = Record(offset, file.read(size))
-            if record.is_whole():
-                head = Head(start.segment, record.header.hash)
-                return SegmentEnd(start, head, record.header.time_ms, offset + size)
-    if len(frames) > 1:
-        raise LedgerError(f"The last two records of {path} are damaged.", file=str(path))
-    return SegmentEnd(start, Head(start.segment, start.previous), 0, BLOCK_SIZE)
+        before = last = offset = BLOCK_SIZE
+        while size := _read_frame(file, offset):
+            before, last, offset = last, offset, offset + size
+        header = None
+        for record in read_records(file, path, before):
+            header = record.header
+        os.fsync(file.fileno())
+    if header is None:
+        return SegmentEnd(start, Head(start.segment, start.previous), 0)
+    return SegmentEnd(start, Head(start.segment, header.hash), header.time_ms)
 
 
 def _hash_heads(heads: Sequence[Head]) -> bytes:
