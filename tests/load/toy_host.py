@@ -1,62 +1,53 @@
-"""A host in the test's own event loop, as good or as bad as a test wants: the core's RPC session with answers of
-tests/answers.py."""
+"""A host in the test's own event loop, as good or as bad as a test wants: the core's RPC session with answers of the
+reference."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
-from kms_fast._core import RpcCounters, Session, SkuKeys
+from kms_fast._core import RpcCounters, Session
 from kms_fast.load.plan import Product
-from tests import answers
+from tests.reference.request import open_request
+from tests.vectors.world import KEYS, PUBLISHER, SKU, build
 
-SECRET = b"a" * 32
-REQUEST_KEY = bytes(range(32))
 PRODUCT = Product(
-    sku_id=answers.SKU_ID,
-    request_key=REQUEST_KEY,
-    answer_secret=SECRET,
-    publisher_id=answers.PUBLISHER_ID,
-    roots=(answers.public(answers.ROOT),),
-    family=4,
-    generation=3,
+    sku_id=KEYS.sku_id,
+    request_key=KEYS.request_key,
+    answer_secret=KEYS.answer_secret,
+    publisher_id=PUBLISHER.publisher_id,
+    roots=(PUBLISHER.root,),
+    family=SKU.family,
+    generation=SKU.generation,
     revoked=(),
 )
-Change = Callable[[answers.Answer], answers.Answer]
+Change = Callable[[], dict[str, Any]]
 
 
 @dataclass
 class ToyHost:
-    """``change`` alters an answer before it is signed; ``result`` instead of an answer is an unsigned result."""
+    """``change`` gives the wrong fields of the next leaf; ``result`` instead of an answer is an unsigned result."""
 
-    change: Change = lambda answer: answer
+    change: Change = dict
     result: int = 0
     stall_s: float = 0.0
     port: int = 0
     cmids: list[bytes] = field(default_factory=list)
     nonces: set[bytes] = field(default_factory=set)
-    hashes: list[bytes] = field(default_factory=list)
     connections: int = 0
+    start_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
     def make_answer(self, request: bytes) -> bytes:
         """The signed answer to a request, in a batch of five of the present time."""
-        fields = SkuKeys(answers.SKU_ID, REQUEST_KEY, SECRET).open_request(request)
-        assert fields is not None
-        now_ms = time.time_ns() // 1_000_000
-        day = answers.DAY_MS
-        self.cmids.append(fields[:16])
+        fields = open_request(KEYS, request)
+        self.cmids.append(fields.cmid)
         self.nonces.add(request[20:36])
-        answer = answers.Answer(
-            SECRET,
-            leaf=answers.Leaf(
-                cmid=fields[:16], hardware=fields[120:136], client_time=int.from_bytes(fields[96:104], "little")
-            ),
-            header=answers.Header(time=now_ms, number=len(self.cmids)),
-            certificate=answers.Certificate(not_before=now_ms - day, not_after=now_ms + day),
-            issuer=answers.Issuer(not_before=now_ms - day, not_after=now_ms + day),
+        number = {"number": len(self.cmids)}
+        return build(
+            request=request, fields=fields, time=self.start_ms, size=5, index=3, header=number, leaf=self.change()
         )
-        return self.change(answer).to_bytes(request)
 
 
 class ToyConnection(asyncio.Protocol):
@@ -94,5 +85,5 @@ async def run_toy_host(host: ToyHost) -> AsyncIterator[ToyHost]:
 
 
 def leaf_with(**values: int) -> Change:
-    """A change of the leaf's fields."""
-    return lambda answer: replace(answer, leaf=replace(answer.leaf, **values))
+    """A change of the same fields in every leaf."""
+    return lambda: values
