@@ -30,7 +30,7 @@ class LoadPlan:
     ``activations`` is set. ``rate``: starts a second in open loop, 0 for closed loop. ``per_connection``: 0 keeps
     connections open.
     ``machine_seed``: 32 bytes that all machines are derived from. ``record``: file that lines are appended to.
-    ``cpu``: the core to run on. ``product`` None: what answers is no host, only the RPC layer is looked at.
+    ``cpu``: the core to run on. ``linger_s``: how long connections stay open after the last answer. ``product`` None: what answers is no host, only the RPC layer is looked at.
     """
 
     address: str
@@ -46,6 +46,7 @@ class LoadPlan:
     verify_percent: float = 100.0
     record: str | None = None
     cpu: int | None = None
+    linger_s: float = 0.0
 
     @property
     def host(self) -> str:

@@ -75,6 +75,7 @@ class LoadProcess:
                 self._every(TICK_S if plan.rate else PROGRESS_S, run.pump)
                 self._every(PROGRESS_S, self._tell)
                 await self._done.wait()
+                await asyncio.sleep(plan.linger_s)
             result = self._result(finished=True)
         finally:
             for timer in self._timers.values():
