@@ -117,11 +117,7 @@ async def test_a_signed_refusal_is_no_error_and_no_activation() -> None:
 async def test_wrong_answers_are_counted_by_the_check_they_failed() -> None:
     good = iter([True, *[False] * 29])
     wrong = leaf_with(generation=9)
-<<<<<<< HEAD
-    result = await load(ToyHost(change=lambda: {} if next(good) else wrong()), connections=1)
-=======
     result = await load(ToyHost(change=lambda leaf: leaf if next(good) else wrong(leaf)), connections=1)
->>>>>>> ae08594 (wipb)
     assert (result.activations, result.failed) == (1, 29)
     assert result.errors == {"GENERATION_NOT_CERTIFIED": (29, "check 16 of docs/protocol.md")}
     assert result.failure is None
@@ -170,17 +166,10 @@ async def test_a_connection_lost_in_between_is_an_error_and_is_opened_again() ->
     async with run_toy_host(host):
         process = LoadProcess(make_plan(host.port, connections=1, activations=40), lambda result: None)
 
-<<<<<<< HEAD
-        def lose_one() -> dict[str, Any]:
-            if len(host.cmids) == 10:
-                raise ConnectionResetError
-            return {}
-=======
         def lose_one(leaf: Any) -> Any:
             if len(host.cmids) == 10:
                 raise ConnectionResetError
             return leaf
->>>>>>> ae08594 (wipb)
 
         host.change = lose_one
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)

@@ -1,24 +1,10 @@
-<<<<<<< HEAD
-"""A host in the test's own event loop, as good or as bad as a test wants: the core's RPC session with answers of the
-reference."""
-=======
 """A host in the test's own event loop, as good or as bad as a test wants; answers by the reference."""
->>>>>>> ae08594 (wipb)
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-<<<<<<< HEAD
-from typing import Any
-
-from kms_fast._core import RpcCounters, Session
-from kms_fast.load.plan import Product
-from tests.reference.request import open_request
-from tests.vectors.world import KEYS, PUBLISHER, SKU, build
-
-=======
 
 from kms_fast._core import RpcCounters, Session
 from kms_fast.load.plan import Product
@@ -32,7 +18,6 @@ INDEX = 3
 KEYS = SkuKeys(b"sku-id-16-bytes.", bytes(range(32)), b"a" * 32)
 SKU = Sku(KEYS, family=4, generation=3)
 PUBLISHER = Publisher.from_seed("toy")
->>>>>>> ae08594 (wipb)
 PRODUCT = Product(
     sku_id=KEYS.sku_id,
     request_key=KEYS.request_key,
@@ -43,9 +28,6 @@ PRODUCT = Product(
     generation=SKU.generation,
     revoked=(),
 )
-<<<<<<< HEAD
-Change = Callable[[], dict[str, Any]]
-=======
 
 
 def make_host() -> Host:
@@ -54,39 +36,19 @@ def make_host() -> Host:
     key = make_key("toy host")
     certificate = PUBLISHER.issue_host(key, [Family(SKU.family, SKU.generation, 25, SKU.validity)], yesterday)
     return Host(key, certificate, PUBLISHER.issue_issuer(yesterday))
->>>>>>> ae08594 (wipb)
 
 
 @dataclass
 class ToyHost:
-<<<<<<< HEAD
-    """``change`` gives the wrong fields of the next leaf; ``result`` instead of an answer is an unsigned result."""
-
-    change: Change = dict
-=======
     """``change`` alters a leaf before it is signed; ``result`` instead of an answer is an unsigned result."""
 
     change: Callable[[Leaf], Leaf] = lambda leaf: leaf
->>>>>>> ae08594 (wipb)
     result: int = 0
     stall_s: float = 0.0
     port: int = 0
     cmids: list[bytes] = field(default_factory=list)
     nonces: set[bytes] = field(default_factory=set)
     connections: int = 0
-<<<<<<< HEAD
-    start_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-
-    def make_answer(self, request: bytes) -> bytes:
-        """The signed answer to a request, in a batch of five of the present time."""
-        fields = open_request(KEYS, request)
-        self.cmids.append(fields.cmid)
-        self.nonces.add(request[20:36])
-        number = {"number": len(self.cmids)}
-        return build(
-            request=request, fields=fields, time=self.start_ms, size=5, index=3, header=number, leaf=self.change()
-        )
-=======
     signer: Host = field(default_factory=make_host)
 
     def make_answer(self, request: bytes) -> bytes:
@@ -98,7 +60,6 @@ class ToyHost:
         leaves = [bytes([number]) * 118 for number in range(BATCH_SIZE)]
         leaves[INDEX] = self.change(self.signer.decide(SKU, request, fields, 25, now_ms)).to_bytes()
         return self.signer.sign_batch(leaves, now_ms).answer(INDEX, KEYS.answer_key(request))
->>>>>>> ae08594 (wipb)
 
 
 class ToyConnection(asyncio.Protocol):
@@ -135,12 +96,6 @@ async def run_toy_host(host: ToyHost) -> AsyncIterator[ToyHost]:
         server.close()
 
 
-<<<<<<< HEAD
-def leaf_with(**values: int) -> Change:
-    """A change of the same fields in every leaf."""
-    return lambda: values
-=======
 def leaf_with(**values: int) -> Callable[[Leaf], Leaf]:
     """A change of the leaf's fields."""
     return lambda leaf: leaf._replace(**values)
->>>>>>> ae08594 (wipb)
