@@ -15,7 +15,7 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import open_ledger
-from kms_fast.host.listener import open_sockets
+from kms_fast.host.listener import allow_connections, open_sockets
 from kms_fast.host.server import Server, wall_clock_ms
 from kms_fast.store.sqlite import SqliteCounts
 
@@ -40,6 +40,7 @@ def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
     folder = home / "host"
     installation = read_installation(folder, at_ms=wall_clock_ms())
     sockets = open_sockets(settings.listen)
+    allow_connections(settings.max_connections)
     counts = SqliteCounts(folder / "counts.db")
     ledger = open_ledger(
         folder / "ledger", host_id=installation.certificate.host_id, certificates=installation.chain_data

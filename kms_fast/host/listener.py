@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import resource
 import socket
 from collections.abc import Sequence
 from typing import Any, Final
@@ -26,8 +27,13 @@ def open_sockets(addresses: Sequence[str]) -> list[socket.socket]:
         for address in addresses:
             try:
                 sockets.append(_open_socket(address))
+            except UnicodeError as error:
+                raise ConfigurationError(
+                    f"The listen address {address} is not a host name: a part of it is empty or too long.",
+                    address=address,
+                ) from error
             except OSError as error:
-                if error.errno == errno.EAFNOSUPPORT and len(addresses) > 1:
+                if error.errno == errno.EAFNOSUPPORT and (sockets or address != addresses[-1]):
                     logger.warning("this machine has no IPv6: not listening on %s", address)
                     continue
                 raise _explain(address, error) from error
@@ -36,6 +42,22 @@ def open_sockets(addresses: Sequence[str]) -> list[socket.socket]:
             opened.close()
         raise
     return sockets
+
+
+def allow_connections(number: int) -> None:
+    """Raise the process's limit of open files as far as it may, and warn when so many connections still do not fit.
+
+    Past the limit the event loop accepts and closes connections without a word.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < number:
+        logger.warning(
+            "this process may open %d files, so it holds fewer than max_connections (%d): raise its limit (ulimit -n, "
+            "LimitNOFILE=) or lower max_connections",
+            hard,
+            number,
+        )
 
 
 def _open_socket(address: str) -> socket.socket:

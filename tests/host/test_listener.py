@@ -1,0 +1,100 @@
+"""Opening listening sockets."""
+
+import logging
+import resource
+import socket
+
+import pytest
+
+from kms_fast.errors import KmsFastError
+from kms_fast.host import listener
+from kms_fast.host.listener import allow_connections, open_sockets
+
+
+def open_and_close(*addresses: str) -> list[tuple[str, int]]:
+    sockets = open_sockets(addresses)
+    names = [opened.getsockname()[:2] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return names
+
+
+@pytest.fixture
+def no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(family: int, *rest: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(family, *rest)
+
+    real = socket.socket
+    monkeypatch.setattr(listener.socket, "socket", make)
+
+
+def test_each_address_gets_a_socket() -> None:
+    (first, one), (second, other) = open_and_close("127.0.0.1:0", "localhost:0")
+    assert (first, second) == ("127.0.0.1", "127.0.0.1") or second == "::1"
+    assert one != other != 0
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("no-such-host.invalid:1688", "CONFIGURATION_INVALID"),
+        ("192.0.2.1:1688", "CONFIGURATION_INVALID"),
+        ("a" * 64 + ":1688", "CONFIGURATION_INVALID"),
+        ("a..b:1688", "CONFIGURATION_INVALID"),
+    ],
+)
+def test_an_address_that_is_not_ours(address: str, name: str) -> None:
+    with pytest.raises(KmsFastError, match=r"listen") as caught:
+        open_sockets([address])
+    assert caught.value.result.name == name
+    assert caught.value.details["address"] == address
+
+
+def test_a_used_port_closes_the_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used, socket.create_server(("127.0.0.1", 0)) as free:
+        port, free_port = used.getsockname()[1], free.getsockname()[1]
+        free.close()
+        with pytest.raises(KmsFastError, match=str(port)) as caught:
+            open_sockets([f"127.0.0.1:{free_port}", f"127.0.0.1:{port}"])
+        assert caught.value.result.name == "ADDRESS_IN_USE"
+        assert open_and_close(f"127.0.0.1:{free_port}") == [("127.0.0.1", free_port)]
+
+
+def test_a_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidden(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(listener.socket, "socket", Forbidden)
+    with pytest.raises(KmsFastError, match="may not listen") as caught:
+        open_sockets(["127.0.0.1:80"])
+    assert caught.value.result.name == "NOT_ALLOWED"
+
+
+@pytest.mark.usefixtures("no_ipv6")
+def test_without_ipv6_the_other_addresses_serve(caplog: pytest.LogCaptureFixture) -> None:
+    for addresses in (("127.0.0.1:0", "[::]:0"), ("[::]:0", "127.0.0.1:0")):
+        assert [name for name, _ in open_and_close(*addresses)] == ["127.0.0.1"]
+    assert "not listening on [::]:0" in caplog.text
+
+
+@pytest.mark.usefixtures("no_ipv6")
+@pytest.mark.parametrize("number", [1, 2])
+def test_without_ipv6_no_address_is_left(number: int) -> None:
+    with pytest.raises(KmsFastError, match="not supported"):
+        open_sockets(["[::1]:0"] * number)
+
+
+def test_the_limit_of_open_files_is_raised(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: raised.append(limits))
+    with caplog.at_level(logging.WARNING):
+        allow_connections(4000)
+        assert not caplog.records
+        allow_connections(20_000)
+    assert raised == [(4096, 4096)] * 2
+    assert "4096 files" in caplog.text
+    assert "max_connections (20000)" in caplog.text
