@@ -6,7 +6,7 @@
 # does wrong is counted, never raised.
 #
 #   slot      a place for a connection: free, connecting, idle or busy
-#   start     an activation begins. Closed loop: when a slot has nothing to do. Open loop (`rate`): at its due time, which
+#   start     an activation begins. Closed loop: when a slot is free. Open loop (`rate`): at its due time, which
 #             its latency counts from also when no slot was there to take it.
 #   phase     from start_phase() to on_done: done when no further start is due and every start was answered or given up
 
@@ -91,7 +91,7 @@ cdef class LoadRun:
                  open_connection, call_later, on_ready, on_done, record=None, bint raw=False):
         cdef bytes seed = os.urandom(32)
         if len(machine_seed) != 32 or len(clients) < 1 or slots < 1 or not 0 <= verify_percent <= 100:
-            raise ValueError("a load needs a seed of 32 bytes, machines, connections and a share from 0 to 100 to verify")
+            raise ValueError("a load needs a seed of 32 bytes, machines, connections, a share from 0 to 100 to verify")
         if verify_percent > 0 and (verifier is None or raw):
             raise ValueError("answers can only be verified with a Verifier, and only a host's")
         self.keys, self.verifier, self.record, self.raw = keys, verifier, record, raw
@@ -148,7 +148,7 @@ cdef class LoadRun:
             self.give_up(now)
 
     cdef int give_up(self, uint64_t now) except -1:
-        """Ends a phase whose host is gone or stalled. In open loop every start that was due and not made is an error."""
+        """Ends a phase whose host is gone or stalled. In open loop each start that was due and not made is an error."""
         cdef uint64_t due
         if self.interval_ns > 0:
             due = min(self.limit, <uint64_t>((min(now, self.deadline_ns) - self.start_ns) / self.interval_ns))
