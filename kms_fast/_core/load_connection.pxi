@@ -129,7 +129,7 @@ cdef class LoadConnection(ClientSession):
             memcpy(self.tag, request + REQUEST_TAG, TAG_SIZE)
         self.started = True
         self.intended_ns = intended_ns
-        self.sent_ns = read_clock_ns(CLOCK_MONOTONIC)
+        self.sent_ns = intended_ns if run.interval_ns == 0 else read_clock_ns(CLOCK_MONOTONIC)
         run.tally.requests += 1
         self.write(pdu)
         return 0

@@ -59,7 +59,7 @@ def run_load(plan: LoadPlan, *, processes: int = 1, report: Callable[[LoadResult
         load.end()
     merged = merge_results(load.results)
     if not merged.finished:
-        raise KmsFastError(f"A load process ended without a result: {load.exit_codes()}.", name="STORAGE_FAILED")
+        raise KmsFastError(f"A load process ended without a result: {load.exit_codes()}.", name="INTERRUPTED")
     return merged
 
 
