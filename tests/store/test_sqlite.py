@@ -1,0 +1,50 @@
+"""The contract of counts over SQLite, and what is SQLite's own."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from kms_fast.errors import KmsFastError
+from kms_fast.store import sqlite
+from kms_fast.store.sqlite import SqliteCounts
+from tests.store.contract import CountsContract, OpenCounts, load, record
+
+
+class TestSqliteCounts(CountsContract):
+    @pytest.fixture
+    def open_counts(self, tmp_path: Path) -> OpenCounts:
+        return lambda: SqliteCounts(tmp_path / "counts.db")
+
+
+def test_commits_are_synced(tmp_path: Path) -> None:
+    counts = SqliteCounts(tmp_path / "counts.db")
+    assert counts._db.pragma("journal_mode") == "wal"
+    assert counts._db.pragma("synchronous") == 2
+
+
+def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
+    counts, other = SqliteCounts(tmp_path / "counts.db"), apsw.Connection(str(tmp_path / "counts.db"))
+    record(counts, [1])
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(KmsFastError, match=r"counts\.db cannot be used: .*locked") as caught:
+        record(counts, [2])
+    assert caught.value.result.name == "STORAGE_FAILED"
+    assert len(load(counts)) == 1
+    other.execute("ROLLBACK")
+    record(counts, [2])
+    assert len(load(counts)) == 2
+
+
+@pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "counts.db").write_bytes(content)
+    with pytest.raises(KmsFastError, match=r"counts\.db cannot be used") as caught:
+        SqliteCounts(tmp_path / "counts.db")
+    assert caught.value.result.name == "STORAGE_FAILED"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KmsFastError, match="cannot be used"):
+        SqliteCounts(tmp_path / "missing" / "counts.db")
