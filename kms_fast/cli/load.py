@@ -44,8 +44,9 @@ class Progress:
         self._before = LoadResult()
 
     def __call__(self, result: LoadResult) -> None:
-        self._out.progress(format_progress(result, self._before))
-        self._before = result
+        if not result.finished:
+            self._out.progress(format_progress(result, self._before))
+            self._before = result
 
 
 @click.command

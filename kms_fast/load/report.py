@@ -156,7 +156,8 @@ def latency_ranges(latencies: tuple[tuple[int, int], ...], rows: int) -> list[tu
     """Latencies gathered into at most ``rows`` ranges: (from ns, to ns, count)."""
     if not latencies:
         return []
-    lowest, highest = max(1, latencies[0][0]), latencies[-1][0]
+    lowest = max(1, latencies[0][0])
+    highest = max(lowest, latencies[-1][0])
     factor = max((highest / lowest) ** (1 / rows), 1.05)
     wanted = min(rows, math.floor(math.log(highest / lowest, factor) + 1e-9) + 1)
     edges = [lowest * factor**i for i in range(wanted + 1)]
