@@ -30,7 +30,8 @@ class LoadPlan:
     ``activations`` is set. ``rate``: starts a second in open loop, 0 for closed loop. ``per_connection``: 0 keeps
     connections open.
     ``machine_seed``: 32 bytes that all machines are derived from. ``record``: file that lines are appended to.
-    ``cpu``: the core to run on. ``linger_s``: how long connections stay open after the last answer. ``product`` None: what answers is no host, only the RPC layer is looked at.
+    ``cpu``: the core to run on. ``linger_s``: how long connections stay open after the last answer. ``product`` None:
+    what answers is no host, only the RPC layer is looked at.
     """
 
     address: str
