@@ -1,7 +1,6 @@
 """The root of the command line: help, exit codes, failures as text and as JSON."""
 
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -47,7 +46,7 @@ def test_help_imports_no_command() -> None:
         assert f"\n  {name} " in out
 
 
-@pytest.mark.parametrize("name", [n for n in main.COMMANDS if importlib.util.find_spec(f"kms_fast.cli.{n}")])
+@pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_loads_and_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([name, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: kms-fast {name}")
