@@ -156,8 +156,8 @@ def _make_keys(product: Product | None) -> tuple[SkuKeys, Verifier | None]:
 def _list_sources(plan: LoadPlan) -> list[tuple[str, int] | None]:
     """Where connections come from: None for wherever the system takes it.
 
-    A closed connection holds its port for a minute, and the search for a free one among tens of thousands costs more than
-    all else. Linux has the whole of 127.0.0.0/8 on loopback, so many addresses with ports of their own.
+    A closed connection holds its port for a minute, and the search for a free one among tens of thousands costs more
+    than all else. Linux has the whole of 127.0.0.0/8 on loopback, so many addresses with ports of their own.
     """
     if sys.platform == "linux" and plan.per_connection and plan.address.startswith("127."):
         return [(f"127.0.0.{number}", 0) for number in range(1, 255)]
