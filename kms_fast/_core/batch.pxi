@@ -128,6 +128,7 @@ cdef class Batch:
             leaf = self.entry(i)
             product = &self.table.products[self.replies[i].product]
             family = <FamilyCount>self.table.families[product.family]
+            family.expire(now_ms)
             if load_u32(leaf + LEAF_RESULT) == COUNT_TOO_LOW:
                 family.touch(leaf + LEAF_CMID, now_ms)
                 if family.count >= <int32_t>family.threshold:
