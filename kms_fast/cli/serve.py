@@ -38,7 +38,8 @@ def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
     settings = loaded.settings
     start_logging(settings.log_level, settings.log_format)
     folder = home / "host"
-    installation = read_installation(folder, at_ms=wall_clock_ms())
+    installation = read_installation(folder)
+    installation.check_dates(wall_clock_ms())
     sockets = open_sockets(settings.listen)
     allow_connections(settings.max_connections)
     counts = SqliteCounts(folder / "counts.db")

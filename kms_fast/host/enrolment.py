@@ -177,11 +177,11 @@ def _check_newer(folder: Path, answer: HostAnswer) -> None:
             )
 
 
-def read_installation(folder: Path, *, at_ms: int | None = None) -> Installation:
-    """What a certified host has, each part verified; the certificates' dates only when ``at_ms`` gives a time.
+def read_installation(folder: Path) -> Installation:
+    """What a certified host has, each part verified but the certificates' dates: see `Installation.check_dates`.
 
     Raises OSError or `ConfigurationError`: HOST_NOT_ACTIVATED when there is no certificate, otherwise the name of the
-    check that failed (CERTIFICATE_DATES, CERTIFICATE_REVOKED …).
+    check that failed (CERTIFICATE_REVOKED …).
     """
     chain_path = folder / "host.cert"
     publisher = _read_publisher(folder / "publisher.json")
@@ -192,14 +192,7 @@ def read_installation(folder: Path, *, at_ms: int | None = None) -> Installation
     private_key = read_host_key(folder)
     if signing.public_bytes(private_key) != certificate.public_key:
         raise ConfigurationError(f"{folder / 'host.key'} is not the key that {chain_path} certifies.")
-    verify_chain(
-        certificate,
-        issuer,
-        roots=publisher.roots,
-        publisher_id=publisher.publisher_id,
-        at_ms=certificate.not_before_ms if at_ms is None else at_ms,
-        revoked=publisher.revoked,
-    )
+    _verify(certificate, issuer, publisher, certificate.not_before_ms)
     data = read_bounded(folder / "catalog.json")
     catalog = Catalog.parse(data, roots=publisher.roots, publisher_id=publisher.publisher_id)
     return Installation(private_key, certificate, issuer, chain_data, catalog, publisher)
