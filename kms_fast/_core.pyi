@@ -259,6 +259,7 @@ class LoadRun:
         slots: int,
         per_connection: int,
         library_version: int,
+        answer_limit_s: float,
         open_connection: Callable[[LoadConnection], object],
         call_later: Callable[[float, Callable[[], None]], object],
         on_ready: Callable[[], None],

@@ -16,7 +16,6 @@ cdef enum:
     RECORD_LINE_MAX = 220
 
 cdef uint64_t NEVER = 0xFFFFFFFFFFFFFFFF
-cdef uint64_t ANSWER_LIMIT_NS = 10_000_000_000      # a client's time limit for the answer, docs/client.md
 cdef double RECONNECT_DELAY_S = 0.1
 cdef const char* HEX_DIGITS = "0123456789abcdef"
 
@@ -53,10 +52,10 @@ cdef class LoadRun:
     LoadRun(keys, verifier, ...): the SKU's keys and its Verifier, which may be None with verify_percent=0.
     machine_seed: 32 bytes; machine *i* of `clients` = range(first, stop) is derived from (seed, i) alone.
     verify_percent: share of answers, drawn at random, that go through all checks. slots: connections at once.
-    per_connection: activations on a connection before it is closed, 0 for no limit. raw: what answers is no host; call
-    IDs stay 1 and only the RPC layer is looked at. record: unbuffered binary file for one JSON line an activation, or
-    None. open_connection(connection): begins to connect. call_later(seconds, function). on_ready, on_done: called
-    without arguments.
+    per_connection: activations on a connection before it is closed, 0 for no limit. answer_limit_s: how long to wait for
+    an answer, or for a connection. raw: what answers is no host; call IDs stay 1 and only the RPC layer is looked at.
+    record: unbuffered binary file for one JSON line an activation, or None. open_connection(connection): begins to
+    connect. call_later(seconds, function). on_ready, on_done: called without arguments.
     Raises ValueError for what cannot be.
     """
 
@@ -81,14 +80,14 @@ cdef class LoadRun:
     cdef uint8_t machine_seed[40]           # the last 8 bytes are the machine's number
     cdef uint8_t fields[FIELDS_SIZE]
     cdef uint64_t started, limit, active, opened
-    cdef uint64_t start_ns, deadline_ns, last_answer_ns
+    cdef uint64_t start_ns, deadline_ns, last_answer_ns, answer_limit_ns
     cdef double interval_ns                 # 0: closed loop
     cdef size_t recorded
     cdef char record_buffer[RECORD_BUFFER_SIZE]
 
     def __init__(self, SkuKeys keys not None, Verifier verifier, *, bytes machine_seed not None, clients,
                  double verify_percent, uint32_t slots, uint32_t per_connection, uint32_t library_version,
-                 open_connection, call_later, on_ready, on_done, record=None, bint raw=False):
+                 double answer_limit_s, open_connection, call_later, on_ready, on_done, record=None, bint raw=False):
         cdef bytes seed = os.urandom(32)
         if len(machine_seed) != 32 or len(clients) < 1 or slots < 1 or not 0 <= verify_percent <= 100:
             raise ValueError("a load needs a seed of 32 bytes, machines, connections, a share from 0 to 100 to verify")
@@ -99,6 +98,7 @@ cdef class LoadRun:
         self.on_ready, self.on_done = on_ready, on_done
         self.slots = self.free_slots = slots
         self.per_connection = per_connection
+        self.answer_limit_ns = <uint64_t>(answer_limit_s * 1e9)
         self.verify_below = <uint64_t>(verify_percent / 100 * 4294967296.0)
         self.first_machine, self.machine_count = clients.start, len(clients)
         self.machine_step = find_stride(self.machine_count)
@@ -137,14 +137,14 @@ cdef class LoadRun:
         self.check_done()
 
     def expire(self) -> None:
-        """Gives up what a host has not answered in 10 s. Call about once a second."""
+        """Gives up connections and requests that a host has not answered in time. Call about once a second."""
         cdef uint64_t now = read_clock_ns(CLOCK_MONOTONIC)
         cdef LoadConnection connection
         for connection in list(self.connections):
-            if connection.started and now > connection.sent_ns + ANSWER_LIMIT_NS:
-                connection.break_off("NO_ANSWER", "no answer within 10 s")
-        if self.running and (now > self.last_answer_ns + 2 * ANSWER_LIMIT_NS
-                             or self.deadline_ns != NEVER and now > self.deadline_ns + ANSWER_LIMIT_NS):
+            if (connection.started or not connection.bound) and now > connection.sent_ns + self.answer_limit_ns:
+                connection.break_off("NO_ANSWER", f"no answer within {self.answer_limit_ns / 1e9:g} s")
+        if self.running and (now > self.last_answer_ns + 2 * self.answer_limit_ns
+                             or self.deadline_ns != NEVER and now > self.deadline_ns + self.answer_limit_ns):
             self.give_up(now)
 
     cdef int give_up(self, uint64_t now) except -1:
@@ -184,9 +184,8 @@ cdef class LoadRun:
     cdef int open_slot(self, uint64_t intended) except -1:
         cdef LoadConnection connection = LoadConnection.__new__(LoadConnection, self)
         connection.intended_ns = intended
-        if intended:
-            connection.started = True
-            connection.sent_ns = read_clock_ns(CLOCK_MONOTONIC)
+        connection.started = intended != 0
+        connection.sent_ns = read_clock_ns(CLOCK_MONOTONIC)
         self.connections.add(connection)
         self.opened += 1
         self.open_connection(connection)

@@ -22,7 +22,7 @@ cdef class LoadConnection(ClientSession):
     cdef uint64_t intended_ns, sent_ns
     cdef uint32_t call_id
     cdef uint32_t completed         # activations on this connection
-    cdef bint started, verified, gone
+    cdef bint bound, started, verified, gone
     cdef LoadMachine machine
     cdef uint8_t request_hash[HASH_SIZE]
     cdef uint8_t tag[TAG_SIZE]
@@ -98,6 +98,7 @@ cdef class LoadConnection(ClientSession):
 
     cdef int become_bound(self) except -1:
         cdef LoadRun run = self.run
+        self.bound = True
         if self.started:
             return self.begin(self.intended_ns)
         run.idle.append(self)

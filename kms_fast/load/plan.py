@@ -45,6 +45,7 @@ class LoadPlan:
     activations: int = 0
     rate: float = 0.0
     verify_percent: float = 100.0
+    answer_limit_s: float = 10.0
     record: str | None = None
     cpu: int | None = None
     linger_s: float = 0.0

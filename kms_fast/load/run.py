@@ -54,6 +54,7 @@ class LoadProcess:
             slots=plan.connections,
             per_connection=plan.per_connection,
             library_version=_library_version(),
+            answer_limit_s=plan.answer_limit_s,
             open_connection=self._open_connection,
             call_later=self._loop.call_later,
             on_ready=self._ready.set,

@@ -144,6 +144,33 @@ async def test_a_dead_host_ends_the_load() -> None:
     assert result.failure[0] == "CONNECTION_FAILED"
 
 
+async def test_a_host_that_accepts_and_says_nothing_ends_the_load() -> None:
+    server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    async with server:
+        plan = make_plan(server.sockets[0].getsockname()[1], answer_limit_s=0.1)
+        for per_connection in (0, 1):
+            process = LoadProcess(replace(plan, per_connection=per_connection), lambda result: None)
+            result = await process.run()
+            assert result.failure == ("NO_ANSWER", "no answer within 0.1 s")
+
+
+async def test_what_a_stalled_host_never_answered_is_an_error_of_every_start_that_was_due() -> None:
+    host = ToyHost()
+    async with run_toy_host(host):
+
+        def fall_silent(leaf: Any) -> Any:
+            if len(host.cmids) > 5:
+                raise ConnectionResetError
+            return leaf
+
+        host.change = fall_silent
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        plan = make_plan(host.port, activations=0, seconds=0.5, rate=100, connections=1, answer_limit_s=0.2)
+        result = await LoadProcess(plan, lambda result: None).run()
+    assert result.activations == 5
+    assert result.activations + result.failed == 50
+
+
 @pytest.mark.parametrize(
     ("said", "kind"), [(b"", "CONNECTION_LOST"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "RPC_REFUSED")]
 )
