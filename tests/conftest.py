@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,3 +43,22 @@ def impacket_python(unavailable: Callable[[str], NoReturn]) -> str:
     if not python.exists():
         unavailable("impacket is not installed: python3 -m venv .venv-impacket, then pip install impacket there")
     return str(python)
+
+
+@pytest.fixture
+def mount(unavailable: Callable[[str], NoReturn], tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Call it with mount's options for a file system in memory; gives its folder."""
+    mounted: list[Path] = []
+
+    def mount_tmpfs(options: str) -> Path:
+        folder = tmp_path / f"mounted{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True, timeout=30).returncode:
+            unavailable("mounting a file system needs root and the right to mount")
+        mounted.append(folder)
+        return folder
+
+    yield mount_tmpfs
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True, timeout=30)

@@ -1,7 +1,6 @@
 """``kms-fast serve`` as a process: starts that fail in one clear line, listening lines, signals."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -123,25 +121,6 @@ def test_when_its_folder_cannot_be_written(realm: Realm, name: str) -> None:
         path.mkdir()
     line, result = fail(realm)
     assert (str(path) in line, result) == (True, "STORAGE_FAILED")
-
-
-@pytest.fixture
-def mount(unavailable: Callable[[str], NoReturn], tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Call it with mount's options for a tmpfs; gives the folder."""
-    mounted: list[Path] = []
-
-    def mount_tmpfs(options: str) -> Path:
-        folder = tmp_path / f"mounted{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-        if os.geteuid() != 0 or subprocess.run(command, capture_output=True, timeout=30).returncode:
-            unavailable("mounting a tmpfs needs root and the right to mount")
-        mounted.append(folder)
-        return folder
-
-    yield mount_tmpfs
-    for folder in mounted:
-        subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 def test_on_a_read_only_file_system(realm: Realm, mount: Callable[..., Path]) -> None:
