@@ -53,7 +53,7 @@ cdef class LoadRun:
     machine_seed: 32 bytes; machine *i* of `clients` = range(first, stop) is derived from (seed, i) alone.
     verify_percent: share of answers, drawn at random, that go through all checks. slots: connections at once.
     per_connection: activations on a connection before it is closed, 0 for no limit. answer_limit_s: how long to wait
-    for an answer, or for a connection. raw: what answers is no host; call IDs stay 1 and only the RPC layer is looked at.
+    for an answer, or for a connection. raw: what answers is no host; call IDs stay 1, only the RPC layer is looked at.
     record: unbuffered binary file for one JSON line an activation, or None. open_connection(connection): begins to
     connect. call_later(seconds, function). on_ready, on_done: called without arguments.
     Raises ValueError for what cannot be.
