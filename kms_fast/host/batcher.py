@@ -6,7 +6,6 @@ executor's thread) and the commit (the committer's).
 """
 
 import asyncio
-import functools
 import logging
 import os
 import threading
@@ -18,7 +17,7 @@ from kms_fast import _core
 from kms_fast.errors import BY_NAME, KmsFastError
 from kms_fast.host.ledger import Ledger
 from kms_fast.model.policy import format_time
-from kms_fast.store import Counts
+from kms_fast.store import CountRow, Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
 
@@ -60,6 +59,8 @@ class Batcher:
         self._busy = False
         self._stopped = False
         self._refusing: str | None = None
+        self._unstored: set[int] = set()
+        self._flushed_ms = 0
         self._timer: asyncio.Handle | None = None
         self._earliest_start_s = 0.0
         self._idle = asyncio.Event()
@@ -88,11 +89,13 @@ class Batcher:
     async def drain(self) -> None:
         """Wait until every request that waits now is answered, then store the counts."""
         await self._idle.wait()
-        await self.flush_counts(0)
+        await self.flush_counts()
 
     def close(self) -> None:
         """End both threads, after a commit that is under way. Requests that still wait get no answer."""
         self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.remove_reader(self._wake_fd)
         self._committer.stop()
         self._commit_thread.join()
@@ -100,23 +103,17 @@ class Batcher:
         os.close(self._wake_fd)
         os.close(self._wake_write_fd)
 
-    async def flush_counts(self, since_ms: int) -> None:
-        """Store the machines seen since then of families at their cap; those below it are stored with each batch.
+    async def flush_counts(self) -> None:
+        """Store what only memory knows of families at their cap: the machines seen since the last flush.
 
         Raises `KmsFastError` (STORAGE_FAILED).
         """
-        now_ms = self._clock_ms()
-        for row, family in enumerate(self.host.table.families):
-            if family.current(now_ms) == family.cap:
-                flush = functools.partial(
-                    self._counts.flush,
-                    self._family_numbers[row],
-                    family.rows_since(since_ms),
-                    now_ms,
-                    cap=family.cap,
-                    retention_ms=family.retention_ms,
-                )
-                await self._loop.run_in_executor(self._count_thread, flush)
+        # Every machine noted so far was seen by then, and every later one is not seen before.
+        seen_ms, now_ms = self._ledger.last_time_ms, self._clock_ms()
+        for row in sorted(self._unstored):
+            rows = self.host.table.families[row].rows_since(self._flushed_ms)
+            await self._loop.run_in_executor(self._count_thread, self._flush, row, rows, now_ms)
+        self._flushed_ms = seen_ms
 
     def _begin(self) -> None:
         self._timer = None
@@ -136,11 +133,9 @@ class Batcher:
             dates = f"{format_time(table.not_before_ms)} to {format_time(table.not_after_ms)}"
             self._refuse(batch, "HOST_CERTIFICATE_DATES", f"this host's certificate is valid from {dates}")
             return
-        below_cap = [
-            row
-            for row in batch.decide_product_and_clock(time_ms)
-            if table.families[row].current(time_ms) < table.families[row].cap
-        ]
+        rows = batch.decide_product_and_clock(time_ms)
+        below_cap = [row for row in rows if table.families[row].current(time_ms) < table.families[row].cap]
+        self._unstored.update(set(rows).difference(below_cap))
         if below_cap:
             counting = self._count_thread.submit(self._record_counts, batch, below_cap, time_ms)
             counting.add_done_callback(
@@ -153,6 +148,10 @@ class Batcher:
         """In the count thread: store the batch's machines; the family continues from what the store held before."""
         for row in rows:
             family = batch.table.families[row]
+            if row in self._unstored:
+                # It has just left its cap, where the store was not told of each machine.
+                self._flush(row, family.rows_since(self._flushed_ms), time_ms)
+                self._unstored.discard(row)
             before = self._counts.record(
                 self._family_numbers[row],
                 batch.cmids_of(row),
@@ -161,6 +160,10 @@ class Batcher:
                 retention_ms=family.retention_ms,
             )
             family.load(before)
+
+    def _flush(self, row: int, rows: Sequence[CountRow], now_ms: int) -> None:
+        family = self.host.table.families[row]
+        self._counts.flush(self._family_numbers[row], rows, now_ms, cap=family.cap, retention_ms=family.retention_ms)
 
     def _counted(self, batch: _core.Batch, time_ms: int, error: BaseException | None) -> None:
         if error is None:

@@ -155,14 +155,11 @@ class Server:
 
     async def _watch(self, batcher: Batcher) -> None:
         """Every 10 s: store the newest machines of families at their cap, and look after the ledger's disk."""
-        flushed_ms = 0
         while True:
-            since_ms, flushed_ms = flushed_ms, self._clock_ms()
             try:
-                await batcher.flush_counts(since_ms)
+                await batcher.flush_counts()
             except KmsFastError as error:
                 logger.error("%s", error)
-                flushed_ms = since_ms
             self._check_disk()
             await asyncio.sleep(FLUSH_S)
 

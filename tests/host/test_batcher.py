@@ -1,0 +1,53 @@
+"""What the batcher keeps in memory and what it stores, in a host of this process with a clock that is moved."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from kms_fast.model.certificate import DAY_MS
+from kms_fast.store.sqlite import SqliteCounts
+from tests.host.local_server import LocalServer
+from tests.hosts import DESKTOP, make_realm
+from tests.reference.rpc import Connection
+from tests.reference.verify import Clock, verify
+from tests.system.asker import Asker
+
+
+class Told(NamedTuple):
+    """What a leaf says about a machine's activation."""
+
+    result: int
+    current_count: int
+
+
+def ask_new_machines(server: LocalServer, connection: Connection, number: int) -> list[Told]:
+    """Activates machines that nobody has seen, one after the other, at the time of the server's clock."""
+    asker, told = Asker.of(server.realm, "desktop"), []
+    for _ in range(number):
+        time_ms = server.clock()
+        asked = asker.ask(client_time=time_ms)
+        answer, _ = connection.call(asked.request)
+        assert answer is not None
+        leaf = verify(asker.product, asked, answer, Clock(time_ms, 0)).leaf
+        told.append(Told(leaf.result, leaf.current_count))
+    return told
+
+
+def test_a_family_that_leaves_its_cap_forgets_no_machine(tmp_path: Path) -> None:
+    """At the cap machines are noted in memory first; the store must hear of them before it is asked again."""
+    server = LocalServer(make_realm(tmp_path, threshold=2))
+    cap = 4
+
+    def talk(address: tuple[str, int]) -> list[Told]:
+        with Connection(address) as connection:
+            connection.bind()
+            assert ask_new_machines(server, connection, cap)[-1] == Told(0, cap)
+            server.clock.offset_ms = 29 * DAY_MS
+            assert ask_new_machines(server, connection, cap - 1) == [Told(0, cap)] * (cap - 1)
+            # The last of the first machines is forgotten, and the family is one below its cap.
+            server.clock.offset_ms = 31 * DAY_MS
+            return ask_new_machines(server, connection, 1)
+
+    assert server.run(talk) == [Told(0, cap)]
+    with closing(SqliteCounts(server.realm.home / "host" / "counts.db")) as counts:
+        assert len(counts.load(DESKTOP, server.clock(), cap=cap, retention_ms=30 * DAY_MS)) == cap
