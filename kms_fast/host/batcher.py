@@ -213,10 +213,15 @@ class Batcher:
             self._refusing = name
             logger.error("requests are answered %s: %s", name, reason)
         batch.refuse(BY_NAME[name].code)
-        self._next()
+        # Not at once as after a commit: a thousand batches may wait, and each would be a call within a call.
+        self._busy = False
+        if self.host.waiting == 0:
+            self._idle.set()
+        else:
+            self.wake()
 
     def _next(self) -> None:
-        """The batch in work is on disk or refused: take the next one, before the answers are written."""
+        """The batch in work is on disk: take the next one, before the answers are written."""
         self._busy = False
         if self.host.waiting == 0:
             self._idle.set()

@@ -1,16 +1,22 @@
-"""What the batcher keeps in memory and what it stores, in a host of this process with a clock that is moved."""
+"""What the batcher keeps in memory, what it stores, and what it does with many batches at once."""
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from kms_fast import _core
+from kms_fast.host.batcher import Batcher
 from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.settings import HostSettings
 from kms_fast.store.sqlite import SqliteCounts
+from tests.batches import BatchMaker
 from tests.host.local_server import LocalServer
 from tests.hosts import DESKTOP, make_realm
+from tests.reference import rpc
 from tests.reference.rpc import Connection
 from tests.reference.verify import Clock, verify
-from tests.system.asker import Asker
+from tests.system.asker import Asker, now_ms
 
 
 class Told(NamedTuple):
@@ -51,3 +57,37 @@ def test_a_family_that_leaves_its_cap_forgets_no_machine(tmp_path: Path) -> None
     assert server.run(talk) == [Told(0, cap)]
     with closing(SqliteCounts(server.realm.home / "host" / "counts.db")) as counts:
         assert len(counts.load(DESKTOP, server.clock(), cap=cap, retention_ms=30 * DAY_MS)) == cap
+
+
+async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
+    """As when the clock was set back while as many wait as a host may let wait."""
+    realm = make_realm(tmp_path)
+    maker = BatchMaker(realm, HostSettings(max_waiting=1 << 20))
+    counts, ledger = SqliteCounts(tmp_path / "counts.db"), maker.open_ledger()
+    ledger.last_time_ms = now_ms() + 3_600_000
+    failures: list[Exception] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context["exception"]))
+    batcher = Batcher(
+        ledger=ledger,
+        counts=counts,
+        sign=maker.installation.private_key.sign,
+        clock_ms=now_ms,
+        family_numbers=maker.family_numbers,
+        spacing_s=0.002,
+        on_failure=failures.append,
+    )
+    host = _core.Host(1 << 20, 10, True, batcher.wake, lambda interface, peer: None)
+    host.use_table(maker.table)
+    maker.host = host
+    connection, transport = maker.connect()
+    batcher.start(host)
+    burst = rpc.build_request(Asker.of(realm, "desktop").ask().request, 1) * 1024
+    for _ in range(400):
+        connection.data_received(burst)
+    assert host.waiting == 400 * 1024
+    await asyncio.wait_for(batcher.drain(), 20)
+    batcher.close()
+    ledger.close()
+    counts.close()
+    assert failures == []
+    assert len(transport.written) == 400 * 1024
