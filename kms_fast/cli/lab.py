@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Realm:
 
     home: Path
     publisher: PublisherFile
-    setup_key: str
+    setup_key: str = field(repr=False)
     threshold: int
 
     @property
@@ -61,6 +61,16 @@ class Findings:
     server_exit_code: int | None = None
 
     @property
+    def requests(self) -> int:
+        """How many requests were sent, those of the warm-up too: as many records there must be."""
+        return self.load.requests + self.warm_up.requests
+
+    @property
+    def activations(self) -> int:
+        """How many activations clients were told of, those of the warm-up too: as many were written down."""
+        return self.load.activations + self.warm_up.activations
+
+    @property
     def ok(self) -> bool:
         """Nothing missing, wrong or unverified."""
         load, ledger = self.load, self.ledger
@@ -71,7 +81,8 @@ class Findings:
             and self.server_exit_code == 0
             and ledger is not None
             and ledger.ok
-            and ledger.records == load.requests + self.warm_up.requests
+            and ledger.acknowledged == self.activations
+            and ledger.records == self.requests
         )
 
 
@@ -289,7 +300,7 @@ def draw(findings: Findings) -> RenderableType:
     return Group(*parts, Text("\n  proof", style="bold"), draw_proof(findings))
 
 
-def draw_proof(findings: Findings) -> RenderableType:
+def draw_proof(findings: Findings) -> Text:
     """What was checked, line by line."""
     load, warm_up, ledger = findings.load, findings.warm_up, findings.ledger
     verified = load.activations > 0 and load.failed == load.refused == 0
@@ -304,8 +315,15 @@ def draw_proof(findings: Findings) -> RenderableType:
         )
         lines += [
             (ledger.chain_ok, f"ledger: {whole if ledger.chain_ok else ledger.problem}"),
-            (ledger.missing == ledger.repeated == 0, f"{told} in the ledger"),
+            (
+                ledger.missing == ledger.repeated == 0 and ledger.acknowledged == findings.activations,
+                f"{told} in the ledger",
+            ),
         ]
+        if ledger.records != findings.requests:
+            lines.append((False, f"{findings.requests:,} requests were made, not {ledger.records:,}"))
+    if findings.server_exit_code:
+        lines.append((False, f"the host ended with exit code {findings.server_exit_code}"))
     text = Text()
     for ok, line in lines:
         text.append("    ✓ " if ok else "    ✗ ", style="bold green" if ok else "bold red")

@@ -4,5 +4,6 @@ plan.py        what to do, as one value; what came of it, as one value that merg
 run.py         one process: connects, drives the compiled LoadRun, reports
 processes.py   starts the processes of a load and merges what they say
 report.py      figures and page
-lab.py         publisher, host and load together, and the proof that nothing was lost
+server.py      a host process to load: started, measured, drained
+proof.py       what clients were told against what the ledger holds
 """

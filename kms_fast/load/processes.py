@@ -26,7 +26,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Ctrl-C raises at the end of the block, not within it: so no process is started and then forgotten."""
+    """Ctrl-C raises at the end of the block, not within it, so that what is made in it is not forgotten.
+
+    What undoes it must hold from there on: the block belongs inside its ``try``.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

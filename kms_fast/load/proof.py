@@ -1,7 +1,7 @@
 """The proof that nothing was lost: what clients were told, against what the ledger holds.
 
-Both come as lines of JSON with request hash, CMID, batch and index. A line is remembered as a 16-byte digest of these
-four, so that millions of them fit into memory.
+Both come as lines of JSON with request hash, CMID, batch and index, those of the ledger with the result too. A line is
+remembered as a 16-byte digest of these five, so that millions of them fit into memory.
 """
 
 import hashlib
@@ -19,16 +19,17 @@ from kms_fast.load.processes import hold_interrupts
 
 
 class Leaf(msgspec.Struct):
-    """One acknowledged activation, or one record of a ledger."""
+    """One acknowledged activation, or one record of a ledger; ``result`` 0 is a grant, the only thing acknowledged."""
 
     request_hash: str
     cmid: str
     batch: str
     index: int
+    result: int = 0
 
     def digest(self) -> bytes:
         """A short name for all of it."""
-        text = f"{self.request_hash} {self.cmid} {self.batch} {self.index}"
+        text = f"{self.request_hash} {self.cmid} {self.batch} {self.index} {self.result}"
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
@@ -67,17 +68,19 @@ class LedgerProof:
 
 def prove_ledger(home: Path, record: Path) -> LedgerProof:
     """Run `ledger verify` and `ledger records`, each a process, and compare the ledger with what clients recorded."""
-    with hold_interrupts():
-        verify = _start("verify", home, "--json")
-        records = _start("records", home)
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        with hold_interrupts():
+            processes.append(_start("verify", home, "--json"))
+            processes.append(_start("records", home))
+        verify, records = processes
         assert records.stdout is not None
         with record.open("rb") as acknowledged:
             count, told, found, repeated = compare(acknowledged, records.stdout)
         verdict = json.loads(verify.communicate()[0] or b"{}")
         listed = records.wait() == 0
     finally:
-        for process in (verify, records):
+        for process in processes:
             if process.poll() is None:
                 process.kill()
             process.wait()

@@ -26,18 +26,19 @@ class ServerProcess:
         """
         self._log = log
         command = [sys.executable, "-m", "kms_fast", "serve", "--home", str(home), "--listen", "127.0.0.1:0", "--json"]
-        with hold_interrupts(), log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [*command, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                process_group=0,
-            )
         try:
+            with hold_interrupts(), log.open("ab") as errors:
+                self.process = subprocess.Popen(
+                    [*command, *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    process_group=0,
+                )
             self.address, self.port = self._read_address()
         except BaseException:
-            self.kill()
+            if hasattr(self, "process"):
+                self.kill()
             raise
 
     def _read_address(self) -> tuple[str, int]:

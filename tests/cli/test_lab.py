@@ -13,7 +13,7 @@ import pytest
 
 from kms_fast import __version__
 from kms_fast._core import backend
-from kms_fast.cli.lab import Findings
+from kms_fast.cli.lab import Findings, draw_proof
 from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.proof import LedgerProof
 from tests.hosts import run_cli
@@ -160,9 +160,20 @@ GOOD = Findings(
         {"ledger": replace(GOOD.ledger, repeated=1)},
         {"ledger": replace(GOOD.ledger, chain_ok=False)},
         {"ledger": replace(GOOD.ledger, records=15)},
+        {"ledger": replace(GOOD.ledger, acknowledged=12)},
         {"server_exit_code": 1},
     ],
 )
 def test_anything_wrong_is_not_ok(wrong: dict[str, Any]) -> None:
     assert GOOD.ok
+    assert "✗" not in draw_proof(GOOD).plain
     assert not replace(GOOD, **wrong).ok
+
+
+def test_the_page_marks_what_the_ledger_does_not_bear_out() -> None:
+    for wrong in (
+        {"ledger": replace(GOOD.ledger, records=15)},
+        {"ledger": replace(GOOD.ledger, acknowledged=12)},
+        {"server_exit_code": 1},
+    ):
+        assert draw_proof(replace(GOOD, **wrong)).plain.count("✗") == 1

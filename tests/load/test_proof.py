@@ -29,7 +29,9 @@ def test_a_leaf_that_is_not_in_the_ledger_is_missing() -> None:
     assert compare(TOLD, LEDGER[1:]) == (6, 5, 4, 0)
 
 
-@pytest.mark.parametrize("change", [{"request_hash": "f" * 64}, {"cmid": "c"}, {"batch": "2/2"}, {"index": 9}])
+@pytest.mark.parametrize(
+    "change", [{"request_hash": "f" * 64}, {"cmid": "c"}, {"batch": "2/2"}, {"index": 9}, {"result": 0xC004F038}]
+)
 def test_a_record_that_differs_is_not_what_was_told(change: dict[str, str | int]) -> None:
     assert compare(TOLD, [make_line(2, **change), *LEDGER[:2], *LEDGER[3:]]) == (7, 5, 4, 0)
 
