@@ -42,7 +42,7 @@ cdef struct Tally:
     uint64_t refused            # refusals that passed every check
     uint64_t failed             # everything else; LoadRun.errors says what
     uint64_t batch_max
-    double batches              # each verified answer adds 1 / tree size, so a batch of which all came here adds 1
+    double batches              # each answer adds 1 / tree size, so a batch of which all came here adds 1
 
 
 @cython.final
@@ -148,8 +148,11 @@ cdef class LoadRun:
             self.give_up(now)
 
     cdef int give_up(self, uint64_t now) except -1:
-        """Ends a phase whose host is gone or stalled. In open loop each start that was due and not made is an error."""
+        """Ends a phase whose host is gone or stalled: each start that has no answer, or was due and not made, is an error.
+        """
         cdef uint64_t due
+        if self.active > 0:
+            self.count_error("NO_ANSWER", "no answer when the load was given up", self.active)
         if self.interval_ns > 0:
             due = min(self.limit, <uint64_t>((min(now, self.deadline_ns) - self.start_ns) / self.interval_ns))
             if due > self.started:

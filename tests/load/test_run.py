@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,21 @@ async def test_what_a_stalled_host_never_answered_is_an_error_of_every_start_tha
         plan = make_plan(host.port, activations=0, seconds=0.5, rate=100, connections=1, answer_limit_s=0.2)
         result = await LoadProcess(plan, lambda result: None).run()
     assert result.activations == 5
+    assert result.activations + result.failed == 50
+
+
+async def test_what_is_under_way_when_a_load_is_given_up_is_an_error() -> None:
+    host = ToyHost()
+    async with run_toy_host(host):
+
+        def answer_late(leaf: Any) -> Any:
+            time.sleep(0.15)  # each within the limit, all of them far behind the rate
+            return leaf
+
+        host.change = answer_late
+        plan = make_plan(host.port, activations=0, seconds=0.5, rate=100, connections=1, answer_limit_s=0.2)
+        result = await LoadProcess(plan, lambda result: None).run()
+    assert 0 < result.activations < 50
     assert result.activations + result.failed == 50
 
 
