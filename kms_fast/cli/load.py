@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option
+from kms_fast.discovery.address import parse_address
 from kms_fast.errors import NoHost
 from kms_fast.load.plan import LoadPlan, LoadResult, find_product
 from kms_fast.load.processes import Interrupted, run_load
 from kms_fast.load.report import draw_load, find_failure, format_progress, make_figures
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.settings import DEFAULT_PORT, parse_address
 
 
 class VerifyShare(click.ParamType[float]):
@@ -159,20 +159,17 @@ def command(
 def resolve(host: str, *, allowed: bool) -> tuple[str, int]:
     """The literal address and the port that ``HOST[:PORT]`` means.
 
-    Raises click.UsageError for what is no address, and for another machine's unless that is ``allowed``; `NoHost` for a
-    name without addresses.
+    Raises `ConfigurationError` for what is no address, click.UsageError for another machine's unless that is
+    ``allowed``, `NoHost` for a name without addresses.
     """
+    wanted = parse_address(host)
     try:
-        name, port = parse_address(host, default_port=DEFAULT_PORT)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="HOST") from None
-    try:
-        address = str(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0][4][0])
+        address = str(socket.getaddrinfo(wanted.name, wanted.port, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
-        raise NoHost(f"{name}: {error.strerror}", name="NO_HOST_REACHED") from None
+        raise NoHost(f"{wanted.name}: {error.strerror}") from None
     if not ipaddress.ip_address(address).is_loopback and not allowed:
         raise click.UsageError(
             f"{host} ({address}) is not this machine, and a load can take a host down. "
             "If you may do that: --i-may-load-this-host."
         )
-    return address, port
+    return address, wanted.port

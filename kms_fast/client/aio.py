@@ -44,7 +44,7 @@ async def ask(exchange: HostExchange) -> None:
     try:
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_connection(host.name, host.port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         exchange.lose(describe_failure(error))
         return
     try:

@@ -54,7 +54,7 @@ def ask(exchange: HostExchange) -> None:
     host = exchange.host
     try:
         connection = socket.create_connection((host.name, host.port), CONNECT_S)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         exchange.lose(describe_failure(error))
         return
     with connection:
@@ -77,8 +77,10 @@ def ask(exchange: HostExchange) -> None:
             exchange.lose(f"the connection broke: {describe_failure(error)}")
 
 
-def describe_failure(error: OSError) -> str:
+def describe_failure(error: OSError | UnicodeError) -> str:
     """Why a connection failed, as the system says it."""
+    if isinstance(error, UnicodeError):  # a record in DNS may name anything
+        return "its name is not one of a host"
     if isinstance(error, TimeoutError):
         return f"no connection within {CONNECT_S:.0f} s"
     if isinstance(error, socket.gaierror):

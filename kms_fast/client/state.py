@@ -59,6 +59,10 @@ class Product(msgspec.Struct, forbid_unknown_fields=True):
     failure: Failure | None = None
     next_attempt_ms: int = 0
 
+    def __repr__(self) -> str:
+        """Without the key: the default would show it in every traceback."""
+        return f"<Product, host {self.host or self.cached_host}, {'with' if self.lease else 'without'} a lease>"
+
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
     """What is kept in one home.

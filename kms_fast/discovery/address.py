@@ -5,8 +5,7 @@ import re
 from dataclasses import dataclass
 
 from kms_fast.errors import ConfigurationError
-
-DEFAULT_PORT = 1688
+from kms_fast.model.settings import DEFAULT_PORT
 
 _ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^\[\]:]*))(?::(?P<port>[^:]*))?")
 # Underscores are no part of host names (RFC 1123 section 2.1), but networks have them.

@@ -164,18 +164,18 @@ def format_quantity(number: int, unit: str) -> str:
     return f"{number * one // scale}{name}"
 
 
-def parse_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
+def parse_address(text: str) -> tuple[str, int]:
     """``ADDR:PORT`` as host and port; an IPv6 address stands in brackets, which are taken off.
 
     Raises:
-        ValueError: no port where none is assumed, a port out of range, or an IPv6 address without brackets.
+        ValueError: no port, a port out of range, or an IPv6 address without brackets.
     """
     match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?", text)
     if match is None:
         raise ValueError(f"{text!r} is not an address: write IPv4:PORT, [IPv6]:PORT or NAME:PORT")
-    port = default_port if match["port"] is None else int(match["port"])
-    if port is None:
+    if match["port"] is None:
         raise ValueError(f"{text!r} has no port: write {text}:{DEFAULT_PORT}")
+    port = int(match["port"])
     if port > 65_535:
         raise ValueError(f"{text!r}: a port is at most 65535")
     return match["v6"] or match["host"], port

@@ -95,6 +95,15 @@ def test_another_machine_is_not_loaded_unless_that_is_allowed(real_host: Running
     assert resolve(host, allowed=True)[1] == 1688
 
 
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "127.0.0.1:x", "[::1"])
+def test_what_is_no_address_is_one_clear_error(real_host: RunningHost, host: str) -> None:
+    command = arguments(real_host)
+    command[0] = host
+    code, error, err = run_cli("load", *command)
+    assert (code, error["name"], err) == (1, "CONFIGURATION_INVALID", "")
+    assert host in error["message"]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [["--verify", "101%"], ["--verify", "half"], ["--rate", "0"], ["--processes", "300"], ["--per-connection", "-1"]],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kms_fast.client import AsyncClient, Client, KmsFastError, Lease, LicenceState, aio, blocking
+from kms_fast.client.exchange import HostExchange
 from kms_fast.discovery.address import HostAddress
 from tests.client.world import MACHINE, SETUP_KEYS, FakeClock, ScriptedHost, listening
 from tests.hosts import Realm, RunningHost
@@ -119,6 +120,15 @@ def test_no_connection_is_given_up_in_time(activate: Activate, shell: str, monke
     monkeypatch.setattr(asyncio, "open_connection", never_async)
     monkeypatch.setattr(aio, "CONNECT_S", 0.05)
     assert text_of_failure(activate, "192.0.2.1") == "no connection within 5 s"
+
+
+def test_a_record_that_names_no_host_is_told(shell: str, tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
+    client = Client(home=tmp_path, publisher=realm.publisher_json.read_bytes(), clock=clock)
+    client.install_key(SETUP_KEYS["desktop"])
+    exchange = HostExchange(HostAddress(r"\000" * 63 + ".example.com"), client.begin().inquiry)
+    blocking.ask(exchange) if shell == "blocking" else asyncio.run(aio.ask(exchange))
+    assert exchange.outcome is not None
+    assert exchange.outcome.text == "its name is not one of a host"
 
 
 def test_hosts_of_the_record_are_asked(

@@ -97,3 +97,8 @@ def test_processes_do_not_lose_each_others_changes(file: StateFile) -> None:
     state = file.read()
     assert state is not None
     assert state.rearms == 60
+
+
+def test_a_setup_key_is_in_no_repr() -> None:
+    state = State("{}", uuid.uuid4(), [], products={uuid.UUID(int=1): Product("AAAAA-BBBBB", 1)})
+    assert "AAAAA" not in repr(state)

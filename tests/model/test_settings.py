@@ -46,11 +46,6 @@ def test_addresses_that_are_none(text: str) -> None:
         parse_address(text)
 
 
-def test_default_port_where_one_is_assumed() -> None:
-    assert parse_address("host", default_port=1688) == ("host", 1688)
-    assert parse_address("[::1]", default_port=1688) == ("::1", 1688)
-
-
 def test_every_default_is_within_its_own_bounds() -> None:
     for option in host_options().values():
         if option.default is not None:
