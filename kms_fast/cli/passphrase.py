@@ -33,7 +33,7 @@ class Passphrase:
             lines = read_bounded(self._passphrase_file, _LIMIT_BYTES).splitlines()
             return lines[0] if lines else b""
         from_environment = os.environ.get("KMS_FAST_PASSPHRASE")
-        return from_environment.encode() if from_environment is not None else _ask(confirm=False)
+        return os.fsencode(from_environment) if from_environment is not None else _ask(confirm=False)
 
     def choose(self) -> bytes:
         """The passphrase of keys to be made: a key file that does not exist is made, a typed one is asked for twice."""
