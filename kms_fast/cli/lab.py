@@ -5,7 +5,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,14 @@ def prepare_home(home: Path | None, cleanup: ExitStack) -> Path:
     on_disk = "/var/tmp" if "TMPDIR" not in os.environ and Path("/var/tmp").is_dir() else None
     with hold_interrupts():
         folder = Path(tempfile.mkdtemp(prefix="kms-fast-lab-", dir=on_disk))
-        cleanup.callback(shutil.rmtree, folder)
+        cleanup.callback(remove_home, folder)
     return folder
+
+
+def remove_home(folder: Path) -> None:
+    """Remove the folder whole; a Ctrl-C meanwhile comes when all is over, and changes nothing."""
+    with suppress(KeyboardInterrupt), hold_interrupts():
+        shutil.rmtree(folder)
 
 
 def make_realm(home: Path, *, threshold: int) -> Realm:

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 
 from kms_fast import __version__
 from kms_fast._core import backend
-from kms_fast.cli.lab import Findings, draw_proof
+from kms_fast.cli.lab import Findings, draw_proof, prepare_home
 from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.proof import LedgerProof
 from tests.hosts import run_cli
@@ -135,6 +138,23 @@ def test_ctrl_c_before_there_is_anything_to_tell_leaves_nothing(tmp_path: Path) 
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
     assert find_servers(tmp_path) == []
+
+
+def test_ctrl_c_while_the_home_is_removed_does_not_leave_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    remove = shutil.rmtree
+
+    def interrupted(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        remove(path)
+
+    with ExitStack() as cleanup:
+        assert prepare_home(None, cleanup).parent == tmp_path
+        monkeypatch.setattr(shutil, "rmtree", interrupted)
+    assert list(tmp_path.iterdir()) == []
 
 
 GOOD = Findings(
