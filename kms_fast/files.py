@@ -23,8 +23,10 @@ def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
             temporary.chmod(mode)
             os.fsync(descriptor)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # what the caller named
         raise
     sync_folder(path.parent)
 

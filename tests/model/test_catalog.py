@@ -182,6 +182,7 @@ def test_a_lower_number_or_another_publisher_replaces_nothing() -> None:
         ((DESKTOP, DESKTOP), (), "family number 1 occurs twice; the family name desktop occurs twice"),
         ((DESKTOP,), (SKU, replace(SKU, id=UUID(int=6), name="other")), "reference .setup key. 3 occurs twice"),
         ((DESKTOP,), (SKU, replace(SKU, reference=9)), "SKU ID .* twice; the SKU name Desktop 1 occurs twice"),
+        ((DESKTOP,), (replace(SKU, name=" "),), "a family or SKU has no name"),
         ((replace(DESKTOP, minimum_threshold=26),), (), "minimum threshold 26 is above the threshold 25"),
         ((), (SKU,), "its family 1 is not in the catalog"),
         ((DESKTOP,), (replace(SKU, validity_min=259_201),), "longer than family desktop allows"),
