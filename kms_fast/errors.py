@@ -150,7 +150,7 @@ _ROWS = (
         0xE04B0006,
         "CONFIGURATION_INVALID",
         "A setting or a file of this installation is wrong.",
-        "Correct what is named here; kms-fast config validate checks it.",
+        "Correct what is named here; kms-fast config validate checks the settings of a host.",
     ),
     (
         0xE04B0007,
