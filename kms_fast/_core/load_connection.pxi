@@ -60,12 +60,13 @@ cdef class LoadConnection(ClientSession):
 
     def connection_lost(self, exc) -> None:
         if not self.gone:
-            self.break_off("CONNECTION_LOST", f"connection closed before the answer{f': {exc}' if exc else ''}")
+            reason = f": {getattr(exc, 'strerror', None) or exc}" if exc else ""
+            self.break_off("CONNECTION_LOST", f"connection closed before the answer{reason}")
 
     def connection_failed(self, error) -> None:
         """The connection could not be made."""
         if not self.gone:
-            self.break_off("CONNECTION_FAILED", str(error))
+            self.break_off("CONNECTION_FAILED", error.strerror or str(error))
 
     # ---- the life of a connection
 

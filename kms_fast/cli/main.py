@@ -74,15 +74,24 @@ def run(args: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter's own flush at exit must not fail on it either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone.
+        _drop_stdout()
         return EXIT_FAILED
     except OSError as error:
         known = translate_os_error(error)
         if known is None:
             raise
         out.error(known)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
         return EXIT_FAILED
+
+
+def _drop_stdout() -> None:
+    """Lead what stdout still holds nowhere, so that the interpreter's own flush at exit does not fail on it either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _invoke(args: Sequence[str], out: Output) -> int:
@@ -106,4 +115,8 @@ def _invoke(args: Sequence[str], out: Output) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Streams that were closed at the start (``>&-``) are None here, and files opened next would get their numbers.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     sys.exit(run(sys.argv[1:]))

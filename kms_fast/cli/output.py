@@ -99,7 +99,7 @@ class Output:
         result = error.result
         message = error.message if error.message.endswith((".", "!", "?")) else f"{error.message}."
         parts = [f"error: {message}", result.meaning, f"{result.cure} ({result.hex} {result.name})"]
-        if result.meaning.rstrip(".") in error.message:
+        if result.meaning.rstrip(".") in message or message.rstrip(".") in result.meaning:
             del parts[1]
         between = "\n       " if sys.stderr.isatty() else " "
         print(escape_controls(between.join(parts)), file=sys.stderr, flush=True)

@@ -12,7 +12,8 @@ In the host's folder:
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -188,13 +189,15 @@ def read_installation(folder: Path) -> Installation:
     if publisher is None or not chain_path.exists():
         raise ConfigurationError(f"There is no host certificate in {folder}.", name="HOST_NOT_ACTIVATED")
     chain_data = read_bounded(chain_path, _SMALL_BYTES)
-    certificate, issuer = parse_chain(chain_data)
+    with _naming(chain_path):
+        certificate, issuer = parse_chain(chain_data)
     private_key = read_host_key(folder)
     if signing.public_bytes(private_key) != certificate.public_key:
         raise ConfigurationError(f"{folder / 'host.key'} is not the key that {chain_path} certifies.")
     _verify(certificate, issuer, publisher, certificate.not_before_ms)
-    data = read_bounded(folder / "catalog.json")
-    catalog = Catalog.parse(data, roots=publisher.roots, publisher_id=publisher.publisher_id)
+    catalog_path = folder / "catalog.json"
+    with _naming(catalog_path):
+        catalog = Catalog.parse(read_bounded(catalog_path), roots=publisher.roots, publisher_id=publisher.publisher_id)
     return Installation(private_key, certificate, issuer, chain_data, catalog, publisher)
 
 
@@ -284,4 +287,17 @@ def find_installation_id(publisher_id: bytes) -> bytes:
 
 
 def _read_publisher(path: Path) -> PublisherFile | None:
-    return PublisherFile.parse(read_bounded(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    with _naming(path):
+        return PublisherFile.parse(read_bounded(path))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the path of an installed file before what is wrong with it: its readers know only bytes."""
+    try:
+        yield
+    except ConfigurationError as error:
+        name, details = error.result.name, {**error.details, "file": str(path)}
+        raise ConfigurationError(f"{path}: {error.message}", name=name, **details) from None

@@ -182,6 +182,18 @@ def test_another_private_key_is_noticed(publisher: Publisher, host: Path, key: s
         read_host_key(host)
 
 
+@pytest.mark.parametrize("name", ["publisher.json", "host.cert", "catalog.json"])
+def test_a_damaged_file_is_named(publisher: Publisher, host: Path, key: str, name: str) -> None:
+    certify_host(publisher, host, key)
+    damaged = host / name
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(ConfigurationError) as caught:
+        read_installation(host)
+    assert caught.value.message.startswith(f"{damaged}: ")
+    assert caught.value.details["file"] == str(damaged)
+    assert caught.value.result.name == "OFFLINE_DATA_MALFORMED"
+
+
 def test_the_installation_id_stays_and_differs_for_every_publisher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
