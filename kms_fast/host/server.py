@@ -67,11 +67,11 @@ class Server:
         self._stop, self._failed = asyncio.Event(), loop.create_future()
         loop.set_exception_handler(self._handle_exception)
         batcher = self._make_batcher()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGINT, self._end, KeyboardInterrupt())
         servers = []
         jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch(batcher))]
         try:
+            loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+            loop.add_signal_handler(signal.SIGINT, self._end, KeyboardInterrupt())
             for opened in self._sockets:
                 address, port = opened.getsockname()[:2]
                 factory = self._make_connection_factory(port)
