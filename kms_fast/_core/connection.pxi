@@ -6,6 +6,7 @@
 
 cdef enum:
     MAX_PENDING = 256       # requests of one connection that may wait; reading pauses there and goes on at half of it
+    MAX_LISTS_BYTES = 1 << 16    # of one read's answers, past which no revocation list is added: they outweigh queries
     SWEEPS_TO_IDLE = 4
     OPNUM_GET_REVOCATIONS = 2
 
@@ -237,6 +238,8 @@ cdef class Connection(Session):
             self.respond(call_id, context_id, None, HOST_NOT_ACTIVATED)
         elif table.revocation_number() <= load_u32(query + QUERY_NUMBER):
             self.respond(call_id, context_id, None, GRANTED)
+        elif self.output is not None and len(self.output) > MAX_LISTS_BYTES:
+            self.respond(call_id, context_id, None, SERVER_BUSY)
         else:
             self.respond(call_id, context_id, table.revocations, GRANTED)
         return 0
