@@ -202,7 +202,7 @@ def check_catalog(families: Sequence[Family], skus: Sequence[Sku]) -> None:
         *_find_duplicates("SKU name", [sku.name for sku in skus]),
         *_find_duplicates("product reference (setup key)", [sku.reference for sku in skus]),
     ]
-    if not all(entry.name.strip() for entry in (*families, *skus)):
+    if not all(name.strip() for name in [*(family.name for family in families), *(sku.name for sku in skus)]):
         problems.append("a family or SKU has no name")
     problems += (
         f"family {family.name}: the minimum threshold {family.minimum_threshold} is above the threshold "
