@@ -11,7 +11,8 @@ from kms_fast.client.machine import pack_name
 _FIELDS = struct.Struct("<16s16s64sQIIIBBH16s32s")
 
 
-def _pack_version(version: str) -> int:
+def pack_version(version: str) -> int:
+    """A version as requests carry it: major in the highest octet, minor in the next, patch in the lower 16 bits."""
     major, minor, patch = (int(part) for part in version.split("+")[0].split(".")[:3])
     return major << 24 | minor << 16 | patch
 
@@ -40,7 +41,7 @@ class RequestFields:
             self.client_time_ms,
             self.minutes_to_expiry,
             self.revocations_number,
-            _pack_version(__version__),
+            pack_version(__version__),
             self.licence_state,
             self.virtual,
             0,

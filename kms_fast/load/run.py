@@ -21,6 +21,7 @@ import uvloop
 
 from kms_fast import __version__
 from kms_fast._core import LoadConnection, LoadRun, SkuKeys, Verifier
+from kms_fast.client.request import pack_version
 from kms_fast.load.plan import LoadPlan, LoadResult, Product
 from kms_fast.model import signing
 
@@ -53,7 +54,7 @@ class LoadProcess:
             verify_percent=plan.verify_percent,
             slots=plan.connections,
             per_connection=plan.per_connection,
-            library_version=_library_version(),
+            library_version=pack_version(__version__),
             answer_limit_s=plan.answer_limit_s,
             open_connection=self._open_connection,
             call_later=self._loop.call_later,
@@ -163,11 +164,6 @@ def _list_sources(plan: LoadPlan) -> list[tuple[str, int] | None]:
     if sys.platform == "linux" and plan.per_connection and plan.address.startswith("127."):
         return [(f"127.0.0.{number}", 0) for number in range(1, 255)]
     return [None]
-
-
-def _library_version() -> int:
-    major, minor, patch = (int(part) for part in __version__.split(".")[:3])
-    return major << 24 | minor << 16 | patch
 
 
 def _allow_connections(connections: int) -> None:
