@@ -131,7 +131,7 @@ _ROWS = (
     (
         0xE04B0003,
         "SERVER_BUSY",
-        "The host has more requests waiting than it takes, or cannot store counts at the moment.",
+        "The host cannot take the request now: too many wait, its disk is almost full, or counts cannot be stored.",
         "Try again later; clients do so by themselves. On the host, look at its log for the reason.",
     ),
     (

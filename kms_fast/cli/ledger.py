@@ -66,11 +66,11 @@ def _host_file(home: Path, name: str) -> Path:
 
 def _describe(verdict: Verdict) -> str:
     if verdict.first_ms is None or verdict.last_ms is None:
-        return f"The ledger is whole and empty ({verdict.segments} segments)."
+        return f"The ledger is whole and empty (segments: {verdict.segments})."
     torn = f"\n{verdict.torn_tails} cut short by a crash, never answered" if verdict.torn_tails else ""
     return (
         f"The ledger is whole: every chain, signature and tree verifies.\n"
-        f"{verdict.batches} batches with {verdict.records} records ({verdict.granted} granted) "
-        f"in {verdict.segments} segments,\n"
+        f"segments: {verdict.segments}, batches: {verdict.batches}, records: {verdict.records}, "
+        f"granted: {verdict.granted}\n"
         f"signed from {format_time(verdict.first_ms)} to {format_time(verdict.last_ms)}{torn}"
     )

@@ -183,8 +183,8 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
             "products": len(exported.skus),
             "revocations": exported.revocations_number,
         },
-        f"Wrote {written}: number {exported.number}, {len(exported.skus)} products, {len(exported.revoked)} revoked "
-        "certificates.\nIt is public: clients and hosts take it with --publisher.\n"
+        f"Wrote {written}: number {exported.number}, products: {len(exported.skus)}, revoked "
+        f"certificates: {len(exported.revoked)}.\nIt is public: clients and hosts take it with --publisher.\n"
         "Next: kms-fast publisher host-key",
     )
 

@@ -157,12 +157,13 @@ def _flag(name: str) -> str:
 
 
 def _add_flag(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    told = option.description
+    if option.default is not None:
+        told = f"{told} [default: {option.format(option.default)}]"
     if isinstance(option.default, tuple):
-        return click.option(
-            _flag(option.name), option.name, multiple=True, metavar="ADDR:PORT", help=option.description
-        )
+        return click.option(_flag(option.name), option.name, multiple=True, metavar="ADDR:PORT", help=told)
     if isinstance(option.default, bool):
         flags = f"{_flag(option.name)}/{_flag('no_' + option.name)}"
-        return click.option(flags, option.name, default=None, help=option.description)
-    metavar = {None: "VALUE", "bytes": "SIZE"}.get(option.unit, "TIME")
-    return click.option(_flag(option.name), option.name, metavar=metavar, help=option.description)
+        return click.option(flags, option.name, default=None, help=told)
+    metavar = "|".join(option.choices) or {None: "NUMBER", "bytes": "SIZE"}.get(option.unit, "TIME")
+    return click.option(_flag(option.name), option.name, metavar=metavar, help=told)

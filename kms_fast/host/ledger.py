@@ -50,7 +50,7 @@ class Ledger:
         """Preallocate so that the next record fits. Raises `KmsFastError` (STORAGE_FAILED), as on a full disk."""
         if self._used_bytes + MAX_RECORD_SIZE <= self._allocated_bytes:
             return
-        with _storage_errors(self.path):
+        with _storage_errors(self.path, f"its next part needs {PREALLOCATE_BYTES >> 20} MiB"):
             os.posix_fallocate(self._fd, self._allocated_bytes, PREALLOCATE_BYTES)
         self._allocated_bytes += PREALLOCATE_BYTES
 
@@ -128,10 +128,11 @@ def _open_heads(ends: Sequence[SegmentEnd]) -> tuple[Head, ...]:
 
 
 class _storage_errors:
-    """Turns an OSError into `KmsFastError` (STORAGE_FAILED) that names the path."""
+    """Turns an OSError into `KmsFastError` (STORAGE_FAILED) that names the path, and what was wanted of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: str | None = None) -> None:
         self._path = path
+        self._wanted = f" ({wanted})" if wanted else ""
 
     def __enter__(self) -> None:
         return None
@@ -139,7 +140,7 @@ class _storage_errors:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):
             raise KmsFastError(
-                f"The ledger {self._path} cannot be written: {error.strerror}.",
+                f"The ledger {self._path} cannot be written: {error.strerror}{self._wanted}.",
                 name="STORAGE_FAILED",
                 file=str(self._path),
                 reason=error.strerror,

@@ -106,6 +106,12 @@ class Option:
     default: Any
     description: str
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that may stand here; empty where it is not a choice of words."""
+        bare = typing.get_args(self.type)[0]
+        return typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
+
     def parse(self, value: Any, *, strict: bool) -> Any:
         """A written value as the field's; ``strict`` is off where everything is text (environment, flags).
 
@@ -117,6 +123,8 @@ class Option:
         try:
             return msgspec.convert(value, self.type, strict=strict)
         except msgspec.ValidationError as error:
+            if self.choices:
+                raise ValueError(f"expected one of {', '.join(self.choices)}") from None
             bound = "" if self.unit is None else f" ({self.unit})"
             raise ValueError(str(error).replace("`", "").replace("$", self.name) + bound) from None
 

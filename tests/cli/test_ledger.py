@@ -57,7 +57,7 @@ def test_verify_says_what_it_found(realm: Realm) -> None:
     code, out, errors = run("verify", "--home", realm.home)
     assert (code, errors) == (0, "")
     assert "The ledger is whole" in out
-    assert "3 batches with 6 records (6 granted) in 2 segments" in out
+    assert "segments: 2, batches: 3, records: 6, granted: 6" in out
     assert time.strftime("%Y-") in out
 
 
