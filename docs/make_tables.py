@@ -1,4 +1,4 @@
-"""Write the tables of the documents that are made from the code: ``python docs/make_tables.py``.
+"""Write the tables of the documents that are made from the code: ``python docs/make_tables.py``, kms_fast installed.
 
 errors.md is made whole; in configuration.md what stands between the markers is replaced.
 """

@@ -148,8 +148,7 @@ cdef class LoadRun:
             self.give_up(now)
 
     cdef int give_up(self, uint64_t now) except -1:
-        """Ends a phase whose host is gone or stalled: each start that has no answer, or was due and not made, is an error.
-        """
+        """Ends a phase whose host is gone or stalled: a start without an answer, or due and not made, is an error."""
         cdef uint64_t due
         if self.active > 0:
             self.count_error("NO_ANSWER", "no answer when the load was given up", self.active)

@@ -1,11 +1,10 @@
-# The one place for byte order and bounds: little-endian integers and byte strings, read and written through cursors.
+# The one place for byte order and bounds: little-endian integers, and byte strings read through a cursor.
 #
-# A cursor never passes its end. Reading or writing too much does nothing but set `overrun`, which stays set; reads
+# A cursor never passes its end. Reading too much does nothing but set `overrun`, which stays set; reads
 # then give zero or NULL. So a parser takes all its fields and asks once at the end. Cursors borrow the memory they
 # walk over; nothing raises, nothing needs the GIL.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
 
 
 # ---- integers at a place whose bounds the caller has checked
@@ -67,15 +66,6 @@ cdef inline const uint8_t* get_bytes(Reader* reader, size_t n) noexcept nogil:
     return start
 
 
-cdef inline void copy_bytes(Reader* reader, uint8_t* out, size_t n) noexcept nogil:
-    """Copies the next `n` bytes to `out`; zeroes when there are fewer."""
-    cdef const uint8_t* start = get_bytes(reader, n)
-    if start == NULL:
-        memset(out, 0, n)
-    else:
-        memcpy(out, start, n)
-
-
 cdef inline void skip(Reader* reader, size_t n) noexcept nogil:
     get_bytes(reader, n)
 
@@ -98,69 +88,3 @@ cdef inline uint32_t get_u32(Reader* reader) noexcept nogil:
 cdef inline uint64_t get_u64(Reader* reader) noexcept nogil:
     cdef const uint8_t* p = get_bytes(reader, 8)
     return 0 if p == NULL else load_u64(p)
-
-
-# ---- writing
-
-cdef struct Writer:
-    uint8_t* at
-    uint8_t* end
-    bint overrun
-
-
-cdef inline Writer write_to(uint8_t* start, size_t n) noexcept nogil:
-    cdef Writer writer
-    writer.at = start
-    writer.end = start + n
-    writer.overrun = False
-    return writer
-
-
-cdef inline size_t room_left(const Writer* writer) noexcept nogil:
-    return <size_t>(writer.end - writer.at)
-
-
-cdef inline uint8_t* reserve(Writer* writer, size_t n) noexcept nogil:
-    """The next `n` bytes, for the caller to fill in, or NULL when there is no room."""
-    cdef uint8_t* start = writer.at
-    if writer.overrun or n > room_left(writer):
-        writer.overrun = True
-        return NULL
-    writer.at = start + n
-    return start
-
-
-cdef inline void put_bytes(Writer* writer, const uint8_t* source, size_t n) noexcept nogil:
-    cdef uint8_t* p = reserve(writer, n)
-    if p != NULL and n > 0:
-        memcpy(p, source, n)
-
-
-cdef inline void put_zeros(Writer* writer, size_t n) noexcept nogil:
-    cdef uint8_t* p = reserve(writer, n)
-    if p != NULL:
-        memset(p, 0, n)
-
-
-cdef inline void put_u8(Writer* writer, uint8_t value) noexcept nogil:
-    cdef uint8_t* p = reserve(writer, 1)
-    if p != NULL:
-        p[0] = value
-
-
-cdef inline void put_u16(Writer* writer, uint16_t value) noexcept nogil:
-    cdef uint8_t* p = reserve(writer, 2)
-    if p != NULL:
-        store_u16(p, value)
-
-
-cdef inline void put_u32(Writer* writer, uint32_t value) noexcept nogil:
-    cdef uint8_t* p = reserve(writer, 4)
-    if p != NULL:
-        store_u32(p, value)
-
-
-cdef inline void put_u64(Writer* writer, uint64_t value) noexcept nogil:
-    cdef uint8_t* p = reserve(writer, 8)
-    if p != NULL:
-        store_u64(p, value)

@@ -80,7 +80,7 @@ def test_verify_json(realm: Realm) -> None:
 
 def test_verify_of_an_empty_ledger(realm: Realm) -> None:
     write(realm, ())
-    assert run("verify", "--home", realm.home) == (0, "The ledger is whole and empty (1 segments).\n", "")
+    assert run("verify", "--home", realm.home) == (0, "The ledger is whole and empty (segments: 1).\n", "")
 
 
 def test_verify_tells_of_a_torn_tail(realm: Realm) -> None:
@@ -89,7 +89,7 @@ def test_verify_tells_of_a_torn_tail(realm: Realm) -> None:
     code, out, _ = run("verify", "--home", realm.home)
     assert code == 0
     assert "1 cut short by a crash, never answered" in out
-    assert "1 batches with 2 records" in out
+    assert "batches: 1, records: 2" in out
     code, out, _ = run("records", "--home", realm.home)
     assert [json.loads(line) for line in out.splitlines()] == expected[:2]
 

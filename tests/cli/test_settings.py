@@ -71,7 +71,7 @@ def test_unknown_names_tell_the_nearest(write: Any) -> None:
         ("listen = []", "listen (FILE line 1): Expected array of length >= 1"),
         ("retention = 30", "retention (FILE line 1): expected a whole number and one of ms, s, m, h, d"),
         ('retention = "1ms"', "retention (FILE line 1): 1ms is not a whole number of s"),
-        ('log_level = "loud"', "log_level (FILE line 1): Invalid enum value 'loud'"),
+        ('log_level = "loud"', "log_level (FILE line 1): expected one of debug, info, warning, error"),
         ('listen = ["1.2.3.4"]', "'1.2.3.4' has no port: write 1.2.3.4:1688"),
         ('retention = "1d"\nrenewal_interval = "7d"', "renewal_interval 7d is too long for retention 1d"),
         ("\nmax_waiting 5", "FILE is not TOML: Expected '=' after a key in a key/value pair (at line 2, column 13)"),

@@ -2,8 +2,8 @@
 from libc.stdint cimport uint8_t
 
 from kms_fast._core.wire cimport (
-    Reader, Writer, bytes_left, copy_bytes, get_bytes, get_u8, get_u16, get_u32, get_u64, put_bytes, put_u8, put_u16,
-    put_u32, put_u64, put_zeros, read_from, room_left, skip, write_to
+    Reader, bytes_left, get_bytes, get_u8, get_u16, get_u32, get_u64, load_u16, load_u32, load_u64, read_from, skip,
+    store_u16, store_u32, store_u64
 )
 
 
@@ -24,32 +24,21 @@ def read(bytes data, list sizes):
 
 
 def cut(bytes data, size_t skipped, size_t n):
-    """(bytes in place or None, a copy), both after `skipped` bytes, then overrun."""
-    cdef Reader borrowed = read_from(data, len(data))
-    cdef Reader copied = read_from(data, len(data))
-    cdef uint8_t out[64]
-    skip(&borrowed, skipped)
-    skip(&copied, skipped)
-    cdef const uint8_t* start = get_bytes(&borrowed, n)
-    copy_bytes(&copied, out, n)
-    return None if start == NULL else start[:n], out[:n], bool(borrowed.overrun), bool(copied.overrun)
+    """(bytes in place or None after `skipped` bytes, overrun)."""
+    cdef Reader reader = read_from(data, len(data))
+    skip(&reader, skipped)
+    cdef const uint8_t* start = get_bytes(&reader, n)
+    return None if start == NULL else start[:n], bool(reader.overrun)
 
 
-def write(size_t room, list fields):
-    """Writes (size, value) fields, bytes, or a number of zeros as (0, count); (written, overrun, room left)."""
-    cdef uint8_t out[64]
-    cdef Writer writer = write_to(out, room)
-    for field in fields:
-        if isinstance(field, bytes):
-            put_bytes(&writer, field, len(field))
-        elif field[0] == 0:
-            put_zeros(&writer, field[1])
-        elif field[0] == 1:
-            put_u8(&writer, field[1])
-        elif field[0] == 2:
-            put_u16(&writer, field[1])
-        elif field[0] == 4:
-            put_u32(&writer, field[1])
-        else:
-            put_u64(&writer, field[1])
-    return out[:writer.at - out], bool(writer.overrun), room_left(&writer)
+def store(int size, value):
+    """The bytes of an integer of 2, 4 or 8 bytes, and what loading them gives."""
+    cdef uint8_t[8] out
+    if size == 2:
+        store_u16(out, value)
+        return out[:2], load_u16(out)
+    if size == 4:
+        store_u32(out, value)
+        return out[:4], load_u32(out)
+    store_u64(out, value)
+    return out[:8], load_u64(out)
