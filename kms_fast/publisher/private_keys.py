@@ -37,20 +37,19 @@ def write_private_key(path: Path, key: Ed25519PrivateKey, passphrase: bytes) -> 
 def read_private_key(path: Path, passphrase: bytes) -> Ed25519PrivateKey:
     """The key in a PEM file.
 
-    Raises OSError; `ConfigurationError`: KEY_FILE_LOCKED when the passphrase is not its own, CONFIGURATION_INVALID when
-    the file is not an encrypted Ed25519 key.
+    Raises OSError; `ConfigurationError`: KEY_FILE_LOCKED when the passphrase is not its own or the file is damaged,
+    CONFIGURATION_INVALID when it is not an encrypted Ed25519 key.
     """
     pem = read_bounded(path, 1 << 16)
     if b"ENCRYPTED PRIVATE KEY" not in pem:
         raise ConfigurationError(f"{path} is not an encrypted private key (PEM, PKCS #8).")
     try:
         key = load_pem_private_key(pem, passphrase or b"\0")
-    except ValueError as error:
-        if "password" in str(error).lower():
-            raise ConfigurationError(
-                f"The passphrase does not open {path}.", name="KEY_FILE_LOCKED", file=str(path)
-            ) from None
-        raise ConfigurationError(f"{path} is damaged: it does not read as a private key.") from None
+    except ValueError:
+        # One wrong passphrase in 256 decrypts to correct padding, and then looks as a damaged file does.
+        raise ConfigurationError(
+            f"The passphrase does not open {path}, or the file is damaged.", name="KEY_FILE_LOCKED", file=str(path)
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path} holds a key of another algorithm; kms_fast uses Ed25519.")
     return key

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,13 @@ async def test_a_dead_host_ends_the_load() -> None:
 
 
 async def test_a_host_that_accepts_and_says_nothing_ends_the_load() -> None:
-    server = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # To its end: from Python 3.12 on, a server waits for its connections when it closes.
+        with suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     async with server:
         plan = make_plan(server.sockets[0].getsockname()[1], answer_limit_s=0.1)
         for per_connection in (0, 1):

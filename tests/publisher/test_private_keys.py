@@ -12,6 +12,15 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.publisher.private_keys import read_private_key, write_private_key
 from tests.publishing import PASSPHRASE
 
+# Opened by b"correct passphrase"; b"wrong 305" decrypts it to correct padding around bytes that are no key.
+PEM = b"""-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIGjMF8GCSqGSIb3DQEFDTBSMDEGCSqGSIb3DQEFDDAkBBCE8zK5wz09rDEEKQHi
+Fu1IAgIIADAMBggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQbTaQagMEqdrRzdti
+28PPeARAI7GTskfoNWWtjppA+hXqD+vy05rixNk3QrBMva0gWpHzIJa5z5r1SqcD
+NomBLlmiMalbaTNzVYnZ+fLBdpScYA==
+-----END ENCRYPTED PRIVATE KEY-----
+"""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -28,6 +37,15 @@ def test_a_key_is_read_back_with_its_passphrase_alone(path: Path) -> None:
             read_private_key(path, wrong)
         assert caught.value.result.name == "KEY_FILE_LOCKED"
         assert caught.value.__cause__ is None
+
+
+def test_a_wrong_passphrase_is_one_even_where_it_seems_to_fit(path: Path) -> None:
+    path.write_bytes(PEM)
+    read_private_key(path, b"correct passphrase")
+    for wrong in (b"wrong 304", b"wrong 305"):
+        with pytest.raises(ConfigurationError) as caught:
+            read_private_key(path, wrong)
+        assert caught.value.result.name == "KEY_FILE_LOCKED"
 
 
 @pytest.mark.parametrize("passphrase", [b"", b"1234567", b"x" * 1024])
