@@ -11,10 +11,11 @@ import pytest
 from kms_fast.client import AsyncClient, Client, KmsFastError, Lease, LicenceState, aio, blocking
 from kms_fast.client.exchange import HostExchange
 from kms_fast.discovery.address import HostAddress
+from kms_fast.errors import BY_NAME
 from tests.client.world import MACHINE, SETUP_KEYS, FakeClock, ScriptedHost, listening
 from tests.hosts import Realm, RunningHost
 
-BUSY = 0xE04B0003
+BUSY = BY_NAME["SERVER_BUSY"]
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
@@ -78,8 +79,8 @@ def test_a_newer_revocation_list_is_fetched_on_the_connection(
 
 
 def test_an_unsigned_code_is_told(activate: Activate, realm: Realm, clock: FakeClock) -> None:
-    with listening(ScriptedHost(realm, clock, unsigned=BUSY)) as address:
-        assert "more requests waiting" in text_of_failure(activate, address)
+    with listening(ScriptedHost(realm, clock, unsigned=BUSY.code)) as address:
+        assert BUSY.meaning in text_of_failure(activate, address)
 
 
 def test_a_closed_port_is_refused(activate: Activate) -> None:
