@@ -45,6 +45,8 @@ cdef class AdmissionTable:
         cdef Product* row
         if len(host_id) != ID_SIZE:
             raise ValueError("a host ID has 16 bytes")
+        if 0 < len(revocations) < REVOCATIONS_HEADER_SIZE:
+            raise ValueError("a revocation list is longer than its header")
         self.families = [<FamilyCount?>family for family in families]
         self.certificates, self.host_id, self.revocations = certificates, host_id, revocations
         self.serial, self.not_before_ms, self.not_after_ms = serial, not_before_ms, not_after_ms

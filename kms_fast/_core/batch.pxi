@@ -146,6 +146,8 @@ cdef class Batch:
         cdef uint8_t* header = self.record + RECORD_HEADER
         cdef bytes message, signature
         cdef const uint8_t* root
+        if len(previous) != HASH_SIZE:
+            raise ValueError("the hash of a header has 32 bytes")
         self.nodes = <uint8_t*>PyMem_Malloc(HASH_SIZE * (2 * <size_t>self.size + MAX_PATH_NODES))
         if self.nodes == NULL:
             raise MemoryError

@@ -119,6 +119,7 @@ cdef enum:
     QUERY_NUMBER = 4
     QUERY_SIZE = 8
     REVOCATIONS_NUMBER = 4
+    REVOCATIONS_HEADER_SIZE = 32
 
     # ledger: one record is a frame, the signed header and the entries, one for each leaf
     FRAME_LENGTH = 0

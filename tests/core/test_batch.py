@@ -255,6 +255,20 @@ def test_a_signature_of_another_size(realm: Realm, pool: list[Asked], signature:
         batch.seal(1, 1, now_ms(), PREVIOUS, lambda message: signature)
 
 
+@pytest.mark.parametrize("previous", [b"", bytes(31), bytes(33)])
+def test_a_previous_hash_of_another_size(realm: Realm, pool: list[Asked], previous: bytes) -> None:
+    maker = BatchMaker(realm)
+    batch = maker.collect([pool[0].request])
+    maker.decide(batch, now_ms())
+    with pytest.raises(ValueError, match="32 bytes"):
+        batch.seal(1, 1, now_ms(), previous, lambda message: bytes(64))
+
+
+def test_a_revocation_list_that_is_too_short() -> None:
+    with pytest.raises(ValueError, match="revocation list"):
+        _core.AdmissionTable([], [], b"", bytes(16), 1, 0, 1, bytes(31))
+
+
 @pytest.mark.parametrize("size", [0, 263, 265, 1025 * 264])
 def test_the_root_of_no_entries(size: int) -> None:
     with pytest.raises(ValueError, match="264 bytes"):
