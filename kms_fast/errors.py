@@ -195,6 +195,12 @@ _ROWS = (
         "Correct the command; kms-fast COMMAND --help has examples.",
     ),
     (0xE04B000E, "INTERRUPTED", "The command was stopped before it was done.", "Run it again when it suits."),
+    (
+        0xE04B000F,
+        "STORE_UNAVAILABLE",
+        "The shared store of counts and inventory cannot be reached, or does not do what a host needs of it.",
+        "Start the database server, and check its address, its rights and the settings named here.",
+    ),
     (0xE04B0010, "ANSWER_MALFORMED", "The answer is damaged or of another version.", "SEE_HOST"),
     (0xE04B0011, "ANSWER_UNREADABLE", "The answer does not belong to this request.", "SEE_HOST"),
     (0xE04B0012, "REQUEST_HASH_MISMATCH", "The answer is for another request.", "SEE_HOST"),
@@ -263,6 +269,18 @@ _ROWS = (
         "CLOCK_SET_BACK",
         "This machine's clock or the host's is more than 8 hours before an activation already received.",
         "Correct the clock; if the earlier activation was made with a wrong clock, rearm: kms-fast client rearm.",
+    ),
+    (
+        0xE04B0040,
+        "STORE_VERSION",
+        "The store's tables are of another version than this program's.",
+        "Stop older hosts, then run kms-fast store migrate. Tables that are newer need a newer program.",
+    ),
+    (
+        0xE04B0041,
+        "LEDGER_WENT_BACK",
+        "This host's ledger is older than what is known of it elsewhere: an older copy of it was put back.",
+        "Put the newest copy back. If what it lacks is lost, accept that: kms-fast serve --accept-rollback.",
     ),
 )
 

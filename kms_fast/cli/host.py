@@ -1,7 +1,7 @@
 """``kms-fast host``: activating this host at its publisher, and its status."""
 
+import asyncio
 import time
-from contextlib import closing, nullcontext
 from pathlib import Path
 
 import click
@@ -139,23 +139,30 @@ def status(home: Path, out: Output) -> None:
 def _describe_families(installation: Installation, counts_path: Path, now_ms: int) -> dict[str, dict[str, int]]:
     """For each certified family its generation, threshold, cap, and the machines seen in the last 30 days."""
     families = {}
-    with closing(SqliteCounts(counts_path)) if counts_path.exists() else nullcontext() as counts:
-        for certified in installation.certificate.families:
-            family = installation.catalog.family(certified.number)
-            if family is None:
-                continue
-            machines = (
-                counts.load(family.number, now_ms, cap=family.cap, retention_ms=RETENTION_MIN * MINUTE_MS)
-                if counts
-                else []
-            )
+    counted = asyncio.run(_count_machines(installation, counts_path, now_ms)) if counts_path.exists() else {}
+    for certified in installation.certificate.families:
+        family = installation.catalog.family(certified.number)
+        if family is not None:
             families[family.name] = {
                 "generation": certified.generation,
-                "count": len(machines),
+                "count": counted.get(family.number, 0),
                 "threshold": family.threshold,
                 "cap": family.cap,
             }
     return families
+
+
+async def _count_machines(installation: Installation, counts_path: Path, now_ms: int) -> dict[int, int]:
+    counts = SqliteCounts(counts_path)
+    try:
+        return {
+            family.number: len(
+                await counts.load(family.number, now_ms, cap=family.cap, retention_ms=RETENTION_MIN * MINUTE_MS)
+            )
+            for family in installation.catalog.families
+        }
+    finally:
+        await counts.close()
 
 
 def _read_key(key: str) -> str:

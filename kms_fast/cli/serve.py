@@ -53,10 +53,7 @@ def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
         shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         out.line({"event": "listening", "address": address, "port": port}, f"listening on {shown}")
 
-    try:
-        _run(server.run(announce))
-    finally:
-        counts.close()
+    _run(server.run(announce))
 
 
 def start_logging(level: str, form: str) -> None:

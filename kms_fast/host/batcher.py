@@ -1,8 +1,8 @@
 """The one data path: which batch is next, when, and in what order it is counted, signed, committed and answered.
 
 Between a batch's start and its answers there is one owner, the batcher; requests that arrive meanwhile fill the next
-batch. The event loop's thread runs all of this but two things: the count transaction of a family below its cap (an
-executor's thread) and the commit (the committer's).
+batch. The event loop's thread runs all of this but the commit (the committer's); the count transaction of a family
+below its cap is awaited.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from kms_fast import _core
@@ -55,7 +54,6 @@ class Batcher:
         self._wake_write_fd = wake_write_fd
         self._committer = _core.Committer(wake_write_fd)
         self._commit_thread = threading.Thread(target=self._committer.run, name="commit")
-        self._count_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counts")
         self._busy = False
         self._stopped = False
         self._refusing: str | None = None
@@ -99,20 +97,21 @@ class Batcher:
         self._loop.remove_reader(self._wake_fd)
         self._committer.stop()
         self._commit_thread.join()
-        self._count_thread.shutdown()
         os.close(self._wake_fd)
         os.close(self._wake_write_fd)
 
     async def flush_counts(self) -> None:
-        """Store what only memory knows of families at their cap: the machines seen since the last flush.
+        """Store what only memory knows of families at their cap, the machines seen since the last flush, and take up
+        what other workers stored.
 
-        Raises `KmsFastError` (STORAGE_FAILED).
+        Raises `KmsFastError` (STORAGE_FAILED or STORE_UNAVAILABLE).
         """
         # Every machine noted so far was seen by then, and every later one is not seen before.
         seen_ms, now_ms = self._ledger.last_time_ms, self._clock_ms()
         for row in sorted(self._unstored):
-            rows = self.host.table.families[row].rows_since(self._flushed_ms)
-            await self._loop.run_in_executor(self._count_thread, self._flush, row, rows, now_ms)
+            family = self.host.table.families[row]
+            stored = await self._flush(row, family, now_ms)
+            family.load(stored + family.rows_since(seen_ms))
         self._flushed_ms = seen_ms
 
     def _begin(self) -> None:
@@ -137,22 +136,20 @@ class Batcher:
         below_cap = [row for row in rows if table.families[row].current(time_ms) < table.families[row].cap]
         self._unstored.update(set(rows).difference(below_cap))
         if below_cap:
-            counting = self._count_thread.submit(self._record_counts, batch, below_cap, time_ms)
-            counting.add_done_callback(
-                lambda done: self._loop.call_soon_threadsafe(self._counted, batch, time_ms, done.exception())
-            )
+            counting = self._loop.create_task(self._record_counts(batch, below_cap, time_ms))
+            counting.add_done_callback(lambda done: self._counted(batch, time_ms, done))
         else:
             self._commit(batch, time_ms)
 
-    def _record_counts(self, batch: _core.Batch, rows: Sequence[int], time_ms: int) -> None:
-        """In the count thread: store the batch's machines; the family continues from what the store held before."""
+    async def _record_counts(self, batch: _core.Batch, rows: Sequence[int], time_ms: int) -> None:
+        """Store the batch's machines; each family continues from what the store held before."""
         for row in rows:
             family = batch.table.families[row]
             if row in self._unstored:
                 # It has just left its cap, where the store was not told of each machine.
-                self._flush(row, family.rows_since(self._flushed_ms), time_ms)
+                await self._flush(row, family, time_ms)
                 self._unstored.discard(row)
-            before = self._counts.record(
+            before = await self._counts.record(
                 self._family_numbers[row],
                 batch.cmids_of(row),
                 time_ms,
@@ -161,17 +158,22 @@ class Batcher:
             )
             family.load(before)
 
-    def _flush(self, row: int, rows: Sequence[CountRow], now_ms: int) -> None:
-        family = self.host.table.families[row]
-        self._counts.flush(self._family_numbers[row], rows, now_ms, cap=family.cap, retention_ms=family.retention_ms)
+    async def _flush(self, row: int, family: _core.FamilyCount, now_ms: int) -> list[CountRow]:
+        return await self._counts.flush(
+            self._family_numbers[row],
+            family.rows_since(self._flushed_ms),
+            now_ms,
+            cap=family.cap,
+            retention_ms=family.retention_ms,
+        )
 
-    def _counted(self, batch: _core.Batch, time_ms: int, error: BaseException | None) -> None:
-        if error is None:
-            self._commit(batch, time_ms)
-        elif isinstance(error, KmsFastError):
+    def _counted(self, batch: _core.Batch, time_ms: int, counting: asyncio.Task[None]) -> None:
+        try:
+            counting.result()
+        except KmsFastError as error:
             self._refuse(batch, "SERVER_BUSY", error.message)
         else:
-            raise error
+            self._commit(batch, time_ms)
 
     def _commit(self, batch: _core.Batch, time_ms: int) -> None:
         ledger = self._ledger

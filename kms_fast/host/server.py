@@ -66,7 +66,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._stop, self._failed = asyncio.Event(), loop.create_future()
         loop.set_exception_handler(self._handle_exception)
-        batcher = self._make_batcher()
+        batcher = await self._make_batcher()
         servers = []
         jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch(batcher))]
         try:
@@ -88,6 +88,7 @@ class Server:
             for job in jobs:
                 job.cancel()
             batcher.close()
+            await self._counts.close()
         self._ledger.close()
 
     async def _drain(self, servers: Sequence[asyncio.Server], batcher: Batcher) -> None:
@@ -107,12 +108,12 @@ class Server:
         while self.host.connections and loop.time() < end_s:
             await asyncio.sleep(0.01)
 
-    def _make_batcher(self) -> Batcher:
+    async def _make_batcher(self) -> Batcher:
         settings = self._settings
         table, families = build_table(self._installation, settings)
         now_ms = self._clock_ms()
         for number, family in zip(families, table.families, strict=True):
-            family.load(self._counts.load(number, now_ms, cap=family.cap, retention_ms=family.retention_ms))
+            family.load(await self._counts.load(number, now_ms, cap=family.cap, retention_ms=family.retention_ms))
         batcher = Batcher(
             ledger=self._ledger,
             counts=self._counts,

@@ -44,6 +44,27 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="Addresses to listen on: IPv4:PORT, [IPv6]:PORT or NAME:PORT; port 0 takes a free one.",
         ),
     ] = ("0.0.0.0:1688", "[::]:1688")
+    workers: Annotated[int, Meta(ge=1, le=256, description="Processes that serve side by side.")] = 1
+    store: Annotated[
+        str | None,
+        Meta(
+            description="PostgreSQL URL of counts and inventory for several hosts; not set: SQLite files in the home."
+        ),
+    ] = None
+    web: Annotated[
+        str | None,
+        Meta(description="ADDR:PORT of /healthz and /readyz; not set: off."),
+    ] = None
+    timeout_graceful_shutdown_s: Annotated[
+        int, Meta(ge=1, le=_DAY_S, description="How long a worker may take to drain before it is ended.")
+    ] = 30
+    keep_records_s: Annotated[
+        int | None,
+        Meta(ge=_DAY_S, description="How long the ledger keeps machines' records; not set: for ever. Headers stay."),
+    ] = None
+    segment_size_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="Size at which a worker begins the next segment of the ledger.")
+    ] = 1 << 30
     retention_s: Annotated[
         int, Meta(ge=60, le=365 * _DAY_S, description="How long a machine counts after its last valid request.")
     ] = 30 * _DAY_S

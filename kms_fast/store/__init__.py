@@ -10,22 +10,24 @@ CountRow = tuple[bytes, int]
 class Counts(Protocol):
     """The machines that count towards each family's threshold, durable and shared by all workers.
 
-    At most ``cap`` rows a family and none older than ``retention_ms``. Methods block on the disk and may be called
-    from any thread, one call at a time. They raise `KmsFastError` (STORAGE_FAILED) when nothing was stored.
+    At most ``cap`` rows a family and none older than ``retention_ms``. Calls may overlap; none blocks the event loop.
+    They raise `KmsFastError` (STORAGE_FAILED or STORE_UNAVAILABLE) when nothing was stored.
     """
 
-    def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
+    async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
         """The machines that count now, oldest first."""
 
-    def record(
+    async def record(
         self, family: int, cmids: Sequence[bytes], now_ms: int, *, cap: int, retention_ms: int
     ) -> list[CountRow]:
         """Store that these machines asked, in one durable transaction; the machines that counted before it, oldest
         first.
         """
 
-    def flush(self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int) -> None:
-        """Store the newest machines of a family that is at its cap."""
+    async def flush(
+        self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int
+    ) -> list[CountRow]:
+        """Store the newest machines of a family that is at its cap; the machines that count now, oldest first."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the store."""

@@ -1,9 +1,11 @@
 """Counts in an SQLite file, for the hosts of one machine."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import apsw
 
@@ -35,8 +37,11 @@ DELETE FROM counts WHERE rowid IN (
 _WAIT_FOR_LOCK_MS = 5_000
 
 
+_Returned = TypeVar("_Returned")
+
+
 class SqliteCounts:
-    """`kms_fast.store.Counts` in one SQLite file (WAL, synchronous=FULL).
+    """`kms_fast.store.Counts` in one SQLite file (WAL, synchronous=FULL), used from a thread of its own.
 
     Raises `KmsFastError` (STORAGE_FAILED) when the file cannot be opened.
     """
@@ -49,32 +54,56 @@ class SqliteCounts:
             self._db.pragma("journal_mode", "wal")
             self._db.pragma("synchronous", "full")
             self._db.execute(_SCHEMA)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counts")
 
-    def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
+    async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
         """The machines that count now, oldest first."""
-        with self._storage_errors():
-            return self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
 
-    def record(
+        def read() -> list[CountRow]:
+            with self._storage_errors():
+                return self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
+
+        return await self._in_thread(read)
+
+    async def record(
         self, family: int, cmids: Sequence[bytes], now_ms: int, *, cap: int, retention_ms: int
     ) -> list[CountRow]:
         """Store that these machines asked, in one durable transaction; the machines that counted before it, oldest
         first.
         """
-        with self._transaction():
-            before = self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
-            self._write(family, [(cmid, now_ms) for cmid in cmids], now_ms, cap=cap, retention_ms=retention_ms)
-        return before
 
-    def flush(self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int) -> None:
-        """Store the newest machines of a family that is at its cap."""
-        with self._transaction():
-            self._write(family, rows, now_ms, cap=cap, retention_ms=retention_ms)
+        def write() -> list[CountRow]:
+            with self._transaction():
+                before = self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
+                self._write(family, [(cmid, now_ms) for cmid in cmids], now_ms, cap=cap, retention_ms=retention_ms)
+            return before
 
-    def close(self) -> None:
+        return await self._in_thread(write)
+
+    async def flush(
+        self, family: int, rows: Sequence[CountRow], now_ms: int, *, cap: int, retention_ms: int
+    ) -> list[CountRow]:
+        """Store the newest machines of a family that is at its cap; the machines that count now, oldest first."""
+
+        def write() -> list[CountRow]:
+            with self._transaction():
+                self._write(family, rows, now_ms, cap=cap, retention_ms=retention_ms)
+                return self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
+
+        return await self._in_thread(write)
+
+    async def close(self) -> None:
         """Close the file."""
-        with self._storage_errors():
-            self._db.close()
+
+        def close() -> None:
+            with self._storage_errors():
+                self._db.close()
+
+        await self._in_thread(close)
+        self._thread.shutdown()
+
+    async def _in_thread(self, function: Callable[[], _Returned]) -> _Returned:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _rows(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
         newest_first = self._db.execute(

@@ -47,19 +47,17 @@ class LocalServer:
         finally:
             # The server freezes what exists; here that is the whole test run.
             gc.unfreeze()
-            self.counts.close()
 
     async def _run(self, talk: Talk) -> Any:
         folder = self.realm.home / "host"
         installation = read_installation(folder)
-        self.counts = SqliteCounts(folder / "counts.db")
         self.server = self.make_server(
             installation=installation,
             settings=self.settings,
             ledger=open_ledger(
                 folder / "ledger", host_id=installation.certificate.host_id, certificates=installation.chain_data
             ),
-            counts=self.counts,
+            counts=SqliteCounts(folder / "counts.db"),
             sockets=open_sockets(["127.0.0.1:0"]),
             clock_ms=self.clock,
         )

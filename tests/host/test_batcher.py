@@ -1,7 +1,6 @@
 """What the batcher keeps in memory, what it stores, and what it does with many batches at once."""
 
 import asyncio
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,8 +54,14 @@ def test_a_family_that_leaves_its_cap_forgets_no_machine(tmp_path: Path) -> None
             return ask_new_machines(server, connection, 1)
 
     assert server.run(talk) == [Told(0, cap)]
-    with closing(SqliteCounts(server.realm.home / "host" / "counts.db")) as counts:
-        assert len(counts.load(DESKTOP, server.clock(), cap=cap, retention_ms=30 * DAY_MS)) == cap
+    assert asyncio.run(count_stored(server, cap)) == cap
+
+
+async def count_stored(server: LocalServer, cap: int) -> int:
+    counts = SqliteCounts(server.realm.home / "host" / "counts.db")
+    stored = await counts.load(DESKTOP, server.clock(), cap=cap, retention_ms=30 * DAY_MS)
+    await counts.close()
+    return len(stored)
 
 
 async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
@@ -88,6 +93,6 @@ async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
     await asyncio.wait_for(batcher.drain(), 20)
     batcher.close()
     ledger.close()
-    counts.close()
+    await counts.close()
     assert failures == []
     assert len(transport.written) == 400 * 1024

@@ -5,7 +5,7 @@ class TestSqliteCounts(CountsContract):
     def open_counts(self, tmp_path): return lambda: SqliteCounts(tmp_path / "counts.db")
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -21,14 +21,16 @@ def cmid(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def record(counts: Counts, numbers: list[int], now_ms: int = NOW_MS, *, family: int = 1, cap: int = CAP) -> list[int]:
+async def record(
+    counts: Counts, numbers: list[int], now_ms: int = NOW_MS, *, family: int = 1, cap: int = CAP
+) -> list[int]:
     """Records machines; gives those that counted before."""
-    before = counts.record(family, [cmid(n) for n in numbers], now_ms, cap=cap, retention_ms=RETENTION_MS)
+    before = await counts.record(family, [cmid(n) for n in numbers], now_ms, cap=cap, retention_ms=RETENTION_MS)
     return [int.from_bytes(row[0], "big") for row in before]
 
 
-def load(counts: Counts, now_ms: int = NOW_MS, *, family: int = 1, cap: int = CAP) -> list[CountRow]:
-    return counts.load(family, now_ms, cap=cap, retention_ms=RETENTION_MS)
+async def load(counts: Counts, now_ms: int = NOW_MS, *, family: int = 1, cap: int = CAP) -> list[CountRow]:
+    return await counts.load(family, now_ms, cap=cap, retention_ms=RETENTION_MS)
 
 
 def numbers(rows: list[CountRow]) -> list[int]:
@@ -39,81 +41,83 @@ class CountsContract:
     """``open_counts`` opens the same store each time."""
 
     @pytest.fixture
-    def counts(self, open_counts: OpenCounts) -> Counts:
-        return open_counts()
-
-    def test_an_empty_store(self, counts: Counts) -> None:
-        assert load(counts) == []
-
-    def test_record_gives_what_was_there_before(self, counts: Counts) -> None:
-        assert record(counts, [1, 2]) == []
-        assert record(counts, [3], NOW_MS + 1) == [1, 2]
-        assert load(counts, NOW_MS + 1) == [(cmid(1), NOW_MS), (cmid(2), NOW_MS), (cmid(3), NOW_MS + 1)]
-
-    def test_a_machine_counts_once(self, counts: Counts) -> None:
-        assert record(counts, [7] * 1000) == []
-        for _ in range(3):
-            assert record(counts, [7] * 1000, NOW_MS + 5) == [7]
-        assert load(counts, NOW_MS + 5) == [(cmid(7), NOW_MS + 5)]
-
-    def test_the_same_machine_again_is_the_newest(self, counts: Counts) -> None:
-        record(counts, [1, 2, 3])
-        record(counts, [1], NOW_MS + 1)
-        assert numbers(load(counts, NOW_MS + 1)) == [2, 3, 1]
-
-    def test_families_are_apart(self, counts: Counts) -> None:
-        record(counts, [1], family=1)
-        record(counts, [1, 2], family=2)
-        assert (numbers(load(counts, family=1)), numbers(load(counts, family=2))) == ([1], [1, 2])
-
-    def test_past_the_cap_the_oldest_go(self, counts: Counts) -> None:
-        for number in range(8):
-            record(counts, [number], NOW_MS + number, cap=5)
-        assert numbers(load(counts, NOW_MS + 8, cap=50)) == [3, 4, 5, 6, 7]
-
-    def test_a_batch_larger_than_the_cap_keeps_its_last(self, counts: Counts) -> None:
-        record(counts, [1], cap=5)
-        assert record(counts, list(range(10, 1034)), NOW_MS + 1, cap=5) == [1]
-        assert numbers(load(counts, NOW_MS + 1)) == list(range(1029, 1034))
-
-    def test_machines_of_one_millisecond_keep_the_order_of_their_arrival(self, counts: Counts) -> None:
-        record(counts, [5, 3, 9, 1])
-        assert numbers(load(counts)) == [5, 3, 9, 1]
-        record(counts, [2], cap=4)
-        assert numbers(load(counts)) == [3, 9, 1, 2]
-
-    def test_retention_is_inclusive(self, counts: Counts) -> None:
-        record(counts, [1])
-        record(counts, [2], NOW_MS + 1)
-        assert numbers(load(counts, NOW_MS + RETENTION_MS)) == [1, 2]
-        assert numbers(load(counts, NOW_MS + RETENTION_MS + 1)) == [2]
-        assert record(counts, [], NOW_MS + RETENTION_MS + 2) == []
-
-    def test_a_machine_that_comes_back_after_retention_is_new(self, counts: Counts) -> None:
-        record(counts, [1])
-        assert record(counts, [1], NOW_MS + RETENTION_MS + 1) == []
-        assert numbers(load(counts, NOW_MS + RETENTION_MS + 1)) == [1]
-
-    def test_time_never_goes_back_for_a_machine(self, counts: Counts) -> None:
-        """Another host's clock may be ahead."""
-        record(counts, [1], NOW_MS + 500)
-        record(counts, [1], NOW_MS)
-        assert load(counts, NOW_MS + 500) == [(cmid(1), NOW_MS + 500)]
-
-    def test_flush_stores_the_newest(self, counts: Counts) -> None:
-        record(counts, [1, 2, 3], cap=3)
-        rows = [(cmid(2), NOW_MS + 3), (cmid(8), NOW_MS + 4)]
-        counts.flush(1, rows, NOW_MS + 4, cap=3, retention_ms=RETENTION_MS)
-        assert load(counts, NOW_MS + 4)[1:] == rows
-        assert len(load(counts, NOW_MS + 4)) == 3
-
-    def test_what_is_recorded_survives(self, open_counts: OpenCounts) -> None:
+    async def counts(self, open_counts: OpenCounts) -> AsyncIterator[Counts]:
         counts = open_counts()
-        record(counts, [1, 2])
-        counts.close()
-        assert record(open_counts(), [3], NOW_MS + 1) == [1, 2]
+        yield counts
+        await counts.close()
 
-    def test_two_users_of_one_store_count_together(self, open_counts: OpenCounts) -> None:
+    async def test_an_empty_store(self, counts: Counts) -> None:
+        assert await load(counts) == []
+
+    async def test_record_gives_what_was_there_before(self, counts: Counts) -> None:
+        assert await record(counts, [1, 2]) == []
+        assert await record(counts, [3], NOW_MS + 1) == [1, 2]
+        assert await load(counts, NOW_MS + 1) == [(cmid(1), NOW_MS), (cmid(2), NOW_MS), (cmid(3), NOW_MS + 1)]
+
+    async def test_a_machine_counts_once(self, counts: Counts) -> None:
+        assert await record(counts, [7] * 1000) == []
+        for _ in range(3):
+            assert await record(counts, [7] * 1000, NOW_MS + 5) == [7]
+        assert await load(counts, NOW_MS + 5) == [(cmid(7), NOW_MS + 5)]
+
+    async def test_the_same_machine_again_is_the_newest(self, counts: Counts) -> None:
+        await record(counts, [1, 2, 3])
+        await record(counts, [1], NOW_MS + 1)
+        assert numbers(await load(counts, NOW_MS + 1)) == [2, 3, 1]
+
+    async def test_families_are_apart(self, counts: Counts) -> None:
+        await record(counts, [1], family=1)
+        await record(counts, [1, 2], family=2)
+        assert (numbers(await load(counts, family=1)), numbers(await load(counts, family=2))) == ([1], [1, 2])
+
+    async def test_past_the_cap_the_oldest_go(self, counts: Counts) -> None:
+        for number in range(8):
+            await record(counts, [number], NOW_MS + number, cap=5)
+        assert numbers(await load(counts, NOW_MS + 8, cap=50)) == [3, 4, 5, 6, 7]
+
+    async def test_a_batch_larger_than_the_cap_keeps_its_last(self, counts: Counts) -> None:
+        await record(counts, [1], cap=5)
+        assert await record(counts, list(range(10, 1034)), NOW_MS + 1, cap=5) == [1]
+        assert numbers(await load(counts, NOW_MS + 1)) == list(range(1029, 1034))
+
+    async def test_machines_of_one_millisecond_keep_the_order_of_their_arrival(self, counts: Counts) -> None:
+        await record(counts, [5, 3, 9, 1])
+        assert numbers(await load(counts)) == [5, 3, 9, 1]
+        await record(counts, [2], cap=4)
+        assert numbers(await load(counts)) == [3, 9, 1, 2]
+
+    async def test_retention_is_inclusive(self, counts: Counts) -> None:
+        await record(counts, [1])
+        await record(counts, [2], NOW_MS + 1)
+        assert numbers(await load(counts, NOW_MS + RETENTION_MS)) == [1, 2]
+        assert numbers(await load(counts, NOW_MS + RETENTION_MS + 1)) == [2]
+        assert await record(counts, [], NOW_MS + RETENTION_MS + 2) == []
+
+    async def test_a_machine_that_comes_back_after_retention_is_new(self, counts: Counts) -> None:
+        await record(counts, [1])
+        assert await record(counts, [1], NOW_MS + RETENTION_MS + 1) == []
+        assert numbers(await load(counts, NOW_MS + RETENTION_MS + 1)) == [1]
+
+    async def test_time_never_goes_back_for_a_machine(self, counts: Counts) -> None:
+        """Another host's clock may be ahead."""
+        await record(counts, [1], NOW_MS + 500)
+        await record(counts, [1], NOW_MS)
+        assert await load(counts, NOW_MS + 500) == [(cmid(1), NOW_MS + 500)]
+
+    async def test_flush_stores_the_newest(self, counts: Counts) -> None:
+        await record(counts, [1, 2, 3], cap=3)
+        rows = [(cmid(2), NOW_MS + 3), (cmid(8), NOW_MS + 4)]
+        after = await counts.flush(1, rows, NOW_MS + 4, cap=3, retention_ms=RETENTION_MS)
+        assert after == await load(counts, NOW_MS + 4)
+        assert (after[1:], len(after)) == (rows, 3)
+
+    async def test_what_is_recorded_survives(self, open_counts: OpenCounts) -> None:
+        counts = open_counts()
+        await record(counts, [1, 2])
+        await counts.close()
+        assert await record(open_counts(), [3], NOW_MS + 1) == [1, 2]
+
+    async def test_two_users_of_one_store_count_together(self, open_counts: OpenCounts) -> None:
         first, second = open_counts(), open_counts()
-        seen = [len(record((first, second)[n % 2], [n], NOW_MS + n)) for n in range(25)]
+        seen = [len(await record((first, second)[n % 2], [n], NOW_MS + n)) for n in range(25)]
         assert seen == list(range(25))

@@ -23,18 +23,18 @@ def test_commits_are_synced(tmp_path: Path) -> None:
     assert counts._db.pragma("synchronous") == 2
 
 
-def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
     counts, other = SqliteCounts(tmp_path / "counts.db"), apsw.Connection(str(tmp_path / "counts.db"))
-    record(counts, [1])
+    await record(counts, [1])
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(KmsFastError, match=r"counts\.db cannot be used: .*locked") as caught:
-        record(counts, [2])
+        await record(counts, [2])
     assert caught.value.result.name == "STORAGE_FAILED"
-    assert len(load(counts)) == 1
+    assert len(await load(counts)) == 1
     other.execute("ROLLBACK")
-    record(counts, [2])
-    assert len(load(counts)) == 2
+    await record(counts, [2])
+    assert len(await load(counts)) == 2
 
 
 @pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 5000])
