@@ -2,18 +2,18 @@
 
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from kms_fast.errors import ConfigurationError, LedgerError
 from kms_fast.host.segment import (
-    BLOCK_SIZE,
     ENTRY_SIZE,
     Head,
     Record,
     SegmentStart,
+    is_held,
     is_torn,
     list_segments,
     read_records,
@@ -53,7 +53,7 @@ def verify_ledger(
     """
     verdict = Verdict()
     starts = {path: _read_start(path) for path in list_segments(folder)}
-    heads: dict[Head, int | None] = dict.fromkeys(head for start in starts.values() for head in start.heads)
+    heads = _Heads(head for start in starts.values() for head in start.heads)
     host_id = next((start.host_id for start in starts.values()), b"")
     for path, start in starts.items():
         certificate = _verify_start(start, path, roots=roots, publisher_id=publisher_id)
@@ -63,6 +63,34 @@ def verify_ledger(
             _SegmentAudit(path, start, certificate, verdict, heads).run(file, on_progress)
         verdict.segments += 1
     return verdict
+
+
+class _Heads:
+    """The batches that some segment continues, and what was found of them."""
+
+    def __init__(self, named: Iterable[Head]) -> None:
+        self._times_ms: dict[tuple[int, bytes], int | None] = {(head.segment, head.header_hash): None for head in named}
+        self._ends: dict[int, bytes] = {}
+
+    def note(self, segment: int, header_hash: bytes, time_ms: int) -> None:
+        """A batch was found."""
+        if (segment, header_hash) in self._times_ms:
+            self._times_ms[segment, header_hash] = time_ms
+
+    def note_end(self, segment: int, header_hash: bytes) -> None:
+        """The last batch of a segment was found."""
+        self._ends[segment] = header_hash
+
+    def find_problem(self, head: Head) -> str | None:
+        """What is wrong with a head of a later segment."""
+        time_ms = self._times_ms[head.segment, head.header_hash]
+        if time_ms is None:
+            return "at a batch that is not there: the earlier segment was cut, changed or removed"
+        if time_ms != head.time_ms:
+            return "at a batch of another time"
+        if head.ended and self._ends[head.segment] != head.header_hash:
+            return "as ended at a batch that others follow"
+        return None
 
 
 def _read_start(path: Path) -> SegmentStart:
@@ -84,10 +112,7 @@ def _verify_start(start: SegmentStart, path: Path, *, roots: Sequence[bytes], pu
 
 
 class _SegmentAudit:
-    """The checks of one segment's records in order.
-
-    ``heads``: the batches that some segment continues, each with its time (ms) once it was found.
-    """
+    """The checks of one segment's records in order."""
 
     def __init__(
         self,
@@ -95,7 +120,7 @@ class _SegmentAudit:
         start: SegmentStart,
         certificate: HostCertificate,
         verdict: Verdict,
-        heads: dict[Head, int | None],
+        heads: _Heads,
     ) -> None:
         self._path = path
         self._start = start
@@ -104,35 +129,29 @@ class _SegmentAudit:
         self._heads = heads
         self._previous = start.previous
         self._number = 0
-        self._time_ms = max((self._find_head(head) for head in start.heads), default=0)
+        self._time_ms = start.time_ms
 
     def run(self, file: BinaryIO, on_progress: Callable[[Verdict], None]) -> None:
         """Check the segment. A later one may continue any of its batches: workers write side by side."""
-        end = BLOCK_SIZE
-        self._note_head()
-        for record in read_records(file, self._path):
+        for head in self._start.heads:
+            self._check_head(head)
+        ended = not is_held(file)
+        end = self._start.size
+        self._heads.note(self._start.segment, self._previous, self._time_ms)
+        for record in read_records(file, self._path, end):
             self._check(record)
-            self._note_head()
+            self._heads.note(self._start.segment, self._previous, self._time_ms)
             end += len(record.data)
             on_progress(self._verdict)
-        self._verdict.torn_tails += is_torn(file, end)
+        self._heads.note_end(self._start.segment, self._previous)
+        self._verdict.torn_tails += ended and is_torn(file, end)
 
-    def _find_head(self, head: Head) -> int:
-        """The time of a batch that this segment continues."""
-        time_ms = self._heads[head]
-        if time_ms is None:
+    def _check_head(self, head: Head) -> None:
+        problem = self._heads.find_problem(head)
+        if problem:
             raise LedgerError(
-                f"{self._path} continues segment {head.segment} at a batch that is not there: "
-                "the earlier segment was cut, changed or removed.",
-                file=str(self._path),
-                segment=head.segment,
+                f"{self._path} continues segment {head.segment} {problem}.", file=str(self._path), segment=head.segment
             )
-        return time_ms
-
-    def _note_head(self) -> None:
-        head = Head(self._start.segment, self._previous)
-        if head in self._heads:
-            self._heads[head] = self._time_ms
 
     def _check(self, record: Record) -> None:
         header = record.header
@@ -174,8 +193,8 @@ def list_records(folder: Path) -> Iterator[str]:
     """
     for path in list_segments(folder):
         with path.open("rb") as file:
-            read_start(file, path)
-            for record in read_records(file, path):
+            start = read_start(file, path)
+            for record in read_records(file, path, start.size):
                 yield from _format_entries(record)
 
 

@@ -1,12 +1,13 @@
 """The ledger as the host writes it: one open segment, one record a batch, synced before any answer leaves.
 
-A segment is opened at each start and belongs to its process alone (an exclusive lock). Its file is preallocated, so
-that a sync has data to write and no metadata.
+A segment is opened at each start, and whenever a running host begins the next one. It belongs to its process alone (an
+exclusive lock, which also tells others that it has not ended). Its file is preallocated, so that a sync has data to
+write and no metadata.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,13 +16,11 @@ from kms_fast import _core
 from kms_fast.errors import KmsFastError, LedgerError
 from kms_fast.files import sync_folder
 from kms_fast.host.segment import (
-    BLOCK_SIZE,
     MAX_RECORD_SIZE,
-    Head,
-    SegmentEnd,
     SegmentStart,
-    find_end,
+    find_head,
     list_segments,
+    read_start,
     segment_path,
 )
 
@@ -35,15 +34,15 @@ class Ledger:
     `open_ledger`.
     """
 
-    def __init__(self, path: Path, fd: int, start: SegmentStart, last_time_ms: int) -> None:
+    def __init__(self, path: Path, fd: int, start: SegmentStart) -> None:
         self.path = path
         self.segment = start.segment
         self.previous = start.previous
         self.number = 1
-        self.last_time_ms = last_time_ms
+        self.last_time_ms = start.time_ms
         self._fd = fd
-        self._used_bytes = BLOCK_SIZE
-        self._allocated_bytes = BLOCK_SIZE
+        self._used_bytes = start.size
+        self._allocated_bytes = start.size
         self.reserve()
 
     def reserve(self) -> None:
@@ -70,27 +69,31 @@ class Ledger:
 
 
 def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
-    """Open a new segment that continues all earlier ones.
+    """Open a new segment that continues all earlier ones; others may write to theirs meanwhile.
 
-    Raises `LedgerError` when an earlier segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when
-    the folder cannot be written.
+    Only the first blocks are read of segments that an earlier block names as ended. Raises `LedgerError` when a segment
+    is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder cannot be written.
     """
     with _storage_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _storage_errors(folder), _locked(folder):
-        ends = [find_end(path) for path in list_segments(folder)]
-        for end in ends:
-            if end.start.host_id != host_id:
-                raise LedgerError(
-                    f"{segment_path(folder, end.start.segment)} belongs to another host than this one's certificate.",
-                    file=str(segment_path(folder, end.start.segment)),
-                )
-        number = max((end.start.segment for end in ends), default=0) + 1
-        start = SegmentStart(number, host_id, certificates, _open_heads(ends))
+        starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
+        ended = {head.segment for start in starts.values() for head in start.heads if head.ended}
+        heads = tuple(find_head(path) for path, start in starts.items() if start.segment not in ended)
+        number = max((start.segment for start in starts.values()), default=0) + 1
+        start = SegmentStart(number, host_id, certificates, heads)
         path = segment_path(folder, number)
         fd = _create_segment(path, start)
         sync_folder(folder)
-    return Ledger(path, fd, start, max((end.time_ms for end in ends), default=0))
+    return Ledger(path, fd, start)
+
+
+def _read_start(path: Path, host_id: bytes) -> SegmentStart:
+    with path.open("rb") as file:
+        start = read_start(file, path)
+    if start.host_id != host_id:
+        raise LedgerError(f"{path} belongs to another host than this one's certificate.", file=str(path))
+    return start
 
 
 def _create_segment(path: Path, start: SegmentStart) -> int:
@@ -119,12 +122,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _open_heads(ends: Sequence[SegmentEnd]) -> tuple[Head, ...]:
-    """The heads that no later segment continues yet."""
-    continued = {head for end in ends for head in end.start.heads}
-    return tuple(end.head for end in ends if end.head not in continued)
 
 
 class _storage_errors:

@@ -4,10 +4,11 @@ Nothing here writes; `kms_fast.host.ledger` does. A record that was cut short by
 ever heard of it, since its commit had not returned.
 """
 
+import fcntl
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -16,7 +17,7 @@ from kms_fast import _core
 from kms_fast.errors import ConfigurationError, LedgerError
 from kms_fast.model.lease import BatchHeader
 
-BLOCK_SIZE: Final = 4096
+PAGE_SIZE: Final = 4096
 FRAME: Final = struct.Struct("<I4s")
 RECORD_MAGIC: Final = b"KFL1"
 SEGMENT_MAGIC: Final = b"KFLEDGER"
@@ -29,16 +30,28 @@ SCAN_BYTES: Final = 1 << 20
 SEGMENT_HEADS_CONTEXT: Final = b"kms_fast 1 segment heads"
 
 _BLOCK = struct.Struct("<8sII16sHH")
-_HEAD = struct.Struct("<I32s")
-MAX_HEADS: Final = 100
+_HEAD = struct.Struct("<IIQ32s")
+_DIGEST_SIZE: Final = 32
+_sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+_ENDED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a segment ends: the hash of its last batch header, or of what it continues when it has no batch."""
+    """A batch at which a segment is continued: its header's hash and time (ms).
+
+    For a segment without a batch: what its first header would name as previous, and the newest time it continues.
+    ``ended``: nobody wrote to the segment any more, so nothing follows this batch.
+    """
 
     segment: int
     header_hash: bytes
+    time_ms: int
+    ended: bool
+
+    def to_bytes(self) -> bytes:
+        """The 48 bytes of docs/ledger.md."""
+        return _HEAD.pack(self.segment, _ENDED if self.ended else 0, self.time_ms, self.header_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +64,53 @@ class SegmentStart:
     heads: tuple[Head, ...]
 
     @property
+    def size(self) -> int:
+        """Bytes of the block, where the first record lies: as many whole pages as its certificates and heads need."""
+        return _block_size(len(self.certificates), len(self.heads))
+
+    @property
     def previous(self) -> bytes:
         """What the first batch header names as previous: the hash over the heads it continues."""
-        return _hash_heads(self.heads)
+        return hashlib.sha256(SEGMENT_HEADS_CONTEXT + b"\0" + self._packed_heads()).digest()
+
+    @property
+    def time_ms(self) -> int:
+        """The newest time it continues, 0 when there is none."""
+        return max((head.time_ms for head in self.heads), default=0)
 
     def to_bytes(self) -> bytes:
-        """The block, 4,096 bytes. Raises `LedgerError` when it continues more segments than fit."""
-        if len(self.heads) > MAX_HEADS:
-            raise LedgerError(f"A segment continues at most {MAX_HEADS} others, not {len(self.heads)}.")
+        """The block, a multiple of 4,096 bytes."""
         fields = _BLOCK.pack(SEGMENT_MAGIC, 1, self.segment, self.host_id, len(self.certificates), len(self.heads))
-        heads = b"".join(_HEAD.pack(head.segment, head.header_hash) for head in self.heads)
-        body = (fields + self.certificates + heads).ljust(BLOCK_SIZE - 32, b"\0")
+        body = (fields + self.certificates + self._packed_heads()).ljust(self.size - _DIGEST_SIZE, b"\0")
         return body + hashlib.sha256(body).digest()
+
+    def _packed_heads(self) -> bytes:
+        return b"".join(head.to_bytes() for head in self.heads)
 
     @classmethod
     def parse(cls, block: bytes, path: Path) -> "SegmentStart":
         """Take a first block apart. Raises `LedgerError` for another format and for damage."""
-        if len(block) != BLOCK_SIZE or block[:8] != SEGMENT_MAGIC:
+        if len(block) < PAGE_SIZE or block[:8] != SEGMENT_MAGIC:
             raise LedgerError(f"{path} is not a ledger segment.", file=str(path))
-        body, digest = block[:-32], block[-32:]
-        if hashlib.sha256(body).digest() != digest:
-            raise LedgerError(f"The first block of {path} is damaged.", file=str(path))
+        body, digest = block[:-_DIGEST_SIZE], block[-_DIGEST_SIZE:]
         _, version, segment, host_id, certificates_size, head_count = _BLOCK.unpack_from(body)
+        if len(block) != _block_size(certificates_size, head_count) or hashlib.sha256(body).digest() != digest:
+            raise LedgerError(f"The first block of {path} is damaged.", file=str(path))
         if version != 1:
             raise LedgerError(f"{path} has format {version}; this program reads format 1.", file=str(path))
         heads_at = _BLOCK.size + certificates_size
-        heads_end = heads_at + head_count * _HEAD.size
-        heads = tuple(Head(*values) for values in _HEAD.iter_unpack(body[heads_at:heads_end]))
+        heads = tuple(
+            Head(segment, header_hash, time_ms, bool(flags & _ENDED))
+            for segment, flags, time_ms, header_hash in _HEAD.iter_unpack(
+                body[heads_at : heads_at + head_count * _HEAD.size]
+            )
+        )
         return cls(segment, host_id, body[_BLOCK.size : heads_at], heads)
+
+
+def _block_size(certificates_size: int, head_count: int) -> int:
+    size = _BLOCK.size + certificates_size + head_count * _HEAD.size + _DIGEST_SIZE
+    return -(-size // PAGE_SIZE) * PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +157,31 @@ def list_segments(folder: Path) -> list[Path]:
 
 def read_start(file: BinaryIO, path: Path) -> SegmentStart:
     """The first block of an open segment file. Raises `LedgerError`, also when the file has another segment's name."""
-    start = SegmentStart.parse(_read_at(file, 0, BLOCK_SIZE), path)
+    first = _read_at(file, 0, PAGE_SIZE)
+    if len(first) == PAGE_SIZE:
+        *_, certificates_size, head_count = _BLOCK.unpack_from(first)
+        first = _read_at(file, 0, _block_size(certificates_size, head_count))
+    start = SegmentStart.parse(first, path)
     if path != segment_path(path.parent, start.segment):
         raise LedgerError(f"{path} holds segment {start.segment}: it was renamed or copied.", file=str(path))
     return start
 
 
-def read_records(file: BinaryIO, path: Path, offset: int = BLOCK_SIZE) -> Iterator[Record]:
-    """The records of an open segment file from ``offset`` on, each of them whole.
+def is_held(file: BinaryIO) -> bool:
+    """Whether a host holds the segment and may write more; once false, it is never written again.
+
+    Asks for a shared lock, so that those who ask do not take each other for the host. Raises OSError.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def read_records(file: BinaryIO, path: Path, offset: int) -> Iterator[Record]:
+    """The records of an open segment file from ``offset`` on, the first at `SegmentStart.size`, each of them whole.
 
     Ends at preallocated zeros and at a last record that is cut short. Raises `LedgerError` when anything follows a
     record that is not whole.
@@ -206,35 +255,21 @@ def _is_followed(file: BinaryIO, offset: int) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentEnd:
-    """Where a segment ends: its head, and the time of its last header (ms; 0 when it has no batch)."""
-
-    start: SegmentStart
-    head: Head
-    time_ms: int
-
-
-def find_end(path: Path) -> SegmentEnd:
-    """Find where a segment ends, and put all of it on disk: a new segment is about to continue it.
+def find_head(path: Path) -> Head:
+    """Where a segment ends now, put on disk: a new segment is about to continue it.
 
     Frames are followed and only the last records checked whole: each was synced before the next was written. Raises
     `LedgerError`, OSError.
     """
     with path.open("rb") as file:
         start = read_start(file, path)
-        before = last = offset = BLOCK_SIZE
+        ended = not is_held(file)  # asked first: what is read below is then all there will ever be
+        before = last = offset = start.size
         while size := _read_frame(file, offset):
             before, last, offset = last, offset, offset + size
-        header = None
+        header_hash, time_ms = start.previous, start.time_ms
         for record in read_records(file, path, before):
-            header = record.header
-        os.fsync(file.fileno())
-    if header is None:
-        return SegmentEnd(start, Head(start.segment, start.previous), 0)
-    return SegmentEnd(start, Head(start.segment, header.hash), header.time_ms)
-
-
-def _hash_heads(heads: Sequence[Head]) -> bytes:
-    listed = b"".join(_HEAD.pack(head.segment, head.header_hash) for head in heads)
-    return hashlib.sha256(SEGMENT_HEADS_CONTEXT + b"\0" + listed).digest()
+            header_hash, time_ms = record.header.hash, record.header.time_ms
+        if offset > start.size:
+            _sync_data(file.fileno())
+    return Head(start.segment, header_hash, time_ms, ended)

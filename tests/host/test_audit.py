@@ -4,6 +4,8 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import pytest
 from kms_fast.errors import KmsFastError, LedgerError
 from kms_fast.host import ledger as ledger_module
 from kms_fast.host.audit import Verdict, list_records, verify_ledger
-from kms_fast.host.segment import BLOCK_SIZE, ENTRIES_AT, ENTRY_SIZE, find_end
+from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, SegmentStart, find_head, list_segments, read_start
 from tests.batches import BatchMaker
 from tests.hosts import PUBLISHER_ID, Realm, make_key, make_realm
 from tests.system.asker import Asker, now_ms
 
 SIZES = (3, 1, 2)
 CHAIN_SIZE = 168 + 12 + 144
+PAGE_SIZE = 4096
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def verify(realm: Realm, *, roots: tuple[bytes, ...] | None = None) -> Verdict:
 
 def offsets(sizes: tuple[int, ...] = SIZES) -> list[int]:
     """Where each record begins, and where the last one ends."""
-    found = [BLOCK_SIZE]
+    found = [PAGE_SIZE]
     for size in sizes:
         found.append(found[-1] + ENTRIES_AT + size * ENTRY_SIZE)
     return found
@@ -96,7 +99,7 @@ def test_the_bytes_of_a_segment_are_those_of_the_document(realm: Realm, requests
     chain = (realm.home / "host" / "host.cert").read_bytes()
     fields = struct.pack("<8sII16sHH", b"KFLEDGER", 1, 1, chain[32:48], len(chain), 0) + chain
     block = fields.ljust(4064, b"\0")
-    assert data[:BLOCK_SIZE] == block + hashlib.sha256(block).digest()
+    assert data[:PAGE_SIZE] == block + hashlib.sha256(block).digest()
     previous = hashlib.sha256(b"kms_fast 1 segment heads\0").digest()
     for number, (at, size) in enumerate(zip(offsets(), SIZES, strict=False), 1):
         length, magic = struct.unpack_from("<I4s", data, at)
@@ -112,25 +115,173 @@ def test_a_segment_names_the_heads_it_continues(realm: Realm, requests: list[byt
     first = write_segment(realm, requests).read_bytes()
     second = write_segment(realm, requests).read_bytes()
     at = offsets()[2] + 8
-    head = struct.pack("<I", 1) + hashlib.sha256(first[at : at + 116]).digest()
-    assert second[36 + CHAIN_SIZE : 36 + CHAIN_SIZE + 36] == head
+    head = (
+        struct.pack("<IIQ", 1, 1, *struct.unpack_from("<Q", first, at + 16))
+        + hashlib.sha256(first[at : at + 116]).digest()
+    )
+    assert second[36 + CHAIN_SIZE : 36 + CHAIN_SIZE + 48] == head
     assert struct.unpack_from("<H", second, 34) == (1,)
     previous = hashlib.sha256(b"kms_fast 1 segment heads\0" + head).digest()
-    assert second[BLOCK_SIZE + 8 + 52 : BLOCK_SIZE + 8 + 84] == previous
+    assert second[PAGE_SIZE + 8 + 52 : PAGE_SIZE + 8 + 84] == previous
 
 
-def test_two_processes_side_by_side_are_tied_together(realm: Realm, requests: list[bytes]) -> None:
-    makers = [BatchMaker(realm), BatchMaker(realm)]
-    ledgers = [maker.open_ledger() for maker in makers]
-    time_ms = now_ms()
-    for turn in range(3):
-        for maker, ledger in zip(makers, ledgers, strict=True):
-            maker.write(ledger, maker.collect(requests[:2]), time_ms + turn)
-    for ledger in ledgers:
+def read_heads(path: Path) -> tuple[Head, ...]:
+    with path.open("rb") as file:
+        return read_start(file, path).heads
+
+
+class Worker:
+    """Writes segments as a worker does: several at once, the next one opened while the one before is written to."""
+
+    def __init__(self, realm: Realm, requests: list[bytes]) -> None:
+        self.maker = BatchMaker(realm)
+        self.requests = requests
+        self.ledger = self.maker.open_ledger()
+
+    def write(self, batches: int = 1) -> None:
+        for _ in range(batches):
+            time_ms = max(now_ms(), self.ledger.last_time_ms)
+            self.maker.write(self.ledger, self.maker.collect(self.requests[:2]), time_ms)
+
+    def rotate(self) -> None:
+        following = self.maker.open_ledger()
+        self.write()
+        self.ledger.close()
+        self.ledger = following
+
+
+def test_workers_side_by_side_are_tied_together(realm: Realm, requests: list[bytes]) -> None:
+    first, second = Worker(realm, requests), Worker(realm, requests)
+    for _ in range(3):
+        first.write()
+        second.write(2)
+    first.ledger.close()
+    third = Worker(realm, requests)
+    second.write()
+    second.ledger.close()
+    fourth = Worker(realm, requests)
+    heads = [(head.segment, head.ended) for head in read_heads(third.ledger.path)]
+    assert heads == [(1, True), (2, False)]
+    assert [(head.segment, head.ended) for head in read_heads(fourth.ledger.path)] == [(2, True), (3, False)]
+    assert verify(realm).batches == 10
+
+
+def test_a_worker_begins_its_next_segment_while_others_write(realm: Realm, requests: list[bytes]) -> None:
+    workers = [Worker(realm, requests) for _ in range(3)]
+    for worker in (*workers, *workers):
+        worker.write()
+        worker.rotate()
+        worker.write()
+        assert verify(realm).torn_tails == 0
+    for worker in workers:
+        worker.ledger.close()
+    # The three newest, and the one before that its worker closed last.
+    assert [(head.segment, head.ended) for head in read_heads(write_segment(realm, requests))] == [
+        (6, True),
+        (7, True),
+        (8, True),
+        (9, True),
+    ]
+    assert verify(realm).segments == 10
+
+
+def test_workers_that_open_their_next_segments_at_once(realm: Realm, requests: list[bytes]) -> None:
+    workers = [Worker(realm, requests) for _ in range(8)]
+
+    def turn(worker: Worker) -> None:
+        for _ in range(4):
+            worker.write()
+            worker.rotate()
+
+    with ThreadPoolExecutor(len(workers)) as threads:
+        for done in [threads.submit(turn, worker) for worker in workers]:
+            while not done.done():
+                verify(realm)
+            done.result()
+    verdict = verify(realm)
+    assert (verdict.segments, verdict.batches, verdict.torn_tails) == (40, 64, 0)
+
+
+def test_a_block_has_as_many_pages_as_its_heads_need() -> None:
+    for count, pages in ((0, 1), (77, 1), (78, 2), (256, 4), (1000, 12)):
+        heads = tuple(Head(number, bytes(32), number, ended=number % 2 == 0) for number in range(1, count + 1))
+        start = SegmentStart(count + 1, bytes(16), bytes(CHAIN_SIZE), heads)
+        assert len(start.to_bytes()) == start.size == pages * PAGE_SIZE
+        assert SegmentStart.parse(start.to_bytes(), Path("many")) == start
+
+
+def test_a_block_of_several_pages(realm: Realm, requests: list[bytes]) -> None:
+    maker = BatchMaker(realm)
+    others = [maker.open_ledger() for _ in range(79)]
+    worker = Worker(realm, requests)
+    assert len(read_heads(worker.ledger.path)) == 79
+    worker.write(2)
+    assert struct.unpack_from("<I4s", worker.ledger.path.read_bytes(), 2 * PAGE_SIZE)[1] == b"KFL1"
+    assert verify(realm).batches == 2
+    for ledger in (*others, worker.ledger):
         ledger.close()
-    last = write_segment(realm, requests)
-    assert struct.unpack_from("<H", last.read_bytes(), 34) == (2,)
-    assert verify(realm).batches == 9
+    assert len(read_heads(write_segment(realm, requests))) == 80
+    assert verify(realm).batches == 5
+
+
+def test_a_start_reads_only_the_first_block_of_an_ended_segment(realm: Realm, requests: list[bytes]) -> None:
+    old = write_segment(realm, requests)
+    newest = write_segment(realm, requests)
+    change(old, offsets()[1] + 20)
+    assert [head.segment for head in read_heads(write_segment(realm, requests))] == [2]
+    change(newest, 3)
+    with pytest.raises(LedgerError, match=newest.name):
+        BatchMaker(realm).open_ledger()
+
+
+def test_a_segment_without_a_batch_hands_time_on(realm: Realm, requests: list[bytes]) -> None:
+    time_ms = find_head(write_segment(realm, requests)).time_ms
+    for _ in range(2):
+        write_segment(realm, requests, ())
+    assert BatchMaker(realm).open_ledger().last_time_ms == time_ms
+
+
+def edit_heads(path: Path, edit: Callable[[Head], Head]) -> None:
+    """Writes a segment's first block anew, with a right digest."""
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        start = read_start(file, path)
+    block = replace(start, heads=tuple(map(edit, start.heads))).to_bytes()
+    path.write_bytes(block + data[start.size :])
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda head: replace(head, header_hash=bytes(32)), "at a batch that is not there"),
+        (lambda head: replace(head, segment=7), "continues segment 7 at a batch that is not there"),
+        (lambda head: replace(head, time_ms=head.time_ms - 1), "at a batch of another time"),
+    ],
+)
+def test_a_changed_head_is_found(
+    realm: Realm, requests: list[bytes], edit: Callable[[Head], Head], complaint: str
+) -> None:
+    write_segment(realm, requests)
+    edit_heads(write_segment(realm, requests, ()), edit)
+    with pytest.raises(LedgerError, match=complaint):
+        verify(realm)
+
+
+def test_a_changed_flag_breaks_the_chain(realm: Realm, requests: list[bytes]) -> None:
+    write_segment(realm, requests)
+    edit_heads(write_segment(realm, requests), lambda head: replace(head, ended=False))
+    with pytest.raises(LedgerError, match=r"2/1.*does not continue"):
+        verify(realm)
+
+
+def test_what_was_written_after_the_end_is_found(realm: Realm, requests: list[bytes]) -> None:
+    worker = Worker(realm, requests)
+    worker.write()
+    Worker(realm, requests)
+    worker.write()
+    edit_heads(list_segments(worker.maker.folder)[1], lambda head: replace(head, ended=True))
+    with pytest.raises(LedgerError, match="as ended at a batch that others follow"):
+        verify(realm)
 
 
 CUTS = {
@@ -172,7 +323,7 @@ def test_a_last_record_written_in_part_is_no_damage(realm: Realm, requests: list
 
 def test_a_segment_whose_only_record_is_torn(realm: Realm, requests: list[bytes]) -> None:
     path = write_segment(realm, requests, (2,), end=False)
-    change(path, BLOCK_SIZE + ENTRIES_AT + 8)
+    change(path, PAGE_SIZE + ENTRIES_AT + 8)
     write_segment(realm, requests)
     assert (verify(realm).batches, verify(realm).torn_tails) == (3, 1)
 
@@ -294,7 +445,7 @@ def test_another_hosts_segment(
         BatchMaker(realm).open_ledger()
     (folder / foreign.name).unlink()
     write_segment(realm, requests)
-    data = bytearray(foreign.read_bytes()[:BLOCK_SIZE])
+    data = bytearray(foreign.read_bytes()[:PAGE_SIZE])
     data[12] = 2
     data[-32:] = hashlib.sha256(data[:-32]).digest()
     (folder / "segment-00000002.kfl").write_bytes(data)
@@ -358,20 +509,20 @@ def test_time_does_not_go_back_from_one_segment_to_the_next(realm: Realm, reques
 
 def test_a_start_continues_time(realm: Realm, requests: list[bytes]) -> None:
     path = write_segment(realm, requests)
-    assert BatchMaker(realm).open_ledger().last_time_ms == find_end(path).time_ms > 0
+    assert BatchMaker(realm).open_ledger().last_time_ms == find_head(path).time_ms > 0
 
 
 def test_a_segment_grows_by_steps(realm: Realm, requests: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "PREALLOCATE_BYTES", 300_000)
     maker = BatchMaker(realm)
     ledger = maker.open_ledger()
-    assert ledger.path.stat().st_size == BLOCK_SIZE + 300_000
+    assert ledger.path.stat().st_size == PAGE_SIZE + 300_000
     for _ in range(300):
         ledger.reserve()
         maker.write(ledger, maker.collect(requests), now_ms())
-        used = BLOCK_SIZE + (ledger.number - 1) * (ENTRIES_AT + 8 * ENTRY_SIZE)
+        used = PAGE_SIZE + (ledger.number - 1) * (ENTRIES_AT + 8 * ENTRY_SIZE)
         assert ledger.path.stat().st_size >= used
-    assert ledger.path.stat().st_size > BLOCK_SIZE + 600_000
+    assert ledger.path.stat().st_size > PAGE_SIZE + 600_000
     ledger.close()
     assert ledger.path.stat().st_size == used
     assert verify(realm).records == 2400
