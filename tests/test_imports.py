@@ -136,7 +136,7 @@ def test_the_model_does_no_input_or_output() -> None:
         ("kms_fast.client.state", "from kms_fast import host"),
         ("kms_fast.client.state", "from ..host import ledger"),
         ("kms_fast.client.state", "def f():\n    from kms_fast.host.ledger import Ledger"),
-        ("kms_fast.host.server", "from kms_fast.store.sqlite import SqliteCounts"),
+        ("kms_fast.host.server", "from kms_fast.store.sqlite_counts import SqliteCounts"),
         ("kms_fast.host.server", "from kms_fast.client import Client"),
         ("kms_fast.publisher.issuer", "from kms_fast.cli import output"),
         ("kms_fast.model.keys", "from kms_fast.publisher import root"),
@@ -152,7 +152,7 @@ def test_a_planted_import_is_found(module: str, source: str) -> None:
     [
         ("kms_fast.host.server", "from kms_fast.store import Counts\nfrom . import ledger\nimport asyncio"),
         ("kms_fast.host.server", "from kms_fast import __version__, _core\nfrom kms_fast.errors import KmsFastError"),
-        ("kms_fast.cli.serve", "from kms_fast.store.sqlite import SqliteCounts"),
+        ("kms_fast.cli.serve", "from kms_fast.store.sqlite_counts import SqliteCounts"),
     ],
 )
 def test_an_import_that_may_be(module: str, source: str) -> None:

@@ -11,7 +11,7 @@ from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.host.enrolment import Installation, apply_answer, make_request, read_installation, read_keys
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, MINUTE_MS, RETENTION_MIN, format_time
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 
 _LIMIT_BYTES = 64 << 20
 

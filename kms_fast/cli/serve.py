@@ -17,7 +17,7 @@ from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import open_ledger
 from kms_fast.host.listener import allow_connections, open_sockets
 from kms_fast.host.server import Server, wall_clock_ms
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 
 logger = logging.getLogger("kms_fast")
 

@@ -1,19 +1,19 @@
 """``kms-fast publisher`` and ``kms-fast host``: from nothing to a certified host, and what people do wrong."""
 
+import asyncio
 import json
 import os
 import re
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kms_fast.cli.main import run
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 
 Command = Callable[..., dict[str, Any]]
 
@@ -120,6 +120,12 @@ def test_a_revoked_certificate_is_exported(succeed: Command, host_key: str) -> N
     assert succeed("host", "request", "--out", "host.request")["keys"] == [host_key[-5:]]
 
 
+async def count_machines(path: Path, machines: int, now_ms: int) -> None:
+    counts = SqliteCounts(path)
+    await counts.record(1, [bytes([n + 1]) * 16 for n in range(machines)], now_ms, cap=50, retention_ms=10**9)
+    await counts.close()
+
+
 def test_the_status_of_a_host_shows_counts_and_warns(
     succeed: Command, fail: Command, host_key: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,8 +135,7 @@ def test_the_status_of_a_host_shows_counts_and_warns(
     succeed("publisher", "certify", "host.request", "--out", "host.answer", "--days", "59")
     succeed("host", "apply", "host.answer")
     now_ms = time.time_ns() // 1_000_000
-    with closing(SqliteCounts(home / "host" / "counts.db")) as counts:
-        counts.record(1, [bytes([n]) * 16 for n in range(1, 4)], now_ms, cap=50, retention_ms=10**9)
+    asyncio.run(count_machines(home / "host" / "counts.db", 3, now_ms))
     assert run(["host", "status"]) == 0
     shown = capsys.readouterr()
     assert "The certificate ends in 58 days" in shown.err

@@ -1,5 +1,6 @@
 """Batches: decisions, leaves, headers, records and answers, against the reference."""
 
+import asyncio
 import hashlib
 import struct
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from kms_fast import _core
 from kms_fast.model.certificate import CertifiedFamily
 from kms_fast.model.settings import HostSettings
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.batches import PEER, BatchMaker
 from tests.hosts import Realm, make_key, make_realm
 from tests.reference import rpc
@@ -293,9 +294,10 @@ class TestExactCounts:
             time_ms = now_ms()
             family = self.maker.table.families[0]
             assert batch.decide_product_and_clock(time_ms) == [0]
-            family.load(
-                self.counts.record(1, batch.cmids_of(0), time_ms, cap=family.cap, retention_ms=family.retention_ms)
+            recording = self.counts.record(
+                1, batch.cmids_of(0), time_ms, cap=family.cap, retention_ms=family.retention_ms
             )
+            family.load(asyncio.run(recording))
             batch.decide_counts(time_ms)
             seal(self.maker, batch, time_ms)
             batch.answer()

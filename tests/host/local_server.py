@@ -13,7 +13,7 @@ from kms_fast.host.ledger import open_ledger
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.server import Server, wall_clock_ms
 from kms_fast.model.settings import HostSettings
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.hosts import Realm
 
 Talk = Callable[[tuple[str, int]], Any]

@@ -8,7 +8,7 @@ from kms_fast import _core
 from kms_fast.host.batcher import Batcher
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.settings import HostSettings
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.batches import BatchMaker
 from tests.host.local_server import LocalServer
 from tests.hosts import DESKTOP, make_realm

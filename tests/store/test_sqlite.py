@@ -1,4 +1,4 @@
-"""The contract of counts over SQLite, and what is SQLite's own."""
+"""Opening SQLite files: migrations, files of newer programs, files that are none."""
 
 from pathlib import Path
 
@@ -6,45 +6,90 @@ import apsw
 import pytest
 
 from kms_fast.errors import KmsFastError
-from kms_fast.store import sqlite
-from kms_fast.store.sqlite import SqliteCounts
-from tests.store.contract import CountsContract, OpenCounts, load, record
+from kms_fast.store.sqlite import SqliteFile
+
+FIRST = "CREATE TABLE fruit (name TEXT) STRICT; INSERT INTO fruit VALUES ('apple');"
+SECOND = "ALTER TABLE fruit ADD COLUMN colour TEXT DEFAULT 'red';"
 
 
-class TestSqliteCounts(CountsContract):
-    @pytest.fixture
-    def open_counts(self, tmp_path: Path) -> OpenCounts:
-        return lambda: SqliteCounts(tmp_path / "counts.db")
+async def read_fruit(path: Path, *migrations: str) -> list[tuple[str, ...]]:
+    file = SqliteFile(path, "fruit", migrations)
+    rows = await file.in_thread(lambda: file.db.execute("SELECT * FROM fruit").fetchall())
+    await file.close()
+    return rows
+
+
+async def test_a_file_is_made_and_migrated_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.db"
+    assert await read_fruit(path, FIRST) == [("apple",)]
+    assert await read_fruit(path, FIRST, SECOND) == [("apple", "red")]
+    assert await read_fruit(path, FIRST, SECOND) == [("apple", "red")]
+
+
+async def test_a_new_file_gets_all_migrations(tmp_path: Path) -> None:
+    assert await read_fruit(tmp_path / "fruit.db", FIRST, SECOND) == [("apple", "red")]
+
+
+async def test_a_file_of_a_newer_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.db"
+    await read_fruit(path, FIRST, SECOND)
+    with pytest.raises(KmsFastError, match=r"version 2; this program knows 1") as caught:
+        SqliteFile(path, "fruit", [FIRST])
+    assert caught.value.result.name == "STORE_VERSION"
+    assert await read_fruit(path, FIRST, SECOND) == [("apple", "red")]
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.db"
+    await read_fruit(path, FIRST)
+    with pytest.raises(KmsFastError, match="cannot be used") as caught:
+        SqliteFile(path, "fruit", [FIRST, f"{SECOND} INSERT INTO nowhere VALUES (1);"])
+    assert caught.value.result.name == "STORAGE_FAILED"
+    assert await read_fruit(path, FIRST) == [("apple",)]
+
+
+async def test_an_error_undoes_a_transaction(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "fruit.db", "fruit", [FIRST])
+
+    def fail() -> None:
+        with file.transaction():
+            file.db.execute("DELETE FROM fruit")
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        await file.in_thread(fail)
+    assert file.db.execute("SELECT * FROM fruit").fetchall() == [("apple",)]
+    await file.close()
 
 
 def test_commits_are_synced(tmp_path: Path) -> None:
-    counts = SqliteCounts(tmp_path / "counts.db")
-    assert counts._db.pragma("journal_mode") == "wal"
-    assert counts._db.pragma("synchronous") == 2
-
-
-async def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
-    counts, other = SqliteCounts(tmp_path / "counts.db"), apsw.Connection(str(tmp_path / "counts.db"))
-    await record(counts, [1])
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(KmsFastError, match=r"counts\.db cannot be used: .*locked") as caught:
-        await record(counts, [2])
-    assert caught.value.result.name == "STORAGE_FAILED"
-    assert len(await load(counts)) == 1
-    other.execute("ROLLBACK")
-    await record(counts, [2])
-    assert len(await load(counts)) == 2
+    file = SqliteFile(tmp_path / "fruit.db", "fruit", [FIRST])
+    assert file.db.pragma("journal_mode") == "wal"
+    assert file.db.pragma("synchronous") == 2
 
 
 @pytest.mark.parametrize("content", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "counts.db").write_bytes(content)
-    with pytest.raises(KmsFastError, match=r"counts\.db cannot be used") as caught:
-        SqliteCounts(tmp_path / "counts.db")
+    path = tmp_path / "fruit.db"
+    path.write_bytes(content)
+    with pytest.raises(KmsFastError, match=r"The fruit in .*fruit\.db cannot be used") as caught:
+        SqliteFile(path, "fruit", [FIRST])
     assert caught.value.result.name == "STORAGE_FAILED"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KmsFastError, match="cannot be used"):
-        SqliteCounts(tmp_path / "missing" / "counts.db")
+        SqliteFile(tmp_path / "missing" / "fruit.db", "fruit", [FIRST])
+
+
+def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "fruit.db"
+    versions = iter([0])
+
+    def look_before_the_other_is_done(self: SqliteFile) -> int:
+        return next(versions, None) or int(self.db.pragma("user_version"))
+
+    SqliteFile(path, "fruit", [FIRST])
+    monkeypatch.setattr(SqliteFile, "_version", look_before_the_other_is_done)
+    SqliteFile(path, "fruit", [FIRST])
+    assert apsw.Connection(str(path)).execute("SELECT count(*) FROM fruit").fetchone() == (1,)

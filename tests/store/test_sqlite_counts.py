@@ -1,0 +1,31 @@
+"""The contract of counts over SQLite, and what is SQLite's own."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from kms_fast.errors import KmsFastError
+from kms_fast.store import sqlite
+from kms_fast.store.sqlite_counts import SqliteCounts
+from tests.store.contract import CountsContract, OpenCounts, load, record
+
+
+class TestSqliteCounts(CountsContract):
+    @pytest.fixture
+    def open_counts(self, tmp_path: Path) -> OpenCounts:
+        return lambda: SqliteCounts(tmp_path / "counts.db")
+
+
+async def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
+    counts, other = SqliteCounts(tmp_path / "counts.db"), apsw.Connection(str(tmp_path / "counts.db"))
+    await record(counts, [1])
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(KmsFastError, match=r"counts\.db cannot be used: .*locked") as caught:
+        await record(counts, [2])
+    assert caught.value.result.name == "STORAGE_FAILED"
+    assert len(await load(counts)) == 1
+    other.execute("ROLLBACK")
+    await record(counts, [2])
+    assert len(await load(counts)) == 2
