@@ -112,6 +112,7 @@ class Disk:
         self._files: dict[int, File] = {}
         self._folders: dict[int, str] = {}
         self._unsynced_names: dict[str, list[NameChange]] = {}
+        self._now: Names = {}
         for inode, path in inodes.items():
             if (start / path).is_dir():
                 self._folders[inode] = path
@@ -119,6 +120,7 @@ class Disk:
             else:
                 data = (start / path).read_bytes()
                 self.names[path] = self._files[inode] = File(certain=Content(bytearray(data), len(data)))
+        self._now = dict(self.names)
         for event in events:
             self._take(event)
 
@@ -131,13 +133,13 @@ class Disk:
             self._make(event)
         elif event.kind in (Kind.RENAME, Kind.UNLINK):
             old, new = ([self._relative(path) for path in event.paths] + [""])[:2]
-            self._change_name(NameChange(event.place, event.done, old=old, new=new))
+            file = self._now.get(old) if new else None
+            self._change_name(NameChange(event.place, event.done, old=old, new=new, file=file))
 
     def _change_data(self, event: Event) -> None:
-        end = event.offset if event.kind == Kind.TRUNCATE else event.offset + max(event.size, len(event.data))
+        size = event.offset + (event.size if event.kind == Kind.ALLOCATE else len(event.data))
         change = DataChange(
-            event.place, event.done, kind=event.kind, offset=event.offset,
-            size=event.offset + len(event.data) if event.kind == Kind.WRITE else end, data=event.data,
+            event.place, event.done, kind=event.kind, offset=event.offset, size=size, data=event.data
         )  # fmt: skip
         file = self._files[event.file]
         file.changes.append(change)
@@ -149,12 +151,14 @@ class Disk:
         if event.kind == Kind.CREATE:
             # An inode that is free again comes back at once for another file.
             file = self._files[event.file] = File()
+            self._folders.pop(event.file, None)
         else:
             self._folders[event.file] = path
         self._change_name(NameChange(event.place, event.done, new=path, file=file))
 
     def _change_name(self, change: NameChange) -> None:
         self.name_changes.append(change)
+        apply_name(self._now, change)
         self._unsynced_names.setdefault(_parent(change.new or change.old), []).append(change)
 
     def _sync(self, event: Event) -> None:
@@ -171,19 +175,13 @@ class Disk:
     def _relative(self, path: str) -> str:
         return path[len(self._folder) :].lstrip("/")
 
-    def written(self) -> Names:
-        """The names when everything in the trace is done, as without a power cut."""
-        names = dict(self.names)
-        for change in self.name_changes:
-            apply_name(names, change)
-        return names
-
 
 def apply_name(names: Names, change: NameChange) -> None:
     """Make a change of a name."""
-    file = names.pop(change.old, None) if change.old else change.file
+    if change.old:
+        names.pop(change.old, None)
     if change.new:
-        names[change.new] = file
+        names[change.new] = change.file
 
 
 def _parent(path: str) -> str:

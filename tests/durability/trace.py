@@ -64,6 +64,13 @@ def make_trace(path: Path) -> None:
         file.truncate(ROOM_BYTES)
 
 
+def read_end(path: Path) -> int:
+    """Where the next event will be."""
+    with path.open("rb") as file:
+        end: int = HEAD.unpack(file.read(HEAD.size))[1]
+    return end
+
+
 def read_trace(path: Path) -> list[Event]:
     """Every event whose call succeeded, in order. A call that had not returned when its process was killed counts as
     done: `kms_fast` cannot know either. Raises BrokenTrace.

@@ -1,0 +1,229 @@
+"""What must be true of a host's folder after anything that may happen to it, and what is not: findings.
+
+Nothing here is kms_fast's: ledger, leases and RPC are read by the reference in tests/reference, the counts by SQLite.
+"""
+
+import json
+import sqlite3
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from tests.durability.conversation import Conversation, Question, Told
+from tests.durability.disk import NEVER, DataChange, Disk
+from tests.reference.answer import Header, Leaf
+from tests.reference.ledger import Record, Segment
+
+COUNT_TOO_LOW = 0xC004F038
+Placed = TypeVar("Placed", Question, Told)
+
+
+class Findings:
+    """What is wrong: how much of it, and the first words."""
+
+    LISTED = 20
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self.count += 1
+        if self.count <= self.LISTED:
+            self.texts.append(text)
+
+
+class Acknowledged(NamedTuple):
+    """One line of ``kms-fast load --record``: a grant."""
+
+    request_hash: bytes
+    cmid: bytes
+    segment: int
+    number: int
+    index: int
+
+
+def read_acknowledged(path: Path) -> list[Acknowledged]:
+    """What a load wrote down."""
+    found = []
+    for line in path.read_bytes().splitlines():
+        fields = json.loads(line)
+        segment, number = map(int, fields["batch"].split("/"))
+        request_hash, cmid = bytes.fromhex(fields["request_hash"]), bytes.fromhex(fields["cmid"].replace("-", ""))
+        found.append(Acknowledged(request_hash, cmid, segment, number, fields["index"]))
+    return found
+
+
+class LedgerIndex:
+    """Batches of a ledger by number, and how often each request is in it."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.records: dict[tuple[int, int], Record] = {}
+        self.requests: Counter[bytes] = Counter()
+        for segment in segments:
+            for record in segment.records:
+                self.records[record.header.segment, record.header.number] = record
+                self.requests.update(leaf[8:40] for leaf in record.leaves)
+
+    def leaf(self, segment: int, number: int, index: int) -> bytes | None:
+        """The leaf there."""
+        record = self.records.get((segment, number))
+        return record.leaves[index] if record is not None and index < len(record.leaves) else None
+
+
+def check_told(told: Iterable[Told], ledger: LedgerIndex, findings: Findings) -> None:
+    """Every answer that left is in the ledger once, byte for byte, under the header it came with."""
+    for answer in told:
+        batch = f"{answer.header.segment}/{answer.header.number}"
+        record = ledger.records.get((answer.header.segment, answer.header.number))
+        if record is None or record.header_bytes != answer.header_bytes:
+            findings.add(f"lost: batch {batch} was answered and is not in the ledger")
+        elif ledger.leaf(record.header.segment, record.header.number, answer.index) != answer.leaf_bytes:
+            findings.add(f"lost: leaf {answer.index} of batch {batch} is not what its client was told")
+        elif ledger.requests[answer.leaf.request_hash] != 1:
+            findings.add(f"repeated: leaf {answer.index} of batch {batch} is in the ledger more than once")
+
+
+def check_acknowledged(lines: Iterable[Acknowledged], ledger: LedgerIndex, findings: Findings) -> None:
+    """Every grant that a load wrote down is in the ledger once, as it was told."""
+    for line in lines:
+        batch = f"{line.segment}/{line.number}"
+        found = ledger.leaf(line.segment, line.number, line.index)
+        leaf = Leaf.parse(found) if found is not None else None
+        if leaf is None or (leaf.result, leaf.request_hash, leaf.cmid) != (0, line.request_hash, line.cmid):
+            findings.add(f"lost: leaf {line.index} of batch {batch} was acknowledged and is not in the ledger")
+        elif ledger.requests[line.request_hash] != 1:
+            findings.add(f"repeated: leaf {line.index} of batch {batch} is in the ledger more than once")
+
+
+def check_counts_grow(segments: Sequence[Segment], findings: Findings) -> None:
+    """Within the retention no count is ever lower than one that a batch before it was signed with."""
+    highest: dict[tuple[int, bytes], dict[int, int]] = {}
+    for segment in segments:
+        counts: dict[int, int] = {}
+        for head in segment.start.heads:
+            for family, count in highest.get((head.segment, head.header_hash), {}).items():
+                counts[family] = max(count, counts.get(family, 0))
+        hashes = iter(segment.times())
+        highest[segment.start.segment, next(hashes)] = dict(counts)
+        for record, header_hash in zip(segment.records, hashes, strict=True):
+            for leaf in map(Leaf.parse, record.leaves):
+                if leaf.result in (0, COUNT_TOO_LOW):
+                    if leaf.current_count < counts.get(leaf.family_index, 0):
+                        findings.add(f"a count went back in batch {record.header.number} of {record.header.segment}")
+                    counts[leaf.family_index] = leaf.current_count
+            highest[segment.start.segment, header_hash] = dict(counts)
+
+
+Counted = dict[tuple[int, bytes], int]
+"""The machines in a store of counts: (family, CMID) and when each was seen (ms)."""
+
+
+def read_counts(path: Path) -> Counted:
+    """Every row of a counts database that nobody has open; none when there is no such file."""
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT family, cmid, seen_ms FROM counts").fetchall()
+    return {(family, cmid): seen_ms for family, cmid, seen_ms in rows}
+
+
+def check_stored(conversation: Conversation, place: int, counted: Counted, findings: Findings) -> None:
+    """Every machine that was answered before ``place``, while its family was below the cap, is still counted.
+
+    Unless so many others may have asked since that it had to make room: requests without an answer may have come last.
+    """
+    latest: dict[tuple[int, bytes], int] = {}
+    promised: dict[tuple[int, bytes], int] = {}
+    caps: dict[int, int] = {}
+    open_questions = Counter((question.family, question.cmid) for question in before(conversation.questions, place))
+    for answer in before(conversation.told, place):
+        machine = answer.family, answer.leaf.cmid
+        open_questions[machine] -= 1
+        latest[machine] = max(answer.header.time, latest.get(machine, 0))
+        caps[answer.family] = 2 * answer.leaf.threshold
+        if answer.leaf.current_count < caps[answer.family]:
+            promised[machine] = max(answer.header.time, promised.get(machine, 0))
+    latest |= {machine: NEVER for machine, count in open_questions.items() if count > 0}
+    times = {family: sorted(time for (other, _), time in latest.items() if other == family) for family in caps}
+    for (family, cmid), time in promised.items():
+        as_late = len(times[family]) - bisect_left(times[family], time)
+        if as_late <= caps[family] and counted.get((family, cmid), 0) < time:
+            findings.add(f"lost: machine {cmid.hex()} was counted in an answer and is not in the store")
+    for family, cap in caps.items():
+        if sum(other == family for other, _ in counted) > cap:
+            findings.add(f"family {family} has more than {cap} machines in the store")
+
+
+def before(sequence: Sequence[Placed], place: int) -> Sequence[Placed]:
+    """What came before a place."""
+    return sequence[: bisect_left(sequence, place, key=lambda placed: placed.place)]
+
+
+def check_all_stored(segments: Iterable[Segment], counted: Counted, findings: Findings) -> None:
+    """Every machine in the ledger is counted, as it must be while its family is below the cap."""
+    cmids = {cmid for _, cmid in counted}
+    for segment in segments:
+        for record in segment.records:
+            for leaf in map(Leaf.parse, record.leaves):
+                if leaf.result in (0, COUNT_TOO_LOW) and leaf.cmid not in cmids:
+                    findings.add(f"lost: machine {leaf.cmid.hex()} is in the ledger and not in the store")
+
+
+def check_counting(conversation: Conversation, findings: Findings) -> None:
+    """Each count is at least the machines answered before the request came, and at most those that had asked by then."""
+    asked: dict[int, dict[bytes, int]] = {}
+    told: dict[int, dict[bytes, int]] = {}
+    for question in conversation.questions:
+        asked.setdefault(question.family, {}).setdefault(question.cmid, question.place)
+    for answer in conversation.told:
+        told.setdefault(answer.family, {}).setdefault(answer.leaf.cmid, answer.place)
+    asked_places = {family: sorted(places.values()) for family, places in asked.items()}
+    told_places = {family: sorted(places.values()) for family, places in told.items()}
+    for answer in conversation.told:
+        cap, count = 2 * answer.leaf.threshold, answer.leaf.current_count
+        least = min(cap, bisect_left(told_places[answer.family], answer.asked))
+        most = min(cap, bisect_left(asked_places[answer.family], answer.place))
+        if not least <= count <= most:
+            batch = f"{answer.header.segment}/{answer.header.number}"
+            findings.add(f"miscounted: {count} machines in batch {batch}, at least {least} and at most {most} had asked")
+
+
+class Order(NamedTuple):
+    """When batches became certain: by (segment, number) their record's place, by segment its name's and start's."""
+
+    records: dict[tuple[int, int], int]
+    segments: dict[int, int]
+
+
+def find_order(disk: Disk) -> Order:
+    """From the changes of a traced disk."""
+    order = Order({}, {})
+    for change in disk.name_changes:
+        if change.file is not None and change.new.endswith(".kfl"):
+            start, *writes = change.file.changes
+            order.segments[int(change.new[-12:-4])] = max(change.durable, start.durable)
+            for write in writes:
+                _note_records(write, order)
+    return order
+
+
+def _note_records(write: DataChange, order: Order) -> None:
+    at = 0
+    while write.data[at + 4 : at + 8] == b"KFL1":
+        header = Header.parse(write.data[at + 8 : at + 124])
+        order.records[header.segment, header.number] = write.durable
+        at += int.from_bytes(write.data[at : at + 4], "little")
+
+
+def check_order(told: Iterable[Told], order: Order, findings: Findings) -> None:
+    """For each answer, the sync that covers its batch's record had returned, and its segment's name was certain."""
+    for answer in told:
+        segment, number = answer.header.segment, answer.header.number
+        certain = max(order.records.get((segment, number), NEVER), order.segments.get(segment, NEVER))
+        if certain >= answer.place:
+            findings.add(f"batch {segment}/{number} was answered before it was on disk")

@@ -1,0 +1,130 @@
+"""Power cuts of a recording: the folder rebuilt, opened by the real recovery code, checked, and some of them continued."""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kms_fast.errors import KmsFastError
+from kms_fast.host import ledger as ledger_module
+from kms_fast.host.audit import verify_ledger
+from kms_fast.host.enrolment import read_installation
+from kms_fast.host.ledger import open_ledger
+from kms_fast.store.sqlite import SqliteCounts
+from tests.durability.checker import CheckerProcess
+from tests.durability.disk import CHOICES, TORN, Content, PowerCuts
+from tests.durability.host import Host, HostFailed, Load, draw_address
+from tests.durability.recording import Recording
+from tests.durability.staging import TRACED, Script
+from tests.durability.trace import Kind
+from tests.hosts import Realm
+
+FATES: Final = (*CHOICES, TORN, TORN)
+CONTINUED_SHARE: Final = 0.01
+RETENTION_MS: Final = 30 * 86_400_000
+
+
+@dataclass
+class Tally:
+    """What cuts found: how many they were, how many were continued, how much is wrong and the first words."""
+
+    cuts: int = 0
+    continued: int = 0
+    lost: int = 0
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, answer: dict[str, object], where: str) -> None:
+        """The checker's answer for one cut."""
+        assert isinstance(answer["count"], int)
+        assert isinstance(answer["texts"], list)
+        self.lost += answer["count"]
+        self.texts += [f"{where}: {text}" for text in answer["texts"]][: max(0, 20 - len(self.texts))]
+
+
+def draw_places(recording: Recording, count: int, draw: random.Random) -> list[int]:
+    """Places to cut at, ascending: just after events other than receives, which change nothing."""
+    places = [event.place + 1 for event in recording.events() if event.kind != Kind.RECEIVE]
+    return sorted(draw.choices(places, k=count))
+
+
+def cut_power(
+    recording: Recording, realm: Realm, script: Script, count: int, checker: CheckerProcess, folder: Path,
+    draw: random.Random, *, continued_share: float = CONTINUED_SHARE,
+) -> Tally:  # fmt: skip
+    """Cut a recording ``count`` times. ``realm``: its home is of no matter; ``folder`` is used for rebuilt homes."""
+    tally = Tally()
+    power_cuts = PowerCuts(recording.disk())
+    home = folder / "home"
+    for place in draw_places(recording, count, draw):
+        fate = draw.choice(FATES)
+        contents = power_cuts.cut(place, fate, draw)
+        shutil.rmtree(home, ignore_errors=True)
+        rebuild(contents, home)
+        where = f"{recording.folder.name}, {fate} at {place}"
+        record = None
+        try:
+            if draw.random() < continued_share:
+                record = continue_host(home, realm, script, folder, draw)
+                tally.continued += 1
+            else:
+                recover(home)
+        except (KmsFastError, HostFailed) as error:
+            tally.add({"count": 1, "texts": [f"no recovery: {error}"]}, where)
+        tally.add(checker.ask(check="cut", recording=recording.folder, place=place, home=home, record=record), where)
+        tally.cuts += 1
+    return tally
+
+
+def rebuild(contents: Mapping[str, Content | None], home: Path) -> None:
+    """Make the host's folder of a cut disk below ``home``."""
+    home.mkdir()
+    for path, content in contents.items():
+        if content is None:
+            (home / TRACED / path).mkdir(mode=0o700)
+        else:
+            content.write_to(home / TRACED / path)
+
+
+def recover(home: Path) -> None:
+    """Open ledger and counts as a starting host does, and let `ledger verify` look at the result. Raises KmsFastError."""
+    ledger_module.PREALLOCATE_BYTES = 1 << 20  # type: ignore[misc]
+    folder = home / TRACED
+    installation = read_installation(folder)
+    counts = SqliteCounts(folder / "counts.db")
+    certificate = installation.certificate
+    open_ledger(folder / "ledger", host_id=certificate.host_id, certificates=installation.chain_data).close()
+    asyncio.run(_read_counts(counts, [family.number for family in certificate.families]))
+    publisher = installation.publisher
+    verify_ledger(
+        folder / "ledger", roots=publisher.roots, publisher_id=publisher.publisher_id, on_progress=lambda verdict: None
+    )
+
+
+async def _read_counts(counts: SqliteCounts, families: Sequence[int]) -> None:
+    for family in families:
+        await counts.load(family, 0, cap=1 << 20, retention_ms=RETENTION_MS)
+    await counts.close()
+
+
+def continue_host(home: Path, realm: Realm, script: Script, folder: Path, draw: random.Random) -> Path:
+    """Start the real host on a rebuilt home and load it; the file of what clients were told."""
+    record = folder / "continued.jsonl"
+    record.write_bytes(b"")
+    address = draw_address(draw)
+    host = Host(home, address, folder / "serve.log", None, *script.options)
+    try:
+        host.wait_until_listening()
+        load = Load(
+            address, realm, record, draw, connections=8, activations=script.threshold * 4, clients=(0, script.machines)
+        )
+        try:
+            load.wait()
+        finally:
+            load.kill()
+        host.stop()
+    finally:
+        host.kill()
+    return record
