@@ -42,6 +42,14 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make a folder, and those it lies in; its name is on disk when this returns, also when it was there. Raises OSError."""
+    if not path.parent.is_dir():
+        make_folder(path.parent)
+    path.mkdir(mode, exist_ok=True)
+    sync_folder(path.parent)
+
+
 def read_bounded(path: Path, limit_bytes: int = MAX_READ_BYTES) -> bytes:
     """The file's bytes, at most ``limit_bytes``. Raises OSError, also for a file that is longer."""
     with path.open("rb") as file:

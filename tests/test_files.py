@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kms_fast.files import PUBLIC, SECRET, read_bounded, write_atomically
+from kms_fast import files
+from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
 
 
 @pytest.mark.parametrize("mode", [PUBLIC, SECRET])
@@ -42,6 +43,21 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         write_atomically(tmp_path / "none" / "file", b"", mode=PUBLIC)
     assert caught.value.filename == str(tmp_path / "none" / "file")
+
+
+def test_a_folder_is_made_with_those_it_lies_in_and_every_name_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    folder = tmp_path / "a" / "b" / "c"
+    make_folder(folder, mode=SECRET_FOLDER)
+    assert stat.S_IMODE(folder.stat().st_mode) == SECRET_FOLDER
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    synced.clear()
+    # Whoever made it may have crashed before its name was on disk.
+    make_folder(folder, mode=SECRET_FOLDER)
+    assert synced == [tmp_path / "a" / "b"]
 
 
 def test_reading_is_bounded(tmp_path: Path) -> None:

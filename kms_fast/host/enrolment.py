@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, read_bounded, write_atomically
+from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, parse_chain, verify_chain
@@ -99,8 +99,8 @@ def make_request(
     if installation_id is None:
         installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
     pending = folder / "pending"
-    folder.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
-    pending.mkdir(SECRET_FOLDER, exist_ok=True)
+    make_folder(folder, mode=SECRET_FOLDER)
+    make_folder(pending, mode=SECRET_FOLDER)
     private_key = _read_or_make_host_key(folder / "host.key")
     _write_keys(folder, StoredKeys(publisher.publisher_id, installation_id, derived))
     if publisher_data is not None:
