@@ -190,7 +190,9 @@ def check_counting(conversation: Conversation, findings: Findings) -> None:
         most = min(cap, bisect_left(asked_places[answer.family], answer.place))
         if not least <= count <= most:
             batch = f"{answer.header.segment}/{answer.header.number}"
-            findings.add(f"miscounted: {count} machines in batch {batch}, at least {least} and at most {most} had asked")
+            findings.add(
+                f"miscounted: {count} machines in batch {batch}, at least {least} and at most {most} had asked"
+            )
 
 
 class Order(NamedTuple):
@@ -203,10 +205,14 @@ class Order(NamedTuple):
 def find_order(disk: Disk) -> Order:
     """From the changes of a traced disk."""
     order = Order({}, {})
+    folders: dict[str, int] = {}
     for change in disk.name_changes:
-        if change.file is not None and change.new.endswith(".kfl"):
+        if change.file is None:
+            folders[change.new] = change.durable
+        elif change.new.endswith(".kfl"):
             start, *writes = change.file.changes
-            order.segments[int(change.new[-12:-4])] = max(change.durable, start.durable)
+            folder = folders.get(change.new.rpartition("/")[0], 0)
+            order.segments[int(change.new[-12:-4])] = max(folder, change.durable, start.durable)
             for write in writes:
                 _note_records(write, order)
     return order

@@ -13,7 +13,7 @@ from kms_fast.host import ledger as ledger_module
 from kms_fast.host.audit import verify_ledger
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.ledger import open_ledger
-from kms_fast.store.sqlite import SqliteCounts
+from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.durability.checker import CheckerProcess
 from tests.durability.disk import CHOICES, TORN, Content, PowerCuts
 from tests.durability.host import Host, HostFailed, Load, draw_address

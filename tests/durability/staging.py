@@ -114,4 +114,3 @@ def _compare(recording: Recording, traced: Path) -> None:
         assert content is not None
         if content.to_bytes() != (traced / path).read_bytes():
             raise BrokenTrace(f"{path} is not what the trace says of it")
-

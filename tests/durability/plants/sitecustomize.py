@@ -109,8 +109,6 @@ def use_synchronous(level: str) -> Callable[[ModuleType], None]:
 
 def count_twice(store: ModuleType) -> None:
     """A machine that asks while its family is below the cap counts as two."""
-    if not hasattr(store, "SqliteCounts"):
-        return
     record = store.SqliteCounts.record
 
     async def record_twice(self: Any, family: int, cmids: Sequence[bytes], now_ms: int, **limits: int) -> Any:
@@ -127,7 +125,7 @@ PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
     "doubled_record": {"kms_fast._core": use_committer(DoublingCommitter)},
     "synchronous_normal": {"apsw": use_synchronous("normal")},
     "synchronous_off": {"apsw": use_synchronous("off")},
-    "double_count": {"kms_fast.store.sqlite": count_twice, "kms_fast.store.sqlite_counts": count_twice},
+    "double_count": {"kms_fast.store.sqlite_counts": count_twice},
 }
 
 
