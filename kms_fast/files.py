@@ -43,7 +43,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path, *, mode: int = 0o777) -> None:
-    """Make a folder, and those it lies in; its name is on disk when this returns, also when it was there. Raises OSError."""
+    """Make a folder and those it lies in; its name is then on disk, also if it was there before. Raises OSError."""
     if not path.parent.is_dir():
         make_folder(path.parent)
     path.mkdir(mode, exist_ok=True)

@@ -3,7 +3,7 @@
 It reads questions, one line of JSON each, and answers each with a line {"count": how much is wrong, "texts": […],
 "answers": how many answers were looked at}.
 
-    {"check": "order", "recording": FOLDER}                      were the trace's answers sent in order, and counted right
+    {"check": "order", "recording": FOLDER}                      were the answers sent in order and counted right
     {"check": "cut", "recording": FOLDER, "place": N, "home": FOLDER, "record": FILE or null}
                                                                  does the recovered home hold what was answered before
     {"check": "home", "trust": FILE, "record": FILE, "home": FOLDER, "below_cap": true or false}

@@ -175,7 +175,7 @@ def check_all_stored(segments: Iterable[Segment], counted: Counted, findings: Fi
 
 
 def check_counting(conversation: Conversation, findings: Findings) -> None:
-    """Each count is at least the machines answered before the request came, and at most those that had asked by then."""
+    """Each count is at least the machines answered before the request came, at most those that had asked by then."""
     asked: dict[int, dict[bytes, int]] = {}
     told: dict[int, dict[bytes, int]] = {}
     for question in conversation.questions:
@@ -190,9 +190,7 @@ def check_counting(conversation: Conversation, findings: Findings) -> None:
         most = min(cap, bisect_left(asked_places[answer.family], answer.place))
         if not least <= count <= most:
             batch = f"{answer.header.segment}/{answer.header.number}"
-            findings.add(
-                f"miscounted: {count} machines in batch {batch}, at least {least} and at most {most} had asked"
-            )
+            findings.add(f"miscounted: {count} machines in batch {batch}, not {least} to {most}")
 
 
 class Order(NamedTuple):

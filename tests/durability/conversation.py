@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.durability.trace import Event, Kind
-from tests.reference.answer import Header, Leaf
 from tests.reference.answer import Answer as AnswerParts
+from tests.reference.answer import Header, Leaf
 from tests.reference.request import SkuKeys, hash_request, open_request
 from tests.reference.rpc import ACTIVATE, REQUEST, RESPONSE, Pdu, parse_request, parse_response
 from tests.reference.verify import Asked, Product, verify

@@ -1,4 +1,4 @@
-"""Power cuts of a recording: the folder rebuilt, opened by the real recovery code, checked, and some of them continued."""
+"""Power cuts of a recording: the folder rebuilt, opened by the real recovery code, checked, some of them continued."""
 
 import asyncio
 import random
@@ -89,7 +89,7 @@ def rebuild(contents: Mapping[str, Content | None], home: Path) -> None:
 
 
 def recover(home: Path) -> None:
-    """Open ledger and counts as a starting host does, and let `ledger verify` look at the result. Raises KmsFastError."""
+    """Open ledger and counts as a starting host does, and let `ledger verify` look at them. Raises KmsFastError."""
     ledger_module.PREALLOCATE_BYTES = 1 << 20  # type: ignore[misc]
     folder = home / TRACED
     installation = read_installation(folder)

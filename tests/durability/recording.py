@@ -1,4 +1,4 @@
-"""A recording: the trace of a real host over several lives of it, and the folder it began with. staging.py makes them."""
+"""A recording: the trace of a real host over several lives of it, and the folder it began with (staging.py)."""
 
 import json
 from dataclasses import dataclass, field
