@@ -25,13 +25,13 @@ def command() -> None:
 @settings_options
 @json_option
 def show(loaded: LoadedSettings, out: Output) -> None:
-    """Print each setting, its value and where the value comes from."""
+    """Print each setting, its value and where the value comes from; a password in an URL as ***."""
     table = Table("option", "value", "from", box=None, pad_edge=False)
     rows = {}
     for name, option in host_options().items():
         value = getattr(loaded.settings, option.field)
-        table.add_row(name, "not set" if value is None else option.format(value), loaded.sources[name])
-        rows[name] = {"value": msgspec.json.decode(option.format(value)), "source": loaded.sources[name]}
+        table.add_row(name, "not set" if value is None else option.show(value), loaded.sources[name])
+        rows[name] = {"value": msgspec.json.decode(option.show(value)), "source": loaded.sources[name]}
     out.result({"settings": rows}, table)
 
 

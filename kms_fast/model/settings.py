@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -48,7 +49,8 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     store: Annotated[
         str | None,
         Meta(
-            description="PostgreSQL URL of counts and inventory for several hosts; not set: SQLite files in the home."
+            description="PostgreSQL URL of counts and inventory for several hosts; not set: SQLite files in the home.",
+            extra={"show": lambda url: mask_password(url)},
         ),
     ] = None
     web: Annotated[
@@ -108,12 +110,18 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for address in self.listen:
             parse_address(address)
+        if self.store is not None:
+            check_store_url(self.store)
         if self.renewal_interval_min is not None and self.renewal_interval_min * 60 * 1.1 > self.retention_s / 2:
             raise ValueError(
                 f"renewal_interval {format_quantity(self.renewal_interval_min, 'min')} is too long for retention "
                 f"{format_quantity(self.retention_s, 's')}: machines would drop out of the count before they renew "
                 "(renewal_interval × 1.1 must be at most half of retention)"
             )
+
+    def __repr__(self) -> str:
+        shown = (f"{option.field}={option.show(getattr(self, option.field))}" for option in host_options().values())
+        return f"HostSettings({', '.join(shown)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,11 @@ class Option:
         if self.unit is not None and value is not None:
             value = format_quantity(value, self.unit)
         return msgspec.json.encode(value).decode()
+
+    def show(self, value: Any) -> str:
+        """The value as people may see it: as `format` writes it, without passwords."""
+        mask = (typing.get_args(self.type)[-1].extra or {}).get("show")
+        return self.format(mask(value) if mask and value is not None else value)
 
 
 @cache
@@ -208,3 +221,22 @@ def parse_address(text: str) -> tuple[str, int]:
     if port > 65_535:
         raise ValueError(f"{text!r}: a port is at most 65535")
     return match["v6"] or match["host"], port
+
+
+def check_store_url(url: str) -> None:
+    """Check the form of a store's URL.
+
+    Raises:
+        ValueError: not a PostgreSQL URL, or one that splits within its password; never tells any of it.
+    """
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("store is not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE")
+    # Of `u:pa/ss@host` the rules of URLs make the host `u`, and of `u:p@ss@host` others make the host `ss@host`.
+    if url.count("@") > 1 or "@" in urlsplit(url).path or "#" in url:
+        raise ValueError("store has a special character in user or password: write it as %40 (@), %2F (/), %23 (#), …")
+
+
+def mask_password(url: str) -> str:
+    """A URL with ``***`` for its password, also when it is malformed."""
+    url = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"((?:ssl)?password=)[^&]*", r"\1***", url)

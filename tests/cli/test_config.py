@@ -48,6 +48,14 @@ def test_show_tells_value_and_source(
     assert "30s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("as_json", [["--json"], []])
+def test_show_masks_passwords(as_json: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", "show", "--store", "postgresql://kms:s3cret@db/kms", *as_json]) == 0
+    shown = capsys.readouterr().out
+    assert "postgresql://kms:***@db/kms" in shown
+    assert "s3cret" not in shown
+
+
 def test_validate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "kms-fast.toml"
     path.write_text("max_waiting = 5\n")
