@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from tests.hosts import real_host as real_host
+from tests.postgres import PostgresServer, find_programs, own_database
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +45,28 @@ def impacket_python(unavailable: Callable[[str], NoReturn]) -> str:
     if not python.exists():
         unavailable("impacket is not installed: python3 -m venv .venv-impacket, then pip install impacket there")
     return str(python)
+
+
+@pytest.fixture(scope="session")
+def start_postgres(unavailable: Callable[[str], NoReturn]) -> Iterator[Callable[..., PostgresServer]]:
+    """Call it with settings for a PostgreSQL server of your own; it ends with the tests."""
+    with ExitStack() as servers:
+        yield lambda **settings: servers.enter_context(
+            PostgresServer(find_programs() or unavailable("PostgreSQL is not installed"), **settings)
+        )
+
+
+@pytest.fixture(scope="session")
+def postgres_server(start_postgres: Callable[..., PostgresServer]) -> PostgresServer:
+    """A PostgreSQL server that all tests share: let it run, and leave its settings alone."""
+    return start_postgres()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of an empty database."""
+    with own_database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,16 +2,19 @@
 
 class TestSqliteCounts(CountsContract):
     @pytest.fixture
-    def open_counts(self, tmp_path): return lambda: SqliteCounts(tmp_path / "counts.db")
+    def open_counts(self, tmp_path):
+        async def open_counts(): return SqliteCounts(tmp_path / "counts.db")
+        return open_counts
 """
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from kms_fast.store import CountRow, Counts
 
-OpenCounts = Callable[[], Counts]
+OpenCounts = Callable[[], Awaitable[Counts]]
 RETENTION_MS = 1_000_000
 NOW_MS = 1_800_000_000_000
 CAP = 50
@@ -42,7 +45,7 @@ class CountsContract:
 
     @pytest.fixture
     async def counts(self, open_counts: OpenCounts) -> AsyncIterator[Counts]:
-        counts = open_counts()
+        counts = await open_counts()
         yield counts
         await counts.close()
 
@@ -111,13 +114,33 @@ class CountsContract:
         assert after == await load(counts, NOW_MS + 4)
         assert (after[1:], len(after)) == (rows, 3)
 
+    async def test_a_flush_keeps_the_last_request_of_a_machine(self, counts: Counts) -> None:
+        rows = [(cmid(1), NOW_MS), (cmid(2), NOW_MS + 1), (cmid(1), NOW_MS + 2)]
+        stored = await counts.flush(1, rows, NOW_MS + 2, cap=CAP, retention_ms=RETENTION_MS)
+        assert stored == [(cmid(2), NOW_MS + 1), (cmid(1), NOW_MS + 2)]
+
     async def test_what_is_recorded_survives(self, open_counts: OpenCounts) -> None:
-        counts = open_counts()
+        counts = await open_counts()
         await record(counts, [1, 2])
         await counts.close()
-        assert await record(open_counts(), [3], NOW_MS + 1) == [1, 2]
+        counts = await open_counts()
+        assert await record(counts, [3], NOW_MS + 1) == [1, 2]
+        await counts.close()
 
     async def test_two_users_of_one_store_count_together(self, open_counts: OpenCounts) -> None:
-        first, second = open_counts(), open_counts()
-        seen = [len(await record((first, second)[n % 2], [n], NOW_MS + n)) for n in range(25)]
+        users = [await open_counts() for _ in range(2)]
+        seen = [len(await record(users[n % 2], [n], NOW_MS + n)) for n in range(25)]
         assert seen == list(range(25))
+        for user in users:
+            await user.close()
+
+    async def test_exactly_one_machine_is_the_first_to_be_granted(self, open_counts: OpenCounts) -> None:
+        """Threshold 25, 8 users, 25 machines at once, a call each: only one call sees the 24 others before it."""
+        users = [await open_counts() for _ in range(8)]
+        for family in range(20):
+            before = await asyncio.gather(
+                *(record(users[n % 8], [n], NOW_MS + n % 3, family=family) for n in range(25))
+            )
+            assert sorted(map(len, before)) == list(range(25))
+        for user in users:
+            await user.close()

@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from kms_fast.errors import KmsFastError
-from kms_fast.store import sqlite
+from kms_fast.store import Counts, sqlite
 from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.store.contract import CountsContract, OpenCounts, load, record
 
@@ -14,7 +14,10 @@ from tests.store.contract import CountsContract, OpenCounts, load, record
 class TestSqliteCounts(CountsContract):
     @pytest.fixture
     def open_counts(self, tmp_path: Path) -> OpenCounts:
-        return lambda: SqliteCounts(tmp_path / "counts.db")
+        async def open_counts() -> Counts:
+            return SqliteCounts(tmp_path / "counts.db")
+
+        return open_counts
 
 
 async def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

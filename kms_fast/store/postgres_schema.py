@@ -1,0 +1,105 @@
+"""The tables of a PostgreSQL store: schema ``kms_fast``, and the steps that bring it from version to version.
+
+docs/scaling.md describes them. A step is never changed once it is released; a change is a further step.
+"""
+
+from typing import Final
+
+import asyncpg
+
+from kms_fast.errors import KmsFastError
+
+_COUNTS = """
+CREATE TABLE kms_fast.schema_version (version integer NOT NULL);
+INSERT INTO kms_fast.schema_version VALUES (0);
+
+-- A family's row is locked by whoever counts for it. Family -1 is none: hosts lock it to see that commits return.
+CREATE TABLE kms_fast.families (family integer PRIMARY KEY);
+INSERT INTO kms_fast.families VALUES (-1);
+
+-- arrival: the order in which a family's machines came within one millisecond.
+CREATE TABLE kms_fast.counts (
+    family integer NOT NULL,
+    cmid bytea NOT NULL CHECK (octet_length(cmid) = 16),
+    seen_ms bigint NOT NULL,
+    arrival bigint NOT NULL,
+    PRIMARY KEY (family, cmid)
+);
+CREATE INDEX counts_by_age ON kms_fast.counts (family, seen_ms, arrival);
+
+-- A function, because its statements see what was committed before the lock was granted, and because no lock waits
+-- for a round trip: a host that stops in the middle would hold up all others.
+CREATE FUNCTION kms_fast.record_counts(
+    of_family integer, cmids bytea[], seen_at_ms bigint[], oldest_ms bigint, cap integer
+) RETURNS TABLE (cmid bytea, seen_ms bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'counts need the isolation level read committed';
+    END IF;
+    INSERT INTO kms_fast.families (family) VALUES (of_family) ON CONFLICT DO NOTHING;
+    PERFORM family FROM kms_fast.families WHERE family = of_family FOR UPDATE;
+    RETURN QUERY
+        SELECT cmid, seen_ms FROM kms_fast.counts WHERE family = of_family AND seen_ms >= oldest_ms
+        ORDER BY seen_ms DESC, arrival DESC LIMIT cap;
+    INSERT INTO kms_fast.counts AS known (family, cmid, seen_ms, arrival)
+        SELECT of_family, asked.cmid, asked.seen_ms, last.arrival + asked.place
+        FROM unnest(cmids, seen_at_ms) WITH ORDINALITY AS asked (cmid, seen_ms, place),
+            (SELECT coalesce(max(arrival), 0) FROM kms_fast.counts WHERE family = of_family) AS last (arrival)
+        ORDER BY asked.cmid
+        ON CONFLICT (family, cmid) DO UPDATE SET seen_ms = excluded.seen_ms, arrival = excluded.arrival
+            WHERE known.seen_ms <= excluded.seen_ms;
+    DELETE FROM kms_fast.counts WHERE family = of_family AND (seen_ms < oldest_ms OR cmid IN (
+        SELECT cmid FROM kms_fast.counts WHERE family = of_family ORDER BY seen_ms DESC, arrival DESC OFFSET cap
+    ));
+END
+$$;
+"""
+
+STEPS: Final = (_COUNTS,)
+"""What leads from version 0 (nothing) to 1, from 1 to 2, and so on."""
+
+VERSION: Final = len(STEPS)
+"""The version that this program works with."""
+
+# Any number will do; whoever migrates takes it. Only one on PostgreSQL's 64 bits that others hardly choose.
+_MIGRATION_LOCK: Final = int.from_bytes(b"kms_fast", "big", signed=True)
+
+
+async def read_version(connection: asyncpg.Connection) -> int:
+    """The version of the tables in this database, 0 when there are none. Raises asyncpg's errors."""
+    if await connection.fetchval("SELECT to_regclass('kms_fast.schema_version') IS NULL"):
+        return 0
+    return int(await connection.fetchval("SELECT version FROM kms_fast.schema_version"))
+
+
+async def check_version(connection: asyncpg.Connection) -> None:
+    """Raise `KmsFastError` (STORE_VERSION) unless the tables are of this program's version."""
+    version = await read_version(connection)
+    if version != VERSION:
+        found = f"has tables of version {version}" if version else "has no tables yet"
+        raise KmsFastError(
+            f"The database {found}; this program needs version {VERSION}.",
+            name="STORE_VERSION",
+            version=version,
+            needed=VERSION,
+        )
+
+
+async def migrate(connection: asyncpg.Connection) -> int:
+    """Bring the tables up to date, all of it or nothing; the version they had before.
+
+    Whoever else migrates waits. Raises `KmsFastError` (STORE_VERSION) for tables of a newer program; asyncpg's errors.
+    """
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+        before = await read_version(connection)
+        if before > VERSION:
+            await check_version(connection)
+        if before == 0:
+            await connection.execute("CREATE SCHEMA IF NOT EXISTS kms_fast")
+        for step in STEPS[before:]:
+            await connection.execute(step)
+        if before != VERSION:
+            await connection.execute("UPDATE kms_fast.schema_version SET version = $1", VERSION)
+        return before
