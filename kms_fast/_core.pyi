@@ -198,6 +198,51 @@ class Committer:
     def finish(self) -> Batch: ...
     def stop(self) -> None: ...
 
+# segment.pxi
+@final
+class RecordReader:
+    offset: int
+    number: int
+    def __new__(cls, fd: int, offset: int, pruned: bool = False) -> Self: ...
+    def read(self, limit: int) -> list[bytes]: ...
+    def read_headers(self, limit: int, end: int) -> list[bytes]: ...
+    def find_entries(self, cmids: set[bytes]) -> list[int]: ...
+
+def walk_frames(fd: int, offset: int, pruned: bool, every: int) -> list[int]: ...
+
+# audit.pxi
+@final
+class ChainCheck:
+    number: int
+    time_ms: int
+    batches: int
+    records: int
+    granted: int
+    first_ms: int
+    last_ms: int
+    @property
+    def previous(self) -> bytes: ...
+    def __new__(
+        cls,
+        segment: int,
+        host_id: bytes,
+        serial: int,
+        not_before_ms: int,
+        not_after_ms: int,
+        number: int,
+        previous: bytes,
+        time_ms: int,
+    ) -> Self: ...
+    def check(self, reader: RecordReader, end: int, limit: int) -> list[tuple[int, bytes, bytes, bytes, int]]: ...
+
+# export.pxi
+EXPORT_FIELDS: tuple[str, ...]
+
+@final
+class EntryFormatter:
+    def __new__(cls, csv: bool) -> Self: ...
+    def format(self, reader: RecordReader, since_ms: int, until_ms: int) -> bytes: ...
+
 # connection.pxi
 @final
 class Host:

@@ -12,10 +12,10 @@ from cpython.pythread cimport (
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.errno cimport EINTR, ENOSPC, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clockid_t, timespec
-from posix.unistd cimport write
+from posix.unistd cimport pread, write
 
 from kms_fast._core.layout cimport *
 from kms_fast._core.rpc cimport *
@@ -43,6 +43,7 @@ include "_core/sha256.pxi"
 include "_core/hmac.pxi"
 include "_core/siv.pxi"
 include "_core/merkle.pxi"
+include "_core/text.pxi"
 include "_core/message.pxi"
 include "_core/verify.pxi"
 include "_core/pdu.pxi"
@@ -53,6 +54,9 @@ include "_core/counts.pxi"
 include "_core/admission.pxi"
 include "_core/batch.pxi"
 include "_core/commit.pxi"
+include "_core/segment.pxi"
+include "_core/audit.pxi"
+include "_core/export.pxi"
 include "_core/connection.pxi"
 include "_core/latency.pxi"
 include "_core/load.pxi"

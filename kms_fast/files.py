@@ -2,8 +2,10 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 PUBLIC: Final = 0o644
 SECRET: Final = 0o600
@@ -13,11 +15,21 @@ MAX_READ_BYTES: Final = 64 << 20
 
 def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
     """Replace ``path`` by a file of ``data`` with permissions ``mode``; on disk when this returns. Raises OSError."""
+    with open_atomically(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomically(path: Path, *, mode: int) -> Iterator[BinaryIO]:
+    """A file to write that replaces ``path`` when the block ends, and is on disk then; none when it fails.
+
+    Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             # The umask may have taken rights away from a public file.
             temporary.chmod(mode)
@@ -25,7 +37,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename, error.filename2 = str(path), None  # what the caller named
         raise
     sync_folder(path.parent)

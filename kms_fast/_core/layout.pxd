@@ -128,6 +128,7 @@ cdef enum:
     RECORD_HEADER = 8
     RECORD_ENTRIES = 188
     RECORD_MAGIC = 0x314C464B    # "KFL1"
+    PRUNED_MAGIC = 0x3148464B    # "KFH1": the signed header alone
     ENTRY_LEAF = 0
     ENTRY_NAME = 118
     ENTRY_PREVIOUS_CMID = 182

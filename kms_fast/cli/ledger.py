@@ -1,17 +1,45 @@
 """``kms-fast ledger``: prove that a ledger is whole, and list what it holds."""
 
+import os
 import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.errors import ConfigurationError
-from kms_fast.host.audit import Verdict, list_records, verify_ledger
+from kms_fast.files import SECRET, open_atomically
+from kms_fast.host.audit import Verdict, verify_ledger
+from kms_fast.host.export import export_entries
+from kms_fast.host.segment import END
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.model.settings import parse_quantity
 
-PROGRESS_EVERY = 1000
+
+class TimeType(click.ParamType[int]):
+    """A time in ms: an ISO 8601 date or time (UTC unless it says otherwise), or a span that has passed since."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        try:
+            return time.time_ns() // 1_000_000 - parse_quantity(text, "ms")
+        except ValueError:
+            pass
+        try:
+            parsed = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(
+                f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00 or how long ago, such as 7d", param, ctx
+            )
+        return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @click.group
@@ -21,38 +49,76 @@ def command() -> None:
     \b
     Examples:
       kms-fast ledger verify
-      kms-fast ledger records --home /var/lib/kms-fast | grep c0ffee
+      kms-fast ledger export --home /var/lib/kms-fast | grep c0ffee
     """
 
 
 @command.command
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1024),
+    default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    help="How many processes share the work; else one a core.",
+)
 @home_option
 @json_option
-def verify(home: Path, out: Output) -> None:
+def verify(processes: int, home: Path, out: Output) -> None:
     """Check certificates, chain, signatures, trees and times of every batch; exit code 1 names the first that is
-    wrong.
+    wrong. Hosts may run meanwhile.
+
+    \b
+    Examples:
+      kms-fast ledger verify
+      kms-fast ledger verify --json | jq .details.problems
     """
     publisher = PublisherFile.parse(_host_file(home, "publisher.json").read_bytes())
-
-    def show_progress(verdict: Verdict) -> None:
-        if verdict.batches % PROGRESS_EVERY == 0:
-            out.progress(f"{verdict.batches} batches, {verdict.records} records verified")
-
     verdict = verify_ledger(
         _host_file(home, "ledger"),
         roots=publisher.roots,
         publisher_id=publisher.publisher_id,
-        on_progress=show_progress,
+        on_progress=lambda so_far: out.progress(f"{so_far.batches} batches, {so_far.records} records verified"),
+        processes=processes,
     )
     out.result(verdict.to_json(), _describe(verdict))
 
 
 @command.command
+@click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
+@click.option("--since", "since_ms", type=TimeType(), default=0, help="Only what was signed then or later.")
+@click.option("--until", "until_ms", type=TimeType(), default=END, help="Only what was signed before.")
+@click.option(
+    "--out", "path", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; else standard output."
+)
 @home_option
 @json_option
-def records(home: Path, out: Output) -> None:
-    """Print every record as a line of JSON: request hash, CMID, SKU, result, time (ms since 1970), batch and index."""
-    sys.stdout.writelines(line + "\n" for line in list_records(_host_file(home, "ledger")))
+def export(form: str, since_ms: int, until_ms: int, path: Path | None, home: Path, out: Output) -> None:
+    """Print every entry with all its fields, a line each: JSON objects, or CSV with a line of names first.
+
+    Times are in ms since 1970. --since and --until take a date or time (UTC), or how long ago it was.
+
+    \b
+    Examples:
+      kms-fast ledger export --since 7d | jq -r .name
+      kms-fast ledger export --format csv --since 2026-01-01 --until 2026-02-01 --out january.csv
+    """
+    pieces = export_entries(_host_file(home, "ledger"), csv=form == "csv", since_ms=since_ms, until_ms=until_ms)
+    if path is None:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        return
+    entries = _write(path, pieces, out) - (form == "csv")
+    out.result({"file": path, "entries": entries}, f"Wrote {entries} entries to {path}.")
+
+
+def _write(path: Path, pieces: Iterable[bytes], out: Output) -> int:
+    """Write the file whole or not at all; its number of lines."""
+    lines = 0
+    with open_atomically(path, mode=SECRET) as file:
+        for piece in pieces:
+            file.write(piece)
+            lines += piece.count(b"\n")
+            out.progress(f"{lines} entries written")
+    return lines
 
 
 def _host_file(home: Path, name: str) -> Path:
@@ -67,10 +133,16 @@ def _host_file(home: Path, name: str) -> Path:
 def _describe(verdict: Verdict) -> str:
     if verdict.first_ms is None or verdict.last_ms is None:
         return f"The ledger is whole and empty (segments: {verdict.segments})."
-    torn = f"\n{verdict.torn_tails} cut short by a crash, never answered" if verdict.torn_tails else ""
+    notes = ""
+    if verdict.pruned_segments:
+        notes += f"\nsegments without their records (pruned): {verdict.pruned_segments}"
+    if verdict.torn_tails:
+        notes += f"\n{verdict.torn_tails} cut short by a crash, never answered"
+    if verdict.lost_heads:
+        notes += f"\nsegments whose last batches are lost, which was accepted: {verdict.lost_heads}"
     return (
         f"The ledger is whole: every chain, signature and tree verifies.\n"
         f"segments: {verdict.segments}, batches: {verdict.batches}, records: {verdict.records}, "
         f"granted: {verdict.granted}\n"
-        f"signed from {format_time(verdict.first_ms)} to {format_time(verdict.last_ms)}{torn}"
+        f"signed from {format_time(verdict.first_ms)} to {format_time(verdict.last_ms)}{notes}"
     )

@@ -1,90 +1,202 @@
-"""Reading a ledger back: the proof that it is whole, and its records one by one."""
+"""The proof that a ledger is whole: every segment, every batch, and what ties the segments together."""
 
-import struct
-import uuid
+import multiprocessing
+import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from kms_fast.errors import ConfigurationError, LedgerError
-from kms_fast.host.segment import (
-    ENTRY_SIZE,
-    Head,
-    Record,
-    SegmentStart,
-    is_held,
-    is_torn,
-    list_segments,
-    read_records,
-    read_start,
-)
-from kms_fast.model import signing
+from kms_fast.host.range_audit import Findings, Problem, Range, audit_range, plan_ranges
+from kms_fast.host.segment import Head, SegmentStart, list_segments, read_start_of
 from kms_fast.model.certificate import HostCertificate, parse_chain, verify_chain
-
-_RECORDED = struct.Struct("<BBBBI32s16s16s")
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What `verify_ledger` found. ``chain_ok`` is true: anything else is a `LedgerError`."""
+    """What `audit_ledger` found. ``lost_heads``: batches known from elsewhere whose loss was accepted."""
 
     segments: int = 0
+    pruned_segments: int = 0
     batches: int = 0
     records: int = 0
     granted: int = 0
     torn_tails: int = 0
+    lost_heads: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
-    chain_ok: bool = True
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def chain_ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``ledger verify --json`` prints."""
-        return {"ok": True, **asdict(self)}
+        """The object that ``ledger verify --json`` prints; without problems, since they make it a failure."""
+        return {
+            "segments": self.segments,
+            "pruned_segments": self.pruned_segments,
+            "batches": self.batches,
+            "records": self.records,
+            "granted": self.granted,
+            "torn_tails": self.torn_tails,
+            "lost_heads": self.lost_heads,
+            "first_ms": self.first_ms,
+            "last_ms": self.last_ms,
+            "chain_ok": self.chain_ok,
+        }
+
+    def check(self) -> None:
+        """Raise `LedgerError` that names the first problem and lists all, unless the ledger is whole."""
+        if not self.problems:
+            return
+        problems = [problem.to_json() for problem in self.problems]
+        message, facts = self.problems[0].message, dict(problems[0])
+        del facts["message"]
+        if len(problems) > 1:
+            message += f" Problems in all: {len(problems)}."
+        raise LedgerError(message, **{**self.to_json(), **facts, "problems": problems})
 
 
 def verify_ledger(
-    folder: Path, *, roots: Sequence[bytes], publisher_id: bytes, on_progress: Callable[[Verdict], None]
+    folder: Path,
+    *,
+    roots: Sequence[bytes],
+    publisher_id: bytes,
+    on_progress: Callable[[Verdict], None],
+    processes: int = 1,
 ) -> Verdict:
     """Check every segment: certificates against the roots, chain of headers, signatures, trees, times.
 
-    A last record that was cut short by a crash is no damage (`torn_tails`): its commit never returned. Raises
-    `LedgerError` that names segment and batch.
+    A last record that was cut short by a crash is no damage (`torn_tails`): its commit never returned. Hosts may write
+    meanwhile. Raises `LedgerError` that names segment and batch of the first problem and lists all; OSError.
     """
-    verdict = Verdict()
-    starts = {path: _read_start(path) for path in list_segments(folder)}
-    heads = _Heads(head for start in starts.values() for head in start.heads)
-    host_id = next((start.host_id for start in starts.values()), b"")
-    for path, start in starts.items():
-        certificate = _verify_start(start, path, roots=roots, publisher_id=publisher_id)
+    audit = _LedgerAudit(roots, publisher_id)
+    ranges = audit.plan(list_segments(folder))
+    with _mapping(processes if len(ranges) > 1 else 1) as mapped:
+        for wanted, findings in zip(ranges, mapped(ranges), strict=True):
+            audit.add(wanted, findings)
+            on_progress(audit.verdict)
+    audit.check_heads()
+    audit.verdict.check()
+    return audit.verdict
+
+
+@contextmanager
+def _mapping(processes: int) -> Iterator[Callable[[Iterable[Range]], Iterator[Findings]]]:
+    if processes == 1:
+        yield lambda ranges: map(audit_range, ranges)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_leave_interrupts)
+    try:
+        yield lambda ranges: pool.map(audit_range, ranges)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _LedgerAudit:
+    """Puts the findings of all ranges together, and checks what ties segments to each other."""
+
+    def __init__(self, roots: Sequence[bytes], publisher_id: bytes) -> None:
+        self.verdict = Verdict()
+        self._roots = roots
+        self._publisher_id = publisher_id
+        self._starts: dict[Path, SegmentStart] = {}
+        self._heads: dict[tuple[int, bytes], int] = {}
+        self._ends: dict[int, bytes] = {}
+        self._unreadable: set[int] = set()
+
+    def plan(self, paths: Sequence[Path]) -> list[Range]:
+        """What is to be checked. First blocks and certificates are checked here."""
+        for path in paths:
+            try:
+                self._starts[path] = read_start_of(path)
+            except LedgerError as error:
+                self._report("first block", error)
+                self._unreadable.add(int(path.stem.rpartition("-")[2]))
+        named: dict[int, set[bytes]] = defaultdict(set)
+        for start in self._starts.values():
+            for head in start.heads:
+                named[head.segment].add(head.header_hash)
+        host_id = next((start.host_id for start in self._starts.values()), b"")
+        ranges = []
+        for path, start in self._starts.items():
+            try:
+                certificate = self._verify_start(start, path, host_id)
+            except LedgerError as error:
+                self._report("certificate", error)
+                self._unreadable.add(start.segment)
+            else:
+                ranges += plan_ranges(path, start, certificate, frozenset(named[start.segment]))
+        return ranges
+
+    def _verify_start(self, start: SegmentStart, path: Path, host_id: bytes) -> HostCertificate:
+        try:
+            certificate, issuer = parse_chain(start.certificates)
+            # A segment is opened while its certificate is valid; each batch is checked against the dates below.
+            at_ms = max(certificate.not_before_ms, issuer.not_before_ms)
+            verify_chain(certificate, issuer, roots=self._roots, publisher_id=self._publisher_id, at_ms=at_ms)
+        except ConfigurationError as error:
+            raise LedgerError(f"The certificates in {path} do not verify: {error.message}", file=str(path)) from error
+        if certificate.host_id != start.host_id:
+            raise LedgerError(f"The certificates in {path} belong to another host.", file=str(path))
         if start.host_id != host_id:
             raise LedgerError(f"{path} belongs to another host than the segments before it.", file=str(path))
-        with path.open("rb") as file:
-            _SegmentAudit(path, start, certificate, verdict, heads).run(file, on_progress)
-        verdict.segments += 1
-    return verdict
+        return certificate
 
+    def add(self, wanted: Range, findings: Findings) -> None:
+        """Take in what was found in the next range of a segment."""
+        verdict, segment = self.verdict, wanted.start.segment
+        verdict.batches += findings.batches
+        verdict.records += findings.records
+        verdict.granted += findings.granted
+        verdict.torn_tails += findings.torn_tails
+        for time_ms in (findings.first_ms, findings.last_ms):
+            if time_ms is not None:
+                verdict.first_ms = min(time_ms, verdict.first_ms if verdict.first_ms is not None else time_ms)
+                verdict.last_ms = max(time_ms, verdict.last_ms or 0)
+        verdict.problems += findings.problems
+        self._heads |= {(segment, header_hash): time_ms for header_hash, time_ms in findings.heads.items()}
+        if not findings.is_whole:
+            self._unreadable.add(segment)
+        if wanted.is_last:
+            verdict.segments += 1
+            verdict.pruned_segments += wanted.start.pruned
+            self._ends[segment] = findings.end_hash
 
-class _Heads:
-    """The batches that some segment continues, and what was found of them."""
+    def check_heads(self) -> None:
+        """Check that every segment continues all earlier ones, each at a batch that is there."""
+        starts = self._starts.items()
+        lost = {head.segment for start in self._starts.values() for head in start.heads if head.lost}
+        ended: set[int] = set()
+        before: set[int] = set()
+        for path, start in starts:
+            for head in start.heads:
+                if head.lost:
+                    self.verdict.lost_heads += 1
+                elif head.segment not in self._unreadable and (problem := self._find_problem(head, lost)):
+                    self._report_head(path, start, head.segment, problem)
+            for segment in sorted(before - ended - {head.segment for head in start.heads}):
+                self._report_head(path, start, segment, "nowhere, although no earlier block says that it has ended")
+            ended |= {head.segment for head in start.heads if head.ended}
+            before.add(start.segment)
 
-    def __init__(self, named: Iterable[Head]) -> None:
-        self._times_ms: dict[tuple[int, bytes], int | None] = {(head.segment, head.header_hash): None for head in named}
-        self._ends: dict[int, bytes] = {}
-
-    def note(self, segment: int, header_hash: bytes, time_ms: int) -> None:
-        """A batch was found."""
-        if (segment, header_hash) in self._times_ms:
-            self._times_ms[segment, header_hash] = time_ms
-
-    def note_end(self, segment: int, header_hash: bytes) -> None:
-        """The last batch of a segment was found."""
-        self._ends[segment] = header_hash
-
-    def find_problem(self, head: Head) -> str | None:
-        """What is wrong with a head of a later segment."""
-        time_ms = self._times_ms[head.segment, head.header_hash]
+    def _find_problem(self, head: Head, lost: set[int]) -> str | None:
+        time_ms = self._heads.get((head.segment, head.header_hash))
         if time_ms is None:
+            if head.segment in lost:
+                return None
             return "at a batch that is not there: the earlier segment was cut, changed or removed"
         if time_ms != head.time_ms:
             return "at a batch of another time"
@@ -92,120 +204,9 @@ class _Heads:
             return "as ended at a batch that others follow"
         return None
 
+    def _report_head(self, path: Path, start: SegmentStart, segment: int, problem: str) -> None:
+        message = f"{path} continues segment {segment} {problem}."
+        self.verdict.problems.append(Problem("head", message, str(path), start.segment))
 
-def _read_start(path: Path) -> SegmentStart:
-    with path.open("rb") as file:
-        return read_start(file, path)
-
-
-def _verify_start(start: SegmentStart, path: Path, *, roots: Sequence[bytes], publisher_id: bytes) -> HostCertificate:
-    try:
-        certificate, issuer = parse_chain(start.certificates)
-        # A segment is opened while its certificate is valid; each batch is checked against the dates below.
-        at_ms = max(certificate.not_before_ms, issuer.not_before_ms)
-        verify_chain(certificate, issuer, roots=roots, publisher_id=publisher_id, at_ms=at_ms)
-    except ConfigurationError as error:
-        raise LedgerError(f"The certificates in {path} do not verify: {error.message}", file=str(path)) from error
-    if certificate.host_id != start.host_id:
-        raise LedgerError(f"The certificates in {path} belong to another host.", file=str(path))
-    return certificate
-
-
-class _SegmentAudit:
-    """The checks of one segment's records in order."""
-
-    def __init__(
-        self,
-        path: Path,
-        start: SegmentStart,
-        certificate: HostCertificate,
-        verdict: Verdict,
-        heads: _Heads,
-    ) -> None:
-        self._path = path
-        self._start = start
-        self._certificate = certificate
-        self._verdict = verdict
-        self._heads = heads
-        self._previous = start.previous
-        self._number = 0
-        self._time_ms = start.time_ms
-
-    def run(self, file: BinaryIO, on_progress: Callable[[Verdict], None]) -> None:
-        """Check the segment. A later one may continue any of its batches: workers write side by side."""
-        for head in self._start.heads:
-            self._check_head(head)
-        ended = not is_held(file)
-        end = self._start.size
-        self._heads.note(self._start.segment, self._previous, self._time_ms)
-        for record in read_records(file, self._path, end):
-            self._check(record)
-            self._heads.note(self._start.segment, self._previous, self._time_ms)
-            end += len(record.data)
-            on_progress(self._verdict)
-        self._heads.note_end(self._start.segment, self._previous)
-        self._verdict.torn_tails += ended and is_torn(file, end)
-
-    def _check_head(self, head: Head) -> None:
-        problem = self._heads.find_problem(head)
-        if problem:
-            raise LedgerError(
-                f"{self._path} continues segment {head.segment} {problem}.", file=str(self._path), segment=head.segment
-            )
-
-    def _check(self, record: Record) -> None:
-        header = record.header
-        self._number += 1
-        if (header.segment, header.number) != (self._start.segment, self._number):
-            raise self._error(f"it is numbered {header.segment}/{header.number}")
-        if header.previous != self._previous:
-            raise self._error("it does not continue the batch before it")
-        if (header.host_id, header.certificate_serial) != (self._certificate.host_id, self._certificate.serial):
-            raise self._error("it was signed under another certificate than its segment's")
-        if not signing.verify(
-            self._certificate.public_key, record.signed_header[116:], signing.BATCH_HEADER, record.signed_header[:116]
-        ):
-            raise self._error("its signature does not verify")
-        if header.time_ms < self._time_ms:
-            raise self._error("its time goes back")
-        if not self._certificate.not_before_ms <= header.time_ms <= self._certificate.not_after_ms:
-            raise self._error("it was signed outside its certificate's dates")
-        self._previous, self._time_ms = header.hash, header.time_ms
-        self._count(record, header.time_ms)
-
-    def _count(self, record: Record, time_ms: int) -> None:
-        verdict, entries = self._verdict, record.entries
-        verdict.batches += 1
-        verdict.records += len(entries) // ENTRY_SIZE
-        verdict.granted += sum(entries[at : at + 4] == b"\0\0\0\0" for at in range(4, len(entries), ENTRY_SIZE))
-        verdict.first_ms = time_ms if verdict.first_ms is None else min(verdict.first_ms, time_ms)
-        verdict.last_ms = time_ms if verdict.last_ms is None else max(verdict.last_ms, time_ms)
-
-    def _error(self, what: str) -> LedgerError:
-        batch = f"{self._start.segment}/{self._number}"
-        return LedgerError(f"Batch {batch} in {self._path} is wrong: {what}.", file=str(self._path), batch=batch)
-
-
-def list_records(folder: Path) -> Iterator[str]:
-    """Every record of a ledger as a line of JSON: request hash, CMID, SKU, result, time (ms), batch, index.
-
-    Raises `LedgerError` where a segment is damaged so that its records cannot be told apart.
-    """
-    for path in list_segments(folder):
-        with path.open("rb") as file:
-            start = read_start(file, path)
-            for record in read_records(file, path, start.size):
-                yield from _format_entries(record)
-
-
-def _format_entries(record: Record) -> Iterator[str]:
-    # Written by hand: a ledger has millions of them, and every value is a number or hexadecimal.
-    header = record.header
-    tail = f'"time":{header.time_ms},"batch":"{header.segment}/{header.number}","index":'
-    entries = record.entries
-    for index in range(len(entries) // ENTRY_SIZE):
-        *_, result, request_hash, sku, cmid = _RECORDED.unpack_from(entries, index * ENTRY_SIZE)
-        yield (
-            f'{{"request_hash":"{request_hash.hex()}","cmid":"{uuid.UUID(bytes=cmid)}",'
-            f'"sku":"{uuid.UUID(bytes=sku)}","result":{result},{tail}{index}}}'
-        )
+    def _report(self, kind: str, error: LedgerError) -> None:
+        self.verdict.problems.append(Problem.of(kind, error))

@@ -20,7 +20,7 @@ from kms_fast.host.segment import (
     SegmentStart,
     find_head,
     list_segments,
-    read_start,
+    read_start_of,
     segment_path,
 )
 
@@ -89,8 +89,7 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
 
 
 def _read_start(path: Path, host_id: bytes) -> SegmentStart:
-    with path.open("rb") as file:
-        start = read_start(file, path)
+    start = read_start_of(path)
     if start.host_id != host_id:
         raise LedgerError(f"{path} belongs to another host than this one's certificate.", file=str(path))
     return start

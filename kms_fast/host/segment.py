@@ -14,26 +14,31 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kms_fast import _core
-from kms_fast.errors import ConfigurationError, LedgerError
-from kms_fast.model.lease import BatchHeader
+from kms_fast.errors import LedgerError
+from kms_fast.model.lease import HEADER_SIZE, BatchHeader
 
 PAGE_SIZE: Final = 4096
 FRAME: Final = struct.Struct("<I4s")
 RECORD_MAGIC: Final = b"KFL1"
+PRUNED_MAGIC: Final = b"KFH1"
 SEGMENT_MAGIC: Final = b"KFLEDGER"
 HEADER_AT: Final = FRAME.size
 ENTRIES_AT: Final = HEADER_AT + 180
 ENTRY_SIZE: Final = 264
 MAX_RECORD_SIZE: Final = ENTRIES_AT + 1024 * ENTRY_SIZE
+END: Final = (1 << 63) - 1
 SCAN_BYTES: Final = 1 << 20
+READ_RECORDS: Final = 64
 
 SEGMENT_HEADS_CONTEXT: Final = b"kms_fast 1 segment heads"
 
-_BLOCK = struct.Struct("<8sII16sHH")
+_BLOCK = struct.Struct("<8sII16sHHI")
+_PRUNED: Final = 1
 _HEAD = struct.Struct("<IIQ32s")
+_ENDED: Final = 1
+_LOST: Final = 2
 _DIGEST_SIZE: Final = 32
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
-_ENDED: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +46,34 @@ class Head:
     """A batch at which a segment is continued: its header's hash and time (ms).
 
     For a segment without a batch: what its first header would name as previous, and the newest time it continues.
-    ``ended``: nobody wrote to the segment any more, so nothing follows this batch.
+    ``ended``: nobody wrote to the segment any more, so nothing follows this batch. ``lost``: the batch is known from
+    elsewhere and not in this ledger, which went back; an administrator accepted that (its time is 0).
     """
 
     segment: int
     header_hash: bytes
     time_ms: int
-    ended: bool
+    ended: bool = False
+    lost: bool = False
 
     def to_bytes(self) -> bytes:
         """The 48 bytes of docs/ledger.md."""
-        return _HEAD.pack(self.segment, _ENDED if self.ended else 0, self.time_ms, self.header_hash)
+        flags = (_ENDED if self.ended else 0) | (_LOST if self.lost else 0)
+        return _HEAD.pack(self.segment, flags, self.time_ms, self.header_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentStart:
-    """The first block of a segment: who writes it, under which certificates, and which segments it continues."""
+    """The first block of a segment: who writes it, under which certificates, and which segments it continues.
+
+    ``pruned``: its records were replaced by their signed headers.
+    """
 
     segment: int
     host_id: bytes
     certificates: bytes
     heads: tuple[Head, ...]
+    pruned: bool = False
 
     @property
     def size(self) -> int:
@@ -80,7 +92,8 @@ class SegmentStart:
 
     def to_bytes(self) -> bytes:
         """The block, a multiple of 4,096 bytes."""
-        fields = _BLOCK.pack(SEGMENT_MAGIC, 1, self.segment, self.host_id, len(self.certificates), len(self.heads))
+        sizes = len(self.certificates), len(self.heads)
+        fields = _BLOCK.pack(SEGMENT_MAGIC, 1, self.segment, self.host_id, *sizes, _PRUNED if self.pruned else 0)
         body = (fields + self.certificates + self._packed_heads()).ljust(self.size - _DIGEST_SIZE, b"\0")
         return body + hashlib.sha256(body).digest()
 
@@ -93,19 +106,19 @@ class SegmentStart:
         if len(block) < PAGE_SIZE or block[:8] != SEGMENT_MAGIC:
             raise LedgerError(f"{path} is not a ledger segment.", file=str(path))
         body, digest = block[:-_DIGEST_SIZE], block[-_DIGEST_SIZE:]
-        _, version, segment, host_id, certificates_size, head_count = _BLOCK.unpack_from(body)
+        _, version, segment, host_id, certificates_size, head_count, flags = _BLOCK.unpack_from(body)
         if len(block) != _block_size(certificates_size, head_count) or hashlib.sha256(body).digest() != digest:
             raise LedgerError(f"The first block of {path} is damaged.", file=str(path))
         if version != 1:
             raise LedgerError(f"{path} has format {version}; this program reads format 1.", file=str(path))
         heads_at = _BLOCK.size + certificates_size
         heads = tuple(
-            Head(segment, header_hash, time_ms, bool(flags & _ENDED))
-            for segment, flags, time_ms, header_hash in _HEAD.iter_unpack(
+            Head(number, header_hash, time_ms, bool(head_flags & _ENDED), bool(head_flags & _LOST))
+            for number, head_flags, time_ms, header_hash in _HEAD.iter_unpack(
                 body[heads_at : heads_at + head_count * _HEAD.size]
             )
         )
-        return cls(segment, host_id, body[_BLOCK.size : heads_at], heads)
+        return cls(segment, host_id, body[_BLOCK.size : heads_at], heads, bool(flags & _PRUNED))
 
 
 def _block_size(certificates_size: int, head_count: int) -> int:
@@ -115,7 +128,10 @@ def _block_size(certificates_size: int, head_count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One batch as it lies in a segment: 8 bytes of frame, signed header, one entry of 264 bytes for each leaf."""
+    """One batch as it lies in a segment: 8 bytes of frame, signed header, one entry of 264 bytes for each leaf.
+
+    A pruned record has no entries.
+    """
 
     offset: int
     data: bytes
@@ -135,15 +151,6 @@ class Record:
         """The entries, 264 bytes each."""
         return self.data[ENTRIES_AT:]
 
-    def is_whole(self) -> bool:
-        """Whether the entries' leaves give the root that the header names."""
-        try:
-            header = self.header
-        except ConfigurationError:
-            return False
-        size = len(self.entries) // ENTRY_SIZE
-        return size == header.tree_size and _core.entries_root(self.entries) == header.root
-
 
 def segment_path(folder: Path, segment: int) -> Path:
     """The file of a segment."""
@@ -159,12 +166,18 @@ def read_start(file: BinaryIO, path: Path) -> SegmentStart:
     """The first block of an open segment file. Raises `LedgerError`, also when the file has another segment's name."""
     first = _read_at(file, 0, PAGE_SIZE)
     if len(first) == PAGE_SIZE:
-        *_, certificates_size, head_count = _BLOCK.unpack_from(first)
+        *_, certificates_size, head_count, _ = _BLOCK.unpack_from(first)
         first = _read_at(file, 0, _block_size(certificates_size, head_count))
     start = SegmentStart.parse(first, path)
     if path != segment_path(path.parent, start.segment):
         raise LedgerError(f"{path} holds segment {start.segment}: it was renamed or copied.", file=str(path))
     return start
+
+
+def read_start_of(path: Path) -> SegmentStart:
+    """The first block of a segment file. Raises `LedgerError`, OSError."""
+    with path.open("rb") as file:
+        return read_start(file, path)
 
 
 def is_held(file: BinaryIO) -> bool:
@@ -180,79 +193,43 @@ def is_held(file: BinaryIO) -> bool:
     return False
 
 
-def read_records(file: BinaryIO, path: Path, offset: int) -> Iterator[Record]:
-    """The records of an open segment file from ``offset`` on, the first at `SegmentStart.size`, each of them whole.
+def read_records(file: BinaryIO, path: Path, start: SegmentStart, offset: int | None = None) -> Iterator[Record]:
+    """The whole records of an open segment file, from the first one or ``offset`` on.
 
     Ends at preallocated zeros and at a last record that is cut short. Raises `LedgerError` when anything follows a
-    record that is not whole.
+    record that is not whole, OSError.
     """
-    number = 0
-    while True:
-        record = _read_record(file, offset)
-        if record is None:
-            if not _is_followed(file, offset):
-                return
-            # Its host may have been writing it just now.
-            record = _read_record(file, offset)
-            if record is None:
-                raise LedgerError(
-                    f"The record behind batch {number} of {path}, at byte {offset}, is damaged.",
-                    file=str(path),
-                    batch=number + 1,
-                    offset=offset,
-                )
-        yield record
-        number = record.header.number
-        offset += len(record.data)
+    held = is_held(file)  # asked first: when it is not, what is read below is all there will ever be
+    reader = _core.RecordReader(file.fileno(), start.size if offset is None else offset, start.pruned)
+    at = reader.offset
+    while records := reader.read(READ_RECORDS):
+        for data in records:
+            yield Record(at, data)
+            at += len(data)
+    if not held:
+        check_tail(file, path, start, reader)
 
 
-def is_torn(file: BinaryIO, offset: int) -> bool:
-    """Whether a record that was cut short lies at ``offset``, behind the last whole one."""
-    return bool(_read_at(file, offset, MAX_RECORD_SIZE).strip(b"\0"))
+def check_tail(file: BinaryIO, path: Path, start: SegmentStart, reader: _core.RecordReader) -> bool:
+    """Whether a record that was cut short lies where the reader of an ended segment ended.
 
-
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
-
-
-def _read_frame(file: BinaryIO, offset: int) -> int:
-    """The size of the record that is framed at ``offset``, 0 when none is."""
-    frame = _read_at(file, offset, FRAME.size)
-    if len(frame) < FRAME.size:
-        return 0
-    size, magic = FRAME.unpack(frame)
-    entries, rest = divmod(size - ENTRIES_AT, ENTRY_SIZE)
-    return size if magic == RECORD_MAGIC and not rest and 1 <= entries <= 1024 else 0
-
-
-def _read_record(file: BinaryIO, offset: int) -> Record | None:
-    """The record at ``offset``, None when no whole one is there."""
-    size = _read_frame(file, offset)
-    record = Record(offset, _read_at(file, offset, size))
-    return record if size and len(record.data) == size and record.is_whole() else None
-
-
-def _is_followed(file: BinaryIO, offset: int) -> bool:
-    """Whether there is more behind ``offset`` than one record that was cut short.
-
-    Machine names and other words of clients cannot be taken for a record: the entries' leaves would have to give the
-    root that its header names.
+    Raises `LedgerError` when more lies there: then a record in the middle is damaged.
     """
-    size = _read_frame(file, offset)
-    if size and _read_frame(file, offset + size):
-        return True
-    at = offset + FRAME.size
-    while len(chunk := _read_at(file, at, SCAN_BYTES)) >= len(RECORD_MAGIC):
-        if chunk[max(0, offset + MAX_RECORD_SIZE - at) :].strip(b"\0"):
-            return True
-        found = chunk.find(RECORD_MAGIC)
-        while found >= 0:
-            if _read_record(file, at + found - 4):
-                return True
-            found = chunk.find(RECORD_MAGIC, found + 1)
-        at += len(chunk) - len(RECORD_MAGIC) + 1
-    return False
+    offset = reader.offset
+    if start.pruned:
+        followed = torn = bool(_read_at(file, offset, 1))
+    else:
+        followed = _is_followed(file, offset)
+        torn = bool(_read_at(file, offset, MAX_RECORD_SIZE).strip(b"\0"))
+    if followed:
+        raise LedgerError(
+            f"The record behind batch {reader.number} of {path}, at byte {offset}, is damaged.",
+            file=str(path),
+            segment=start.segment,
+            batch=f"{start.segment}/{reader.number + 1}",
+            offset=offset,
+        )
+    return torn
 
 
 def find_head(path: Path) -> Head:
@@ -263,13 +240,42 @@ def find_head(path: Path) -> Head:
     """
     with path.open("rb") as file:
         start = read_start(file, path)
-        ended = not is_held(file)  # asked first: what is read below is then all there will ever be
-        before = last = offset = start.size
-        while size := _read_frame(file, offset):
-            before, last, offset = last, offset, offset + size
-        header_hash, time_ms = start.previous, start.time_ms
-        for record in read_records(file, path, before):
-            header_hash, time_ms = record.header.hash, record.header.time_ms
-        if offset > start.size:
-            _sync_data(file.fileno())
-    return Head(start.segment, header_hash, time_ms, ended)
+        ended = not is_held(file)
+        cuts = _core.walk_frames(file.fileno(), start.size, start.pruned, READ_RECORDS)
+        reader = _core.RecordReader(file.fileno(), cuts[-3:][0], start.pruned)
+        last = b""
+        while headers := reader.read_headers(READ_RECORDS, END):
+            last = headers[-1][:HEADER_SIZE]
+        if ended:
+            check_tail(file, path, start, reader)
+        if not last:
+            return Head(start.segment, start.previous, start.time_ms, ended)
+        _sync_data(file.fileno())
+    header = BatchHeader.parse(last)
+    return Head(start.segment, header.hash, header.time_ms, ended)
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _is_followed(file: BinaryIO, offset: int) -> bool:
+    """Whether there is more behind ``offset`` than one record that was cut short.
+
+    Machine names and other words of clients cannot be taken for a record: the entries' leaves would have to give the
+    root that its header names.
+    """
+    if len(_core.walk_frames(file.fileno(), offset, False, 1)) > 2:
+        return True
+    at = offset + FRAME.size
+    while len(chunk := _read_at(file, at, SCAN_BYTES)) >= len(RECORD_MAGIC):
+        if chunk[max(0, offset + MAX_RECORD_SIZE - at) :].strip(b"\0"):
+            return True
+        found = chunk.find(RECORD_MAGIC)
+        while found >= 0:
+            if _core.RecordReader(file.fileno(), at + found - 4).read(1):
+                return True
+            found = chunk.find(RECORD_MAGIC, found + 1)
+        at += len(chunk) - len(RECORD_MAGIC) + 1
+    return False

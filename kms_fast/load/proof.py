@@ -67,18 +67,18 @@ class LedgerProof:
 
 
 def prove_ledger(home: Path, record: Path) -> LedgerProof:
-    """Run `ledger verify` and `ledger records`, each a process, and compare the ledger with what clients recorded."""
+    """Run `ledger verify` and `ledger export`, each a process, and compare the ledger with what clients recorded."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         with hold_interrupts():
             processes.append(_start("verify", home, "--json"))
-            processes.append(_start("records", home))
-        verify, records = processes
-        assert records.stdout is not None
+            processes.append(_start("export", home))
+        verify, export = processes
+        assert export.stdout is not None
         with record.open("rb") as acknowledged:
-            count, told, found, repeated = compare(acknowledged, records.stdout)
+            count, told, found, repeated = compare(acknowledged, export.stdout)
         verdict = json.loads(verify.communicate()[0] or b"{}")
-        listed = records.wait() == 0
+        listed = export.wait() == 0
     finally:
         for process in processes:
             if process.poll() is None:

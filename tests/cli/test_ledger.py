@@ -1,4 +1,4 @@
-"""``kms-fast ledger verify | records``, text and JSON, on a host's home."""
+"""``kms-fast ledger verify | export``, text and JSON, on a host's home."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
 
 
 def write(realm: Realm, sizes: tuple[int, ...] = (2, 3)) -> tuple[Path, list[dict[str, object]]]:
-    """A segment with batches of these sizes; and what `records` is to say of them."""
+    """A segment with batches of these sizes; and the main fields that `export` is to give of them."""
     maker, asker = BatchMaker(realm), Asker.of(realm, "desktop")
     ledger, expected = maker.open_ledger(), []
     for number, size in enumerate(sizes, 1):
@@ -68,10 +68,12 @@ def test_verify_json(realm: Realm) -> None:
     assert json.loads(out) == {
         "ok": True,
         "segments": 1,
+        "pruned_segments": 0,
         "batches": 2,
         "records": 5,
         "granted": 5,
         "torn_tails": 0,
+        "lost_heads": 0,
         "first_ms": expected[0]["time"],
         "last_ms": expected[-1]["time"],
         "chain_ok": True,
@@ -90,8 +92,8 @@ def test_verify_tells_of_a_torn_tail(realm: Realm) -> None:
     assert code == 0
     assert "1 cut short by a crash, never answered" in out
     assert "batches: 1, records: 2" in out
-    code, out, _ = run("records", "--home", realm.home)
-    assert [json.loads(line) for line in out.splitlines()] == expected[:2]
+    code, out, _ = run("export", "--home", realm.home)
+    assert main_fields(out) == expected[:2]
 
 
 def damage(path: Path) -> None:
@@ -112,7 +114,7 @@ def test_verify_of_a_damaged_ledger(realm: Realm) -> None:
     assert "backup" in line
 
 
-@pytest.mark.parametrize("command", ["verify", "records"])
+@pytest.mark.parametrize("command", ["verify", "export"])
 def test_damage_as_json(realm: Realm, command: str) -> None:
     path, _ = write(realm)
     damage(path)
@@ -122,23 +124,100 @@ def test_damage_as_json(realm: Realm, command: str) -> None:
     assert (said["ok"], said["name"], said["details"]["file"]) == (False, "LEDGER_DAMAGED", str(path))
 
 
-def test_records(realm: Realm) -> None:
+def test_every_problem_is_told_with_its_facts(realm: Realm) -> None:
+    first, _ = write(realm, (1, 1, 1))
+    second, _ = write(realm)
+    data = bytearray(first.read_bytes())
+    data[4096 + 452 + 130] ^= 1
+    first.write_bytes(data)
+    damage(second)
+    code, out, _ = run("verify", "--home", realm.home, "--json")
+    said = json.loads(out)
+    assert (code, said["name"], said["details"]["chain_ok"]) == (1, "LEDGER_DAMAGED", False)
+    assert said["details"]["problems"] == [
+        {
+            "kind": "signature",
+            "message": f"Batch 1/2 in {first} is wrong: its signature does not verify.",
+            "file": str(first),
+            "segment": 1,
+            "batch": "1/2",
+            "offset": 4096 + 452,
+        },
+        {
+            "kind": "record",
+            "message": f"The record behind batch 0 of {second}, at byte 4096, is damaged.",
+            "file": str(second),
+            "segment": 2,
+            "batch": "2/1",
+            "offset": 4096,
+        },
+    ]
+    assert (said["details"]["batch"], said["details"]["batches"]) == ("1/2", 3)
+    assert "Problems in all: 2." in said["message"]
+
+
+def main_fields(out: str) -> list[dict[str, object]]:
+    names = ("request_hash", "cmid", "sku", "result", "time", "batch", "index")
+    return [{name: entry[name] for name in names} for entry in map(json.loads, out.splitlines())]
+
+
+def test_export(realm: Realm) -> None:
     _, expected = write(realm)
     _, more = write(realm, (1,))
-    code, out, errors = run("records", "--home", realm.home)
+    code, out, errors = run("export", "--home", realm.home)
     assert (code, errors) == (0, "")
-    assert [json.loads(line) for line in out.splitlines()] == expected + more
+    assert main_fields(out) == expected + more
 
 
-def test_records_for_a_reader_that_has_enough(realm: Realm) -> None:
+def test_export_to_a_file(realm: Realm, tmp_path: Path) -> None:
+    write(realm)
+    path = tmp_path / "entries.csv"
+    code, out, errors = run("export", "--home", realm.home, "--format", "csv", "--out", path, "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(out) == {"ok": True, "file": str(path), "entries": 5}
+    assert len(path.read_bytes().splitlines()) == 6
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_export_of_a_damaged_ledger_leaves_no_file(realm: Realm, tmp_path: Path) -> None:
+    path, _ = write(realm)
+    damage(path)
+    target = tmp_path / "out" / "entries"
+    target.parent.mkdir()
+    assert run("export", "--home", realm.home, "--out", target)[0] == 1
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (("--since", "1h"), 5),
+        (("--until", "1h"), 0),
+        (("--since", "2001-02-03"), 5),
+        (("--since", "2001-02-03", "--until", "2001-02-04T12:00+02:00"), 0),
+    ],
+)
+def test_export_of_a_span(realm: Realm, options: tuple[str, ...], count: int) -> None:
+    write(realm)
+    code, out, _ = run("export", "--home", realm.home, *options)
+    assert (code, len(out.splitlines())) == (0, count)
+
+
+def test_a_time_that_is_none(realm: Realm) -> None:
+    code, out, errors = run("export", "--home", realm.home, "--since", "yesterday")
+    assert (code, out) == (2, "")
+    assert "'yesterday' is no time" in errors
+
+
+def test_export_for_a_reader_that_has_enough(realm: Realm) -> None:
     write(realm, (1000,))
-    command = f"{sys.executable} -m kms_fast ledger records --home {realm.home} | head -1"
+    command = f"{sys.executable} -m kms_fast ledger export --home {realm.home} | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout)["index"] == 0
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["verify", "records"])
+@pytest.mark.parametrize("command", ["verify", "export"])
 def test_a_home_that_is_none(tmp_path: Path, command: str) -> None:
     code, out, errors = run(command, "--home", tmp_path)
     (line,) = errors.splitlines()

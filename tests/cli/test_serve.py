@@ -298,7 +298,7 @@ def test_kill_in_the_middle_of_load(realm: Realm) -> None:
             host.process.wait(30)
     verdict = run_cli("ledger", "verify", home=realm.home)[1]
     assert (verdict["ok"], verdict["segments"]) == (True, 2)
-    command = [sys.executable, "-m", "kms_fast", "ledger", "records", "--home", realm.home]
+    command = [sys.executable, "-m", "kms_fast", "ledger", "export", "--home", realm.home]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     recorded = [json.loads(line)["request_hash"] for line in lines]
     assert told <= set(recorded)

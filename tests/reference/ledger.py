@@ -13,7 +13,7 @@ from tests.reference.merkle import root
 from tests.reference.verify import Rejected, check_bounds
 
 PAGE = 4096
-BLOCK = struct.Struct("<8sII16sHH")
+BLOCK = struct.Struct("<8sII16sHHI")
 HEAD = struct.Struct("<IIQ32s")
 FRAME = struct.Struct("<I4s")
 ENTRIES_AT, ENTRY_SIZE, LEAF_SIZE = 188, 264, 118
@@ -34,7 +34,7 @@ class Head(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A segment's first block, and how many bytes it has."""
+    """A segment's first block, how many bytes it has, and whether its records were pruned."""
 
     segment: int
     host_id: bytes
@@ -42,6 +42,7 @@ class Start(NamedTuple):
     issuer: bytes
     heads: tuple[Head, ...]
     size: int
+    pruned: bool
 
     @property
     def previous(self) -> bytes:
@@ -53,7 +54,7 @@ class Start(NamedTuple):
         """Raises Wrong."""
         if len(data) < PAGE:
             raise Wrong("shorter than a first block")
-        magic, version, segment, host_id, certificates_size, count = BLOCK.unpack_from(data)
+        magic, version, segment, host_id, certificates_size, count, flags = BLOCK.unpack_from(data)
         heads_at = BLOCK.size + certificates_size
         size = -(-(heads_at + HEAD.size * count + 32) // PAGE) * PAGE
         if (magic, version) != (b"KFLEDGER", 1) or sha256(data[: size - 32]) != data[size - 32 : size]:
@@ -62,12 +63,12 @@ class Start(NamedTuple):
         heads = HEAD.iter_unpack(data[heads_at : heads_at + HEAD.size * count])
         return cls(
             segment, host_id, certificates[:-ISSUER_SIZE], certificates[-ISSUER_SIZE:],
-            tuple(Head(*fields) for fields in heads), size,
+            tuple(Head(*fields) for fields in heads), size, bool(flags & 1),
         )  # fmt: skip
 
 
 class Record(NamedTuple):
-    """One batch: its header's bytes and fields, its signature, and its leaves' bytes."""
+    """One batch: its header's bytes and fields, its signature, and its leaves' bytes, none when it was pruned."""
 
     header_bytes: bytes
     header: Header
@@ -76,22 +77,25 @@ class Record(NamedTuple):
 
 
 @lru_cache(maxsize=1 << 14)
-def parse_record(data: bytes) -> Record | None:
+def parse_record(data: bytes, pruned: bool) -> Record | None:
     """A record that is whole, else None."""
-    if len(data) < ENTRIES_AT + ENTRY_SIZE or data[8:10] != b"\1\1":
+    if len(data) < ENTRIES_AT + (0 if pruned else ENTRY_SIZE) or data[8:10] != b"\1\1":
         return None
     header = Header.parse(data[8:124])
     leaves = tuple(data[at : at + LEAF_SIZE] for at in range(ENTRIES_AT, len(data), ENTRY_SIZE))
-    if header.tree_size != len(leaves) or root(leaves) != header.root:
+    if not pruned and (header.tree_size != len(leaves) or root(leaves) != header.root):
         return None
     return Record(data[8:124], header, data[124:188], leaves)
 
 
-def read_records(data: bytes, at: int) -> Iterator[Record]:
+def read_records(data: bytes, start: Start) -> Iterator[Record]:
     """The records of a segment up to the first place where no whole one lies."""
+    at, expected = start.size, b"KFH1" if start.pruned else b"KFL1"
     while len(data) >= at + FRAME.size:
         size, magic = FRAME.unpack_from(data, at)
-        record = parse_record(data[at : at + size]) if magic == b"KFL1" and at + size <= len(data) else None
+        record = (
+            parse_record(data[at : at + size], start.pruned) if magic == expected and at + size <= len(data) else None
+        )
         if record is None:
             return
         yield record
@@ -135,7 +139,7 @@ def check_segment(data: bytes, roots: tuple[bytes, ...], publisher_id: bytes) ->
     """A segment by itself. Raises Wrong."""
     start = Start.parse(data)
     certificate = check_certificates(start, roots, publisher_id)
-    records = tuple(read_records(data, start.size))
+    records = tuple(read_records(data, start))
     previous, time = start.previous, max((head.time for head in start.heads), default=0)
     for number, record in enumerate(records, 1):
         header = record.header

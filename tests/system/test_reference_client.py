@@ -213,7 +213,7 @@ def test_what_clients_were_told_is_in_the_ledger(tmp_path: Path) -> None:
             answers = connection.call_many([one.request for one in asked])
         told = [asker.check(one, answer) for one, (answer, _) in zip(asked, answers, strict=True)]
         assert host.stop() == 0
-    command = [sys.executable, "-m", "kms_fast", "ledger", "records", "--home", str(realm.home)]
+    command = [sys.executable, "-m", "kms_fast", "ledger", "export", "--home", str(realm.home)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     records = [json.loads(line) for line in lines]
     expected = {(one.leaf.request_hash.hex(), f"{one.header.segment}/{one.header.number}") for one in told}

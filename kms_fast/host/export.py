@@ -1,0 +1,32 @@
+"""A ledger's entries as lines of JSON or CSV."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kms_fast import _core
+from kms_fast.host.segment import END, check_tail, is_held, list_segments, read_start_of
+
+
+def export_entries(folder: Path, *, csv: bool = False, since_ms: int = 0, until_ms: int = END) -> Iterator[bytes]:
+    """Every entry of a ledger as a line with all its fields, in pieces of about 1 MiB of whole lines.
+
+    Segment after segment, each in the order of its batches; only those signed from ``since_ms`` to before ``until_ms``.
+    CSV begins with a line of names and ends lines as RFC 4180 wants it. Hosts may write meanwhile.
+
+    Raises `LedgerError` where a segment is damaged so that its records cannot be told apart, OSError.
+    """
+    if csv:
+        yield ",".join(_core.EXPORT_FIELDS).encode() + b"\r\n"
+    formatter = _core.EntryFormatter(csv)
+    starts = {path: read_start_of(path) for path in list_segments(folder)}
+    ends_ms = {head.segment: head.time_ms for start in starts.values() for head in start.heads if head.ended}
+    for path, start in starts.items():
+        if start.pruned or start.time_ms >= until_ms or ends_ms.get(start.segment, since_ms) < since_ms:
+            continue
+        with path.open("rb") as file:
+            held = is_held(file)
+            reader = _core.RecordReader(file.fileno(), start.size)
+            while text := formatter.format(reader, since_ms, until_ms):
+                yield text
+            if not held:
+                check_tail(file, path, start, reader)
