@@ -282,6 +282,12 @@ _ROWS = (
         "This host's ledger is older than what is known of it elsewhere: an older copy of it was put back.",
         "Put the newest copy back. If what it lacks is lost, accept that: kms-fast serve --accept-rollback.",
     ),
+    (
+        0xE04B0042,
+        "PROCESS_FAILED",
+        "A process of the host ended although nobody told it to.",
+        "See what it said in the log before it ended; after a traceback or a signal, report it with that log.",
+    ),
 )
 
 _CURES = {
@@ -316,6 +322,11 @@ class KmsFastError(Exception):
         self.result = find_result(code) if code is not None else BY_NAME[name or self.default]
         self.message = message
         self.details = details
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> "KmsFastError":
+        """The error of another process, from its `to_json`."""
+        return KmsFastError(told["message"], code=int(told["code"], 16), **told["details"])
 
     @property
     def signed(self) -> bool:

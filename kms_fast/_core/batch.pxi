@@ -221,11 +221,39 @@ cdef class Batch:
     def refuse(self, uint32_t result) -> None:
         """Gives every connection that still waits the same unsigned result, as when the host may not sign."""
         cdef int i
-        cdef Connection connection
         for i in range(self.size):
-            connection = <Connection>self.replies[i].connection
-            if connection.transport is not None:
-                connection.deliver(build_unsigned_answer(self.replies[i].call_id, self.replies[i].context_id, result))
+            self.refuse_one(i, result)
+
+    def refuse_families(self, list families not None, uint32_t result) -> None:
+        """Takes the requests that `decide_product_and_clock` left open in these families (rows of the table) out of
+        the batch and gives them an unsigned result, as when their machines cannot be stored. The batch may be empty
+        afterwards.
+        """
+        cdef int i, kept = 0
+        cdef bint[256] refused
+        memset(refused, 0, sizeof(refused))
+        for i in families:
+            refused[i] = True
+        for i in range(self.size):
+            if (refused[self.table.products[self.replies[i].product].family]
+                    and load_u32(self.entry(i) + LEAF_RESULT) == COUNT_TOO_LOW):
+                self.refuse_one(i, result)
+                continue
+            if kept != i:
+                memcpy(self.entry(kept), self.entry(i), ENTRY_SIZE)
+                self.replies[kept] = self.replies[i]
+                self.replies[i].connection = NULL
+            kept += 1
+        self.size = kept
+
+    cdef int refuse_one(self, int i, uint32_t result) except -1:
+        cdef Reply* reply = &self.replies[i]
+        cdef Connection connection = <Connection>reply.connection
+        Py_DECREF(connection)
+        reply.connection = NULL
+        if connection.transport is not None:
+            connection.deliver(build_unsigned_answer(reply.call_id, reply.context_id, result))
+        return 0
 
 
 cdef void write_entry(uint8_t* entry, const uint8_t* request, const uint8_t* fields, const Product* product,

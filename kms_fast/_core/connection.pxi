@@ -26,9 +26,9 @@ cdef struct HostCounters:
 cdef class Host:
     """What all connections of a server share: the admission table, the batch that fills, limits and counters.
 
-    Host(max_waiting, max_connections, record_names, on_waiting, on_foreign): `on_waiting()` is called when the first
-    request begins to wait, and again when as many wait as connections are open (nobody is left to wait for);
-    `on_foreign(uuid, peer)` when a bind asked for another interface.
+    Host(on_waiting, on_foreign): `on_waiting()` is called when the first request begins to wait, and again when as
+    many wait as connections are open (nobody is left to wait for); `on_foreign(uuid, peer)` when a bind asked for
+    another interface. Until `use_table` every request is refused.
     """
 
     cdef readonly AdmissionTable table
@@ -46,21 +46,25 @@ cdef class Host:
     cdef bint record_names
     cdef HostCounters counted
 
-    def __cinit__(self, int max_waiting, int max_connections, bint record_names, object on_waiting, object on_foreign):
-        self.max_waiting, self.max_connections, self.record_names = max_waiting, max_connections, record_names
+    def __cinit__(self, object on_waiting, object on_foreign):
         self.on_waiting, self.on_foreign = on_waiting, on_foreign
         self.connections = set()
         self.rpc = RpcCounters()
         self.full = deque()
         self.refusal = HOST_NOT_ACTIVATED
 
+    def use_limits(self, int max_waiting, int max_connections, bint record_names) -> None:
+        """From now on at most so many requests wait, so many connections are open, and names are recorded or not."""
+        self.max_waiting, self.max_connections, self.record_names = max_waiting, max_connections, record_names
+
     def use_table(self, AdmissionTable table not None) -> None:
-        """Decides by `table` from the next batch on. Ends the unsigned refusal."""
+        """Decides by `table` from the next batch on. Ends the refusal of a host that had none."""
         if self.filling is not None and self.filling.size > 0:
             self.full.append(self.filling)
         self.filling = None
         self.table = table
-        self.refusal = 0
+        if self.refusal == HOST_NOT_ACTIVATED:
+            self.refusal = 0
 
     cdef uint32_t next_association_group(self) noexcept:
         """A nonzero number, another one for each connection until it wraps."""

@@ -1,23 +1,26 @@
 """``kms-fast serve``: run the activation host."""
 
-import json
+import asyncio
 import logging
-import sys
-import time
-from collections.abc import Callable, Coroutine
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
-from kms_fast import _core
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast import __version__, _core
+from kms_fast.cli.logs import start_logging
+from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
 from kms_fast.cli.settings import LoadedSettings, settings_options
+from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
-from kms_fast.host.ledger import open_ledger
-from kms_fast.host.listener import allow_connections, open_sockets
-from kms_fast.host.server import Server, wall_clock_ms
-from kms_fast.store.sqlite_counts import SqliteCounts
+from kms_fast.host.listener import open_sockets
+from kms_fast.host.presence import HostProcess, Presence
+from kms_fast.host.server import wall_clock_ms
+from kms_fast.host.supervisor import Supervisor
+from kms_fast.host.systemd import take_sockets
+from kms_fast.model.settings import HostSettings
 
 logger = logging.getLogger("kms_fast")
 
@@ -29,80 +32,97 @@ logger = logging.getLogger("kms_fast")
 def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
     """Run the activation host until TERM, which answers what waits and ends with exit code 0.
 
+    HUP, or kms-fast host reload, takes up certificate, catalog and settings anew; connections stay.
+
     \b
     Examples:
       kms-fast serve
       kms-fast serve --home /srv/kms --listen 127.0.0.1:1688 --listen [::1]:1688
-      kms-fast serve --config /etc/kms-fast.toml
+      kms-fast serve --config /etc/kms-fast.toml --workers 4 --web 127.0.0.1:8080
     """
     settings = loaded.settings
     start_logging(settings.log_level, settings.log_format)
     folder = home / "host"
+    installation = read_checked(folder, settings)
+    sockets = _open_sockets(settings)
+    presence = Presence(
+        folder,
+        HostProcess(
+            pid=os.getpid(),
+            version=__version__,
+            started_ms=wall_clock_ms(),
+            addresses=tuple(map(_show_address, sockets[0])),
+            workers=settings.workers,
+        ),
+    )
+
+    def read_settings() -> HostSettings:
+        try:
+            fresh = loaded.read_again()
+            read_checked(folder, fresh)
+        except OSError as error:
+            raise translate_os_error(error) or error from None
+        start_logging(fresh.log_level, fresh.log_format)
+        return fresh
+
+    try:
+        asyncio.run(_supervise(home, settings, sockets, read_settings, presence, _announce(installation, sockets, out)))
+    finally:
+        presence.close()
+
+
+def read_checked(folder: Path, settings: HostSettings) -> Installation:
+    """What is installed, as far as it can be checked before it is used. Raises OSError or `KmsFastError`."""
     installation = read_installation(folder)
     installation.check_dates(wall_clock_ms())
-    sockets = open_sockets(settings.listen)
-    allow_connections(settings.max_connections)
-    counts = SqliteCounts(folder / "counts.db")
-    ledger = open_ledger(
-        folder / "ledger", host_id=installation.certificate.host_id, certificates=installation.chain_data
+    build_table(installation, settings)
+    return installation
+
+
+def _open_sockets(settings: HostSettings) -> list[list[socket.socket]]:
+    """For each worker its listening sockets; those that a service manager handed over are shared by all."""
+    given = take_sockets()
+    return [given] * settings.workers if given else open_sockets(settings.listen, settings.workers)
+
+
+async def _supervise(
+    home: Path,
+    settings: HostSettings,
+    sockets: list[list[socket.socket]],
+    read_settings: Callable[[], HostSettings],
+    presence: Presence,
+    on_listening: Callable[[], None],
+) -> None:
+    supervisor = Supervisor(
+        home=str(home.absolute()),
+        settings=settings,
+        sockets=sockets,
+        read_settings=read_settings,
+        presence=presence,
     )
-    server = Server(installation=installation, settings=settings, ledger=ledger, counts=counts, sockets=sockets)
-    _log_start(installation)
-
-    def announce(address: str, port: int) -> None:
-        shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        out.line({"event": "listening", "address": address, "port": port}, f"listening on {shown}")
-
-    _run(server.run(announce))
+    await supervisor.run(on_listening)
 
 
-def start_logging(level: str, form: str) -> None:
-    """Log to stderr: lines for people, or one JSON object each."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if form == "json" else _TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def _announce(installation: Installation, sockets: list[list[socket.socket]], out: Output) -> Callable[[], None]:
+    addresses = [(*opened.getsockname()[:2], _show_address(opened)) for opened in sockets[0]]
+
+    def announce() -> None:
+        backend = _core.backend()
+        logger.info(
+            "host %s of %s, certificate %d, %d workers, ciphers: AES by %s, SHA-256 by %s",
+            installation.certificate.host_id.hex(),
+            installation.publisher.name,
+            installation.certificate.serial,
+            len(sockets),
+            backend["aes"],
+            backend["sha256"],
+        )
+        for address, port, shown in addresses:
+            out.line({"event": "listening", "address": address, "port": port}, f"listening on {shown}")
+
+    return announce
 
 
-class _TextFormatter(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-        self.converter = time.gmtime
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time_ms": int(record.created * 1000),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
-
-
-def _log_start(installation: Installation) -> None:
-    backend = _core.backend()
-    logger.info(
-        "host %s of %s, certificate %d, ciphers: AES by %s, SHA-256 by %s",
-        installation.certificate.host_id.hex(),
-        installation.publisher.name,
-        installation.certificate.serial,
-        backend["aes"],
-        backend["sha256"],
-    )
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where there is one."""
-    runner: Callable[[Coroutine[Any, Any, None]], None]
-    try:
-        import uvloop
-    except ImportError:
-        import asyncio
-
-        runner = asyncio.run
-    else:
-        runner = uvloop.run
-    runner(main)
+def _show_address(opened: socket.socket) -> str:
+    address, port = opened.getsockname()[:2]
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from kms_fast.cli.output import translate_os_error
 from kms_fast.errors import ConfigurationError
@@ -33,10 +34,11 @@ OTHER_VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings, and for each option the place its value comes from, in words."""
+    """Settings, and for each option the place its value comes from, in words. ``read_again`` reads them anew."""
 
     settings: HostSettings
     sources: Mapping[str, str]
+    read_again: Callable[[], HostSettings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[
             raise ConfigurationError(f"{name} ({item.source}): {error}", option=name, source=item.source) from None
     sources = {name: given[name].source if name in given else "default" for name in options}
     try:
-        return LoadedSettings(HostSettings(**values), sources)
+        return LoadedSettings(HostSettings(**values), sources, lambda: load_settings(path, flags, environ).settings)
     except ValueError as error:
         where = ", ".join(sorted({item.source for item in given.values()}))
         raise ConfigurationError(f"{where}: {error}", source=where) from None
@@ -101,7 +103,9 @@ def render_example() -> str:
     lines = ["# Settings of a kms_fast host: kms-fast serve --config FILE", "# Every option at its default."]
     for option in host_options().values():
         shown = "# not set" if option.default is None else f"# {option.name} = {option.format(option.default)}"
-        example = f'\n# {option.name} = "2h"' if option.default is None else ""
+        example = (
+            f"\n# {option.name} = {msgspec.json.encode(option.example).decode()}" if option.default is None else ""
+        )
         lines += ["", f"# {option.description}", shown + example]
     return "\n".join(lines)
 
@@ -165,5 +169,5 @@ def _add_flag(option: Option) -> Callable[[Callable[..., None]], Callable[..., N
     if isinstance(option.default, bool):
         flags = f"{_flag(option.name)}/{_flag('no_' + option.name)}"
         return click.option(flags, option.name, default=None, help=told)
-    metavar = "|".join(option.choices) or {None: "NUMBER", "bytes": "SIZE"}.get(option.unit, "TIME")
+    metavar = "|".join(option.choices) or option.metavar
     return click.option(_flag(option.name), option.name, metavar=metavar, help=told)

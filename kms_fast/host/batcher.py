@@ -9,16 +9,19 @@ import asyncio
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import BY_NAME, KmsFastError
+from kms_fast.host.epoch import Epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.model.policy import format_time
 from kms_fast.store import CountRow, Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
+SERVER_BUSY: Final = BY_NAME["SERVER_BUSY"].code
 
 logger = logging.getLogger(__name__)
 
@@ -26,29 +29,28 @@ logger = logging.getLogger(__name__)
 class Batcher:
     """Turns waiting requests into signed, durable, answered batches.
 
-    ``sign`` makes an Ed25519 signature (64 bytes) of a message; ``clock_ms`` gives milliseconds since 1970;
-    ``family_numbers`` names the rows of the admission table's families in the store. ``on_failure`` is called once
-    when a commit failed: then nothing more is answered and the process must end, since a number is signed only once.
+    ``clock_ms`` gives milliseconds since 1970. ``on_failure`` is called once when a commit failed: then nothing more is
+    answered and the process must end, since a number is signed only once. ``on_retired`` gets the ledger that no batch
+    will be written to any more. ``spacing_s`` may be changed at any time.
     """
 
     def __init__(
         self,
         *,
-        ledger: Ledger,
+        epoch: Epoch,
         counts: Counts,
-        sign: Callable[[bytes], bytes],
         clock_ms: Callable[[], int],
-        family_numbers: Sequence[int],
         spacing_s: float,
         on_failure: Callable[[KmsFastError], None],
+        on_retired: Callable[[Ledger], None],
     ) -> None:
-        self._ledger = ledger
+        self.spacing_s = spacing_s
+        self._epoch = epoch
+        self._coming: deque[Epoch] = deque()
         self._counts = counts
-        self._sign = sign
         self._clock_ms = clock_ms
-        self._family_numbers = family_numbers
-        self._spacing_s = spacing_s
         self._on_failure = on_failure
+        self._on_retired = on_retired
         self._loop = asyncio.get_running_loop()
         self._wake_fd, wake_write_fd = os.pipe()
         self._wake_write_fd = wake_write_fd
@@ -57,6 +59,7 @@ class Batcher:
         self._busy = False
         self._stopped = False
         self._refusing: str | None = None
+        self._store_failed = False
         self._unstored: set[int] = set()
         self._flushed_ms = 0
         self._timer: asyncio.Handle | None = None
@@ -68,8 +71,24 @@ class Batcher:
     def start(self, host: _core.Host) -> None:
         """Begin to serve `host`'s waiting requests; its `on_waiting` must be `wake`."""
         self.host = host
+        host.use_table(self._epoch.table)
         self._commit_thread.start()
         self._loop.add_reader(self._wake_fd, self._committed)
+
+    def adopt(self, epoch: Epoch) -> None:
+        """Let every request from now on be decided, signed and written down by `epoch`; those that wait keep theirs."""
+        self._coming.append(epoch)
+        self.host.use_table(epoch.table)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The segment that is being written to."""
+        return self._epoch.ledger
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """That segment, and those that no batch has reached yet."""
+        return [self._epoch.ledger, *(epoch.ledger for epoch in self._coming)]
 
     def wake(self) -> None:
         """Requests wait: start the next batch, now or when the spacing of batches allows it."""
@@ -107,10 +126,11 @@ class Batcher:
         Raises `KmsFastError` (STORAGE_FAILED or STORE_UNAVAILABLE).
         """
         # Every machine noted so far was seen by then, and every later one is not seen before.
-        seen_ms, now_ms = self._ledger.last_time_ms, self._clock_ms()
-        for row in sorted(self._unstored):
-            family = self.host.table.families[row]
-            stored = await self._flush(row, family, now_ms)
+        seen_ms, now_ms = self.ledger.last_time_ms, self._clock_ms()
+        families = self._epoch.families()
+        for number in sorted(self._unstored & families.keys()):
+            family = families[number]
+            stored = await self._flush(number, family, now_ms)
             family.load(stored + family.rows_since(seen_ms))
         self._flushed_ms = seen_ms
 
@@ -121,62 +141,77 @@ class Batcher:
             self._idle.set()
             return
         self._busy = True
-        now_ms = self._clock_ms()
-        table = batch.table
-        if now_ms < self._ledger.last_time_ms - CLOCK_BEHIND_MS:
-            behind_s = (self._ledger.last_time_ms - now_ms) // 1000
+        while batch.table is not self._epoch.table:
+            self._begin_epoch(self._coming.popleft())
+        now_ms, last_time_ms, table = self._clock_ms(), self.ledger.last_time_ms, batch.table
+        if now_ms < last_time_ms - CLOCK_BEHIND_MS:
+            behind_s = (last_time_ms - now_ms) // 1000
             self._refuse(batch, "HOST_CLOCK", f"this host's clock is {behind_s} s behind its ledger")
             return
-        time_ms = max(now_ms, self._ledger.last_time_ms)
+        time_ms = max(now_ms, last_time_ms)
         if not table.not_before_ms <= time_ms <= table.not_after_ms:
             dates = f"{format_time(table.not_before_ms)} to {format_time(table.not_after_ms)}"
             self._refuse(batch, "HOST_CERTIFICATE_DATES", f"this host's certificate is valid from {dates}")
             return
         rows = batch.decide_product_and_clock(time_ms)
         below_cap = [row for row in rows if table.families[row].current(time_ms) < table.families[row].cap]
-        self._unstored.update(set(rows).difference(below_cap))
+        self._unstored.update(self._epoch.family_numbers[row] for row in rows if row not in below_cap)
         if below_cap:
             counting = self._loop.create_task(self._record_counts(batch, below_cap, time_ms))
             counting.add_done_callback(lambda done: self._counted(batch, time_ms, done))
         else:
             self._commit(batch, time_ms)
 
-    async def _record_counts(self, batch: _core.Batch, rows: Sequence[int], time_ms: int) -> None:
-        """Store the batch's machines; each family continues from what the store held before."""
+    def _begin_epoch(self, epoch: Epoch) -> None:
+        epoch.continue_counts(self._epoch)
+        self._on_retired(self.ledger)
+        self._epoch = epoch
+
+    async def _record_counts(self, batch: _core.Batch, rows: Sequence[int], time_ms: int) -> dict[int, KmsFastError]:
+        """Store the batch's machines; each family continues from what the store held before. The families (rows of the
+        table) whose machines could not be stored, and why.
+        """
+        failed = {}
         for row in rows:
-            family = batch.table.families[row]
-            if row in self._unstored:
-                # It has just left its cap, where the store was not told of each machine.
-                await self._flush(row, family, time_ms)
-                self._unstored.discard(row)
-            before = await self._counts.record(
-                self._family_numbers[row],
-                batch.cmids_of(row),
-                time_ms,
-                cap=family.cap,
-                retention_ms=family.retention_ms,
-            )
-            family.load(before)
+            number, family = self._epoch.family_numbers[row], batch.table.families[row]
+            try:
+                if number in self._unstored:
+                    # It has just left its cap, where the store was not told of each machine.
+                    await self._flush(number, family, time_ms)
+                    self._unstored.discard(number)
+                cmids = batch.cmids_of(row)
+                before = await self._counts.record(
+                    number, cmids, time_ms, cap=family.cap, retention_ms=family.retention_ms
+                )
+            except KmsFastError as error:
+                failed[row] = error
+            else:
+                family.load(before)
+        return failed
 
-    async def _flush(self, row: int, family: _core.FamilyCount, now_ms: int) -> list[CountRow]:
-        return await self._counts.flush(
-            self._family_numbers[row],
-            family.rows_since(self._flushed_ms),
-            now_ms,
-            cap=family.cap,
-            retention_ms=family.retention_ms,
-        )
+    async def _flush(self, number: int, family: _core.FamilyCount, now_ms: int) -> list[CountRow]:
+        rows = family.rows_since(self._flushed_ms)
+        return await self._counts.flush(number, rows, now_ms, cap=family.cap, retention_ms=family.retention_ms)
 
-    def _counted(self, batch: _core.Batch, time_ms: int, counting: asyncio.Task[None]) -> None:
-        try:
-            counting.result()
-        except KmsFastError as error:
-            self._refuse(batch, "SERVER_BUSY", error.message)
-        else:
+    def _counted(self, batch: _core.Batch, time_ms: int, counting: asyncio.Task[dict[int, KmsFastError]]) -> None:
+        if self._stopped:
+            return
+        failed = counting.result()
+        if failed:
+            batch.refuse_families(list(failed), SERVER_BUSY)
+        if bool(failed) != self._store_failed:
+            self._store_failed = bool(failed)
+            if failed:
+                logger.error("below a family's cap requests are answered SERVER_BUSY: %s", next(iter(failed.values())))
+            else:
+                logger.info("counts are stored again")
+        if batch.size > 0:
             self._commit(batch, time_ms)
+        else:
+            self._go_on()
 
     def _commit(self, batch: _core.Batch, time_ms: int) -> None:
-        ledger = self._ledger
+        ledger = self.ledger
         try:
             ledger.reserve()
         except KmsFastError as error:
@@ -186,10 +221,10 @@ class Batcher:
             logger.info("requests are no longer answered %s", self._refusing)
             self._refusing = None
         batch.decide_counts(time_ms)
-        header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._sign)
+        header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._epoch.sign)
         ledger.append(self._committer, batch, header_hash, time_ms)
         # Batches of one come from a quiet network, where the next request should not wait.
-        self._earliest_start_s = self._loop.time() + (self._spacing_s if batch.size > 1 else 0.0)
+        self._earliest_start_s = self._loop.time() + (self.spacing_s if batch.size > 1 else 0.0)
 
     def _committed(self) -> None:
         os.read(self._wake_fd, 1)
@@ -199,9 +234,9 @@ class Batcher:
             self._stopped = True
             self._on_failure(
                 KmsFastError(
-                    f"The ledger {self._ledger.path} could not be written: {error.strerror}.",
+                    f"The ledger {self.ledger.path} could not be written: {error.strerror}.",
                     name="STORAGE_FAILED",
-                    file=str(self._ledger.path),
+                    file=str(self.ledger.path),
                     reason=error.strerror,
                 )
             )
@@ -215,7 +250,13 @@ class Batcher:
             self._refusing = name
             logger.error("requests are answered %s: %s", name, reason)
         batch.refuse(BY_NAME[name].code)
-        # Not at once as after a commit: a thousand batches may wait, and each would be a call within a call.
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Nothing was committed of the batch in work: wake for the next one.
+
+        Not at once as after a commit: a thousand batches may wait, and each would be a call within a call.
+        """
         self._busy = False
         if self.host.waiting == 0:
             self._idle.set()

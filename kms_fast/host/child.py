@@ -4,28 +4,43 @@ To the child's stdin go its plan and then commands; when stdin ends, the supervi
 however that one died. From its stdout come events. Its log goes to stderr, which all share.
 
     supervisor → child    plan, then {"command": "reload", "settings": …} or {"command": "drain"}
-    child → supervisor    {"event": "ready"}, {"event": "reloaded"}, {"event": "failed", …} as the last before exit 1
+    child → supervisor    {"event": "ready"}, {"event": "reloaded"} or {"event": "reload_failed", "error": …},
+                          {"event": "failed", "error": …} as the last before exit code 1
 """
 
 import asyncio
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from kms_fast.errors import KmsFastError
 from kms_fast.model.settings import HostSettings
 
 STDIN, STDOUT = 0, 1
 
 
-class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child is told first. ``sockets``: descriptors of the listening sockets it inherits."""
+class Ended(Exception):
+    """The supervisor is gone, or wants no drain: end now."""
 
+
+class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is told first. ``name`` is for the log; ``sockets`` are the listening descriptors it inherits."""
+
+    name: str = ""
     home: str
     settings: HostSettings
     sockets: tuple[int, ...] = ()
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child says; ``error`` is `KmsFastError.to_json` of what went wrong."""
+
+    event: Literal["ready", "reloaded", "reload_failed", "failed"]
+    error: dict[str, Any] | None = None
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +77,21 @@ def follow_commands(on_command: Callable[[Command], None], on_end: Callable[[], 
     loop.add_reader(STDIN, read)
 
 
-def tell(event: str, **fields: Any) -> None:
+def tell(event: Literal["ready", "reloaded", "reload_failed", "failed"], error: KmsFastError | None = None) -> None:
     """Tell the supervisor; nothing when it is gone, since stdin then ends as well."""
+    told = Event(event=event, error=None if error is None else error.to_json())
     try:
-        os.write(STDOUT, msgspec.json.encode({"event": event, **fields}) + b"\n")
+        # One write, whole, below the pipe's atomic size; bytes and paths among an error's details become text.
+        os.write(STDOUT, msgspec.json.encode(told, enc_hook=str) + b"\n")
     except BrokenPipeError:
         return
+
+
+def child_command(module: str) -> list[str]:
+    """The command that runs ``main`` of a module of this very package, wherever that lies.
+
+    Unlike ``python -m`` it never looks for modules in the working folder (``-P``), which may be anybody's.
+    """
+    root = str(Path(__file__).parents[2])
+    code = f"import sys; {root!r} in sys.path or sys.path.insert(0, {root!r}); from {module} import main; main()"
+    return [sys.executable, "-P", "-c", code]

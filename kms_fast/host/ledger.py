@@ -30,8 +30,8 @@ PREALLOCATE_BYTES: Final = 64 << 20
 class Ledger:
     """The open segment of a host.
 
-    ``previous`` (32 bytes), ``number`` and ``last_time_ms`` are what the next batch header follows. Made by
-    `open_ledger`.
+    ``previous`` (32 bytes), ``number`` and ``last_time_ms`` are what the next batch header follows; ``used_bytes`` is
+    where its record will begin. Made by `open_ledger`.
     """
 
     def __init__(self, path: Path, fd: int, start: SegmentStart) -> None:
@@ -41,13 +41,13 @@ class Ledger:
         self.number = 1
         self.last_time_ms = start.time_ms
         self._fd = fd
-        self._used_bytes = start.size
+        self.used_bytes = start.size
         self._allocated_bytes = start.size
         self.reserve()
 
     def reserve(self) -> None:
         """Preallocate so that the next record fits. Raises `KmsFastError` (STORAGE_FAILED), as on a full disk."""
-        if self._used_bytes + MAX_RECORD_SIZE <= self._allocated_bytes:
+        if self.used_bytes + MAX_RECORD_SIZE <= self._allocated_bytes:
             return
         with _storage_errors(self.path, f"its next part needs {PREALLOCATE_BYTES >> 20} MiB"):
             os.posix_fallocate(self._fd, self._allocated_bytes, PREALLOCATE_BYTES)
@@ -55,7 +55,7 @@ class Ledger:
 
     def append(self, committer: _core.Committer, batch: _core.Batch, header_hash: bytes, time_ms: int) -> None:
         """Start the durable write of a sealed batch; `committer` tells when it has ended."""
-        self._used_bytes += committer.submit(batch, self._fd, self._used_bytes)
+        self.used_bytes += committer.submit(batch, self._fd, self.used_bytes)
         self.previous = header_hash
         self.number += 1
         self.last_time_ms = time_ms
@@ -63,7 +63,7 @@ class Ledger:
     def close(self) -> None:
         """Give back what was preallocated and not used, and the lock."""
         with _storage_errors(self.path):
-            os.ftruncate(self._fd, self._used_bytes)
+            os.ftruncate(self._fd, self.used_bytes)
             os.fsync(self._fd)
             os.close(self._fd)
 

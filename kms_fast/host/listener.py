@@ -1,6 +1,7 @@
 """Listening sockets: opened by us, so that a used port or a bad address is told in one line."""
 
 import errno
+import itertools
 import logging
 import resource
 import socket
@@ -15,30 +16,34 @@ BACKLOG: Final = 4096
 logger = logging.getLogger(__name__)
 
 
-def open_sockets(addresses: Sequence[str]) -> list[socket.socket]:
-    """A listening TCP socket for each ADDR:PORT; port 0 takes a free one.
+def open_sockets(addresses: Sequence[str], workers: int = 1) -> list[list[socket.socket]]:
+    """For each worker a listening TCP socket for each ADDR:PORT; port 0 takes a free one, the same for all workers.
 
-    On a machine without IPv6 an IPv6 address is left out with a warning as long as another address is there. Raises
-    `ConfigurationError` for a name that does not resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED,
-    STORAGE_FAILED) otherwise.
+    The kernel spreads connections over the sockets of one address (SO_REUSEPORT), also those of another host that this
+    user runs there: so a new version can start beside the old one. On a machine without IPv6 an IPv6 address is left
+    out with a warning as long as another address is there. Raises `ConfigurationError` for a name that does not
+    resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED, STORAGE_FAILED) otherwise.
     """
-    sockets: list[socket.socket] = []
+    sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
     try:
         for address in addresses:
             try:
-                sockets.append(_open_socket(address))
+                opened = _open_first(address)
+                sockets[0].append(opened)
+                for more in sockets[1:]:
+                    more.append(_listen(opened.family, opened.getsockname()))
             except UnicodeError as error:
                 raise ConfigurationError(
                     f"The listen address {address} is not a host name: a part of it is empty or too long.",
                     address=address,
                 ) from error
             except OSError as error:
-                if error.errno == errno.EAFNOSUPPORT and (sockets or address != addresses[-1]):
+                if error.errno == errno.EAFNOSUPPORT and (sockets[0] or address != addresses[-1]):
                     logger.warning("this machine has no IPv6: not listening on %s", address)
                     continue
                 raise _explain(address, error) from error
     except BaseException:
-        for opened in sockets:
+        for opened in itertools.chain(*sockets):
             opened.close()
         raise
     return sockets
@@ -60,14 +65,34 @@ def allow_connections(number: int) -> None:
         )
 
 
-def _open_socket(address: str) -> socket.socket:
+def _open_first(address: str) -> socket.socket:
     host, port = parse_address(address)
-    family, kind, protocol, _, name = socket.getaddrinfo(
+    family, _, _, _, name = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )[0]
-    opened = socket.socket(family, kind, protocol)
+    taken = port != 0 and _is_taken(family, name)
+    opened = _listen(family, name)
+    if taken:
+        logger.warning("another host of this user listens on %s too: both serve until one of them is stopped", address)
+    return opened
+
+
+def _is_taken(family: int, name: Any) -> bool:
+    """Whether somebody listens there already, be it with SO_REUSEPORT or without."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(name)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _listen(family: int, name: Any) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.setblocking(False)

@@ -1,21 +1,21 @@
-"""A running host: sockets, connections, the batcher, and the small jobs beside them. One process, one event loop."""
+"""One worker of a host: sockets, connections, the batcher and the small jobs beside them, in one event loop."""
 
 import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from kms_fast import _core
 from kms_fast.errors import BY_NAME, KmsFastError
-from kms_fast.host.admission import build_table
 from kms_fast.host.batcher import Batcher
-from kms_fast.host.enrolment import Installation
+from kms_fast.host.enrolment import Installation, read_installation
+from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.host.listener import BACKLOG
 from kms_fast.model.settings import HostSettings
@@ -23,7 +23,7 @@ from kms_fast.store import Counts
 
 logger = logging.getLogger(__name__)
 
-FLUSH_S: Final = 10.0
+WATCH_S: Final = 10.0
 LAST_ANSWERS_S: Final = 5.0
 SWEEPS_PER_IDLE_TIMEOUT: Final = 4
 MAX_FOREIGN_LOGGED: Final = 1_000
@@ -35,51 +35,51 @@ def wall_clock_ms() -> int:
 
 
 class Server:
-    """Serves on sockets until told to stop.
+    """Serves on sockets until told to stop: one worker.
 
-    ``run`` returns when drained (TERM) and raises `KmsFastError` when a commit failed; ``KeyboardInterrupt`` on INT.
+    ``folder`` is the host's, ``installation`` what was read there. ``run`` returns when drained and raises
+    `KmsFastError` when a commit failed.
     """
 
     def __init__(
         self,
         *,
+        folder: Path,
         installation: Installation,
         settings: HostSettings,
-        ledger: Ledger,
         counts: Counts,
         sockets: Sequence[socket.socket],
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        self._settings = settings
+        self._folder = folder
         self._installation = installation
-        self._ledger = ledger
+        self._settings = settings
         self._counts = counts
         self._sockets = sockets
         self._clock_ms = clock_ms
-        self._stop: asyncio.Event
-        self._failed: asyncio.Future[None]
+        self._stop = asyncio.Event()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Future[None]] = set()
         self._foreign: set[tuple[bytes, bytes]] = set()
+        self._batcher: Batcher
         self.host: _core.Host
 
-    async def run(self, on_listening: Callable[[str, int], None]) -> None:
-        """Serve until TERM; tell each address and port once connections are accepted."""
+    async def run(self, on_listening: Callable[[], None]) -> None:
+        """Serve until `stop`; tell once connections are accepted."""
         loop = asyncio.get_running_loop()
-        self._stop, self._failed = asyncio.Event(), loop.create_future()
         loop.set_exception_handler(self._handle_exception)
-        batcher = await self._make_batcher()
-        servers = []
-        jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch(batcher))]
+        self._batcher = await self._make_batcher()
+        jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch())]
         try:
-            loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-            loop.add_signal_handler(signal.SIGINT, self._end, KeyboardInterrupt())
+            servers = []
             for opened in self._sockets:
-                address, port = opened.getsockname()[:2]
-                factory = self._make_connection_factory(port)
+                factory = self._make_connection_factory(opened.getsockname()[1])
                 servers.append(await loop.create_server(factory, sock=opened, backlog=BACKLOG))
-                on_listening(address, port)
             # What exists now lives as long as the process: the collector need not look at it again.
             gc.freeze()
-            jobs.append(asyncio.create_task(self._drain(servers, batcher)))
+            on_listening()
+            jobs.append(asyncio.create_task(self._drain(servers)))
             # The drain ends by itself; everything else does so only by an error, at any time.
             ended, _ = await asyncio.wait({*jobs, self._failed}, return_when=asyncio.FIRST_COMPLETED)
             for one in ended:
@@ -87,11 +87,66 @@ class Server:
         finally:
             for job in jobs:
                 job.cancel()
-            batcher.close()
+            self._batcher.close()
             await self._counts.close()
-        self._ledger.close()
+        for ledger in self._batcher.ledgers:
+            ledger.close()
+        await asyncio.gather(*self._retiring)
 
-    async def _drain(self, servers: Sequence[asyncio.Server], batcher: Batcher) -> None:
+    def stop(self) -> None:
+        """Let `run` drain and return."""
+        self._stop.set()
+
+    def end(self, outcome: BaseException) -> None:
+        """Raise this from `run`, also in the middle of a drain."""
+        if not self._failed.done():
+            self._failed.set_exception(outcome)
+
+    async def reload(self, settings: HostSettings) -> None:
+        """Take up settings, certificate, catalog and key anew, from the next batch on; connections stay.
+
+        Raises OSError or `KmsFastError`; then everything stays as it was.
+        """
+        installation = await asyncio.to_thread(read_installation, self._folder)
+        installation.check_dates(self._clock_ms())
+        await self._begin_epoch(installation, settings)
+        self._batcher.spacing_s = settings.batch_spacing_ms / 1000
+        self.host.use_limits(settings.max_waiting, settings.max_connections, settings.record_names)
+
+    async def _begin_epoch(self, installation: Installation, settings: HostSettings) -> None:
+        async with self._changing:
+            self._batcher.adopt(await asyncio.to_thread(open_epoch, self._folder, installation, settings))
+            self._installation, self._settings = installation, settings
+
+    async def _make_batcher(self) -> Batcher:
+        settings = self._settings
+        epoch = open_epoch(self._folder, self._installation, settings)
+        await self._load_counts(epoch)
+        batcher = Batcher(
+            epoch=epoch,
+            counts=self._counts,
+            clock_ms=self._clock_ms,
+            spacing_s=settings.batch_spacing_ms / 1000,
+            on_failure=self.end,
+            on_retired=self._retire,
+        )
+        self.host = _core.Host(batcher.wake, self._log_foreign)
+        self.host.use_limits(settings.max_waiting, settings.max_connections, settings.record_names)
+        batcher.start(self.host)
+        return batcher
+
+    async def _load_counts(self, epoch: Epoch) -> None:
+        """Begin with what the store knows. Without it, families are below their cap and look there again."""
+        now_ms = self._clock_ms()
+        for number, family in epoch.families().items():
+            try:
+                rows = await self._counts.load(number, now_ms, cap=family.cap, retention_ms=family.retention_ms)
+            except KmsFastError as error:
+                logger.error("%s", error)
+                return
+            family.load(rows)
+
+    async def _drain(self, servers: Sequence[asyncio.Server]) -> None:
         """When told to stop: take nothing new, answer what waits, and give the answers some time to leave."""
         await self._stop.wait()
         logger.info("draining %d connections", len(self.host.connections))
@@ -99,7 +154,7 @@ class Server:
             server.close()
         self.host.refusal = BY_NAME["SERVER_BUSY"].code
         try:
-            await batcher.drain()
+            await self._batcher.drain()
         except KmsFastError as error:
             logger.error("%s", error)
         self.host.close_connections()
@@ -108,36 +163,15 @@ class Server:
         while self.host.connections and loop.time() < end_s:
             await asyncio.sleep(0.01)
 
-    async def _make_batcher(self) -> Batcher:
-        settings = self._settings
-        table, families = build_table(self._installation, settings)
-        now_ms = self._clock_ms()
-        for number, family in zip(families, table.families, strict=True):
-            family.load(await self._counts.load(number, now_ms, cap=family.cap, retention_ms=family.retention_ms))
-        batcher = Batcher(
-            ledger=self._ledger,
-            counts=self._counts,
-            sign=self._installation.private_key.sign,
-            clock_ms=self._clock_ms,
-            family_numbers=families,
-            spacing_s=settings.batch_spacing_ms / 1000,
-            on_failure=self._end,
-        )
-        self.host = _core.Host(
-            settings.max_waiting, settings.max_connections, settings.record_names, batcher.wake, self._log_foreign
-        )
-        self.host.use_table(table)
-        batcher.start(self.host)
-        return batcher
+    def _retire(self, ledger: Ledger) -> None:
+        """Close a segment that no batch will be written to any more; it syncs, so not in the event loop's thread."""
+        closing = asyncio.get_running_loop().run_in_executor(None, ledger.close)
+        self._retiring.add(closing)
+        closing.add_done_callback(self._retiring.discard)
 
     def _make_connection_factory(self, port: int) -> Callable[[], _core.Connection]:
         host, port_name = self.host, str(port)
         return lambda: _core.Connection(host, port_name)
-
-    def _end(self, outcome: BaseException) -> None:
-        """Raise this from `run`, also in the middle of a drain."""
-        if not self._failed.done():
-            self._failed.set_exception(outcome)
 
     def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug of ours: in a connection it costs that connection, anywhere else the process, which must not answer
@@ -146,7 +180,7 @@ class Server:
         error = context.get("exception")
         logger.error("%s", context["message"], exc_info=error)
         if "transport" not in context and "protocol" not in context:
-            self._end(error or RuntimeError(context["message"]))
+            self.end(error or RuntimeError(context["message"]))
 
     async def _sweep(self) -> None:
         """Close idle connections."""
@@ -154,27 +188,32 @@ class Server:
             await asyncio.sleep(self._settings.idle_timeout_s / SWEEPS_PER_IDLE_TIMEOUT)
             self.host.sweep()
 
-    async def _watch(self, batcher: Batcher) -> None:
-        """Every 10 s: store the newest machines of families at their cap, and look after the ledger's disk."""
+    async def _watch(self) -> None:
+        """Every 10 s: exchange counts of families at their cap with the store, and look after the ledger's segment and
+        disk.
+        """
         while True:
             try:
-                await batcher.flush_counts()
+                await self._batcher.flush_counts()
+                if self._batcher.ledger.used_bytes >= self._settings.segment_size_bytes and not self._stop.is_set():
+                    await self._begin_epoch(self._installation, self._settings)
             except KmsFastError as error:
                 logger.error("%s", error)
             self._check_disk()
-            await asyncio.sleep(FLUSH_S)
+            await asyncio.sleep(WATCH_S)
 
     def _check_disk(self) -> None:
         if self._stop.is_set():
             return
-        disk = os.statvfs(self._ledger.path.parent)
+        folder = self._batcher.ledger.path.parent
+        disk = os.statvfs(folder)
         low = disk.f_bavail * disk.f_frsize < self._settings.low_water_bytes
         busy = BY_NAME["SERVER_BUSY"].code
         if low and self.host.refusal == 0:
-            logger.error("the disk of %s is almost full: requests are answered SERVER_BUSY", self._ledger.path.parent)
+            logger.error("the disk of %s is almost full: requests are answered SERVER_BUSY", folder)
             self.host.refusal = busy
         elif not low and self.host.refusal == busy:
-            logger.info("the disk of %s has room again", self._ledger.path.parent)
+            logger.info("the disk of %s has room again", folder)
             self.host.refusal = 0
 
     def _log_foreign(self, interface: bytes, peer: bytes) -> None:

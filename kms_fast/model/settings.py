@@ -50,19 +50,23 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="PostgreSQL URL of counts and inventory for several hosts; not set: SQLite files in the home.",
+            examples=["postgresql://kms@db.example/kms"],
             extra={"show": lambda url: mask_password(url)},
         ),
     ] = None
     web: Annotated[
         str | None,
-        Meta(description="ADDR:PORT of /healthz and /readyz; not set: off."),
+        Meta(description="ADDR:PORT that serves /healthz and /readyz; not set: off.", examples=["127.0.0.1:8080"]),
     ] = None
     timeout_graceful_shutdown_s: Annotated[
-        int, Meta(ge=1, le=_DAY_S, description="How long a worker may take to drain before it is ended.")
+        int, Meta(ge=1, le=_DAY_S, description="How long workers, and then the recorder, may take to drain.")
     ] = 30
     keep_records_s: Annotated[
-        int | None,
-        Meta(ge=_DAY_S, description="How long the ledger keeps machines' records; not set: for ever. Headers stay."),
+        Annotated[int, Meta(ge=_DAY_S)] | None,
+        Meta(
+            description="How long the ledger keeps the records of machines; not set: for ever. Headers stay.",
+            examples=["90d"],
+        ),
     ] = None
     segment_size_bytes: Annotated[
         int, Meta(ge=1 << 20, description="Size at which a worker begins the next segment of the ledger.")
@@ -72,14 +76,18 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30 * _DAY_S
     activation_interval_min: Annotated[
         _IntervalMin | None,
-        Meta(description="How often a machine without an activation asks again; not set: as the catalog says."),
+        Meta(
+            description="How often a machine without an activation asks again; not set: as the catalog says.",
+            examples=["2h"],
+        ),
     ] = None
     renewal_interval_min: Annotated[
         _IntervalMin | None,
-        Meta(description="How often an activated machine renews; not set: as the catalog says."),
+        Meta(description="How often an activated machine renews; not set: as the catalog says.", examples=["7d"]),
     ] = None
     max_connections: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="Connections open at once; one more is closed at once and counted.")
+        int,
+        Meta(ge=1, le=1_000_000, description="Connections open at once in a worker; one more is closed and counted."),
     ] = 20_000
     idle_timeout_s: Annotated[
         int, Meta(ge=1, le=_DAY_S, description="A connection that sends nothing for this long is closed.")
@@ -87,7 +95,9 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: Annotated[
         int,
         Meta(
-            ge=1, le=1 << 20, description="Requests that may wait for a batch; further ones are answered SERVER_BUSY."
+            ge=1,
+            le=1 << 20,
+            description="Requests that may wait for a batch in a worker; further ones are answered SERVER_BUSY.",
         ),
     ] = 16_384
     batch_spacing_ms: Annotated[
@@ -108,7 +118,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "text"
 
     def __post_init__(self) -> None:
-        for address in self.listen:
+        for address in (*self.listen, *([self.web] if self.web else [])):
             parse_address(address)
         if self.store is not None:
             check_store_url(self.store)
@@ -126,7 +136,9 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting as users write it. ``unit`` is the field's suffix, ``type`` what msgspec checks a value against."""
+    """One setting as users write it. ``unit`` is the field's suffix, ``type`` what msgspec checks a value against,
+    ``example`` a value of one that has no default.
+    """
 
     name: str
     field: str
@@ -134,6 +146,14 @@ class Option:
     type: Any
     default: Any
     description: str
+    example: str | None
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in --help."""
+        if self.unit is not None:
+            return "SIZE" if self.unit == "bytes" else "TIME"
+        return "NUMBER" if isinstance(self.default, int) else "TEXT"
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -179,7 +199,8 @@ def host_options() -> dict[str, Option]:
         unit = suffix if suffix in _UNITS else None
         name = stem if unit else field.name
         meta = hints[field.name].__metadata__[-1]
-        options[name] = Option(name, field.name, unit, hints[field.name], field.default, meta.description)
+        example = meta.examples[0] if meta.examples else None
+        options[name] = Option(name, field.name, unit, hints[field.name], field.default, meta.description, example)
     return options
 
 

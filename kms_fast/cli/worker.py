@@ -1,0 +1,87 @@
+"""One worker of a host, as the supervisor starts it: ``main`` reads its plan from stdin."""
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from kms_fast.cli.logs import start_logging
+from kms_fast.cli.output import translate_os_error
+from kms_fast.errors import KmsFastError
+from kms_fast.host.child import ChildPlan, Command, Ended, follow_commands, read_plan, tell
+from kms_fast.host.enrolment import read_installation
+from kms_fast.host.listener import allow_connections
+from kms_fast.host.server import Server, wall_clock_ms
+from kms_fast.store.sqlite_counts import SqliteCounts
+
+
+def main() -> None:
+    """Serve until told to drain, or at once end with the supervisor; exit code 1 after an error that was told."""
+    plan = read_plan()
+    if plan is None:
+        return
+    settings = plan.settings
+    start_logging(settings.log_level, settings.log_format, plan.name)
+    try:
+        _run(plan)
+    except Ended:
+        return
+    except (KmsFastError, OSError) as error:
+        explained = error if isinstance(error, KmsFastError) else translate_os_error(error)
+        if explained is None:
+            raise
+        tell("failed", explained)
+        sys.exit(1)
+
+
+async def _serve(plan: ChildPlan) -> None:
+    folder = Path(plan.home) / "host"
+    installation = read_installation(folder)
+    installation.check_dates(wall_clock_ms())
+    allow_connections(plan.settings.max_connections)
+    server = Server(
+        folder=folder,
+        installation=installation,
+        settings=plan.settings,
+        counts=SqliteCounts(folder / "counts.db"),
+        sockets=[socket.socket(fileno=descriptor) for descriptor in plan.sockets],
+    )
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, server.stop)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def obey(command: Command) -> None:
+        if command.settings is None:
+            server.stop()
+            return
+        start_logging(command.settings.log_level, command.settings.log_format, plan.name)
+        reload = loop.create_task(_reload(server, command))
+        reloads.add(reload)
+        reload.add_done_callback(reloads.discard)
+
+    follow_commands(obey, lambda: server.end(Ended()))
+    await server.run(lambda: tell("ready"))
+
+
+async def _reload(server: Server, command: Command) -> None:
+    assert command.settings is not None
+    try:
+        await server.reload(command.settings)
+    except (KmsFastError, OSError) as error:
+        explained = error if isinstance(error, KmsFastError) else translate_os_error(error)
+        if explained is None:
+            raise
+        tell("reload_failed", explained)
+    else:
+        tell("reloaded")
+
+
+def _run(plan: ChildPlan) -> None:
+    """Run on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_serve(plan))
+    else:
+        uvloop.run(_serve(plan))

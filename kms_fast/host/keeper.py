@@ -1,0 +1,128 @@
+"""Keeps one child process running: starts it again when it dies, later each time, and gives up on a crash loop."""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from kms_fast.errors import KmsFastError
+from kms_fast.host.child import ChildPlan
+from kms_fast.host.process import Child
+from kms_fast.model.settings import HostSettings
+
+CRASH_LOOP_DEATHS: Final = 5
+CRASH_LOOP_S: Final = 60.0
+FIRST_DELAY_S: Final = 0.1
+LONGEST_DELAY_S: Final = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps ``module`` running by the plan that ``make_plan`` gives at each start.
+
+    A child that is ``essential`` ends the host when it cannot start at all or dies five times within a minute; any
+    other is started again for ever.
+    """
+
+    def __init__(self, module: str, make_plan: Callable[[], ChildPlan], *, essential: bool) -> None:
+        self._module = module
+        self._make_plan = make_plan
+        self._essential = essential
+        self._child: Child | None = None
+        self._stopping = asyncio.Event()
+        self._deaths: deque[float] = deque(maxlen=CRASH_LOOP_DEATHS)
+        self.ready = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process ID, None while it does not run."""
+        return self._child.pid if self._child else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the child serves now."""
+        return self._child is not None and self._child.ready.is_set()
+
+    async def run(self) -> None:
+        """Keep the child running until `drain` or `end`.
+
+        Raises `KmsFastError`, what the child said, when an essential one cannot be kept, or failed while it drained.
+        """
+        while not self._stopping.is_set():
+            code = await self._run_once()
+            if code == 0:
+                continue
+            error = self._explain(code)
+            self._child = None
+            if self._essential and (self._stopping.is_set() or not self.ready.is_set()):
+                raise error
+            delay_s = self._note_death(error)
+            logger.error("%s It starts again in %.1f s.", error.message, delay_s)
+            await self._sleep(delay_s)
+
+    async def reload(self, settings: HostSettings) -> None:
+        """Let the child take up settings and files anew; one that is just starting does so anyway.
+
+        Raises `KmsFastError` when it could not.
+        """
+        if self._child is not None and self.is_ready:
+            await self._child.reload(settings)
+
+    def drain(self) -> None:
+        """Let the child finish its work, and start no other."""
+        self._stopping.set()
+        if self._child is not None:
+            self._child.drain()
+
+    def end(self) -> None:
+        """Let the child end at once, and start no other."""
+        self._stopping.set()
+        if self._child is not None:
+            self._child.end()
+
+    def kill(self) -> None:
+        """End the child by force, and start no other."""
+        self._stopping.set()
+        if self._child is not None:
+            self._child.kill()
+
+    async def _run_once(self) -> int:
+        plan = self._make_plan()
+        self._child = child = await Child.start(self._module, plan)
+        if self._stopping.is_set():
+            child.end()
+        started = asyncio.create_task(self._note_ready(child))
+        try:
+            return await child.wait()
+        finally:
+            started.cancel()
+
+    async def _note_ready(self, child: Child) -> None:
+        await child.ready.wait()
+        self.ready.set()
+
+    def _explain(self, code: int) -> KmsFastError:
+        assert self._child is not None
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        said = self._child.error
+        if said is not None:
+            return said
+        return KmsFastError(f"{self._child.name} ended {how}.", name="PROCESS_FAILED", exit_code=code)
+
+    def _note_death(self, error: KmsFastError) -> float:
+        """How long to wait before the next start. Raises ``error`` in a crash loop."""
+        now_s = asyncio.get_running_loop().time()
+        self._deaths.append(now_s)
+        recent = sum(now_s - death_s < CRASH_LOOP_S for death_s in self._deaths)
+        if self._essential and recent == CRASH_LOOP_DEATHS:
+            raise error
+        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (recent - 1)) * random.uniform(1.0, 1.5)
+
+    async def _sleep(self, delay_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), delay_s)
+        except TimeoutError:
+            return

@@ -1,0 +1,70 @@
+"""What a running host says of itself in its home, so that commands find it: one locked file for each process.
+
+``host/serve-PID.json`` is locked (flock) as long as the host runs; a file that nobody locks is left over and removed.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+FILE_SIZE: Final = 4096
+
+
+class HostProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A running host. ``reloads`` counts attempts; ``reload_error`` is `KmsFastError.to_json` of one that failed."""
+
+    pid: int
+    version: str
+    started_ms: int
+    addresses: tuple[str, ...]
+    workers: int
+    reloads: int = 0
+    reload_error: dict[str, Any] | None = None
+
+
+class Presence:
+    """The file of this process, from its making to `close`. Raises OSError."""
+
+    def __init__(self, folder: Path, process: HostProcess) -> None:
+        self.process = process
+        self._path = folder / f"serve-{process.pid}.json"
+        unfinished = self._path.with_suffix(".new")
+        self._fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Locked and whole before it has its name: under that one nobody takes it for left over.
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._write()
+        unfinished.replace(self._path)
+
+    def update(self, **changes: Any) -> None:
+        """Change what is said."""
+        self.process = msgspec.structs.replace(self.process, **changes)
+        self._write()
+
+    def close(self) -> None:
+        """The host ends: remove the file."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    def _write(self) -> None:
+        # One page in one write, so that no reader sees half of it.
+        data = msgspec.json.encode(self.process, enc_hook=str)
+        if len(data) > FILE_SIZE:
+            data = msgspec.json.encode(msgspec.structs.replace(self.process, addresses=()), enc_hook=str)
+        os.pwrite(self._fd, data.ljust(FILE_SIZE), 0)
+
+
+def list_running(folder: Path) -> list[HostProcess]:
+    """The hosts that run in this home now. Raises OSError."""
+    running = []
+    for path in sorted(folder.glob("serve-*.json")):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                running.append(msgspec.json.decode(file.read(), type=HostProcess))
+            else:
+                path.unlink(missing_ok=True)
+    return running

@@ -1,0 +1,183 @@
+"""The process that an administrator starts: it opens the sockets, and keeps workers and the recorder running.
+
+TERM drains, INT stops, HUP reloads. It opens no key and no database while children run, so they inherit none.
+"""
+
+import asyncio
+import itertools
+import logging
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from kms_fast.errors import KmsFastError
+from kms_fast.host import systemd
+from kms_fast.host.child import ChildPlan
+from kms_fast.host.health import HealthPages
+from kms_fast.host.keeper import Keeper
+from kms_fast.host.presence import Presence
+from kms_fast.model.settings import HostSettings
+
+WORKER: Final = "kms_fast.cli.worker"
+RECORDER: Final = "kms_fast.cli.recorder"
+END_LIMIT_S: Final = 5.0
+RELOAD_LIMIT_S: Final = 60.0
+FIXED_SETTINGS: Final = ("listen", "workers", "store", "web")
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs a host until told to stop.
+
+    ``sockets``: for each worker the ones it accepts on. ``read_settings`` reads and checks settings, certificate and
+    catalog anew, for a reload; it raises `KmsFastError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str,
+        settings: HostSettings,
+        sockets: Sequence[Sequence[socket.socket]],
+        read_settings: Callable[[], HostSettings],
+        presence: Presence,
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._sockets = sockets
+        self._read_settings = read_settings
+        self._presence = presence
+        self._stop, self._interrupt, self._reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._workers = [
+            Keeper(WORKER, self._plan_of(f"worker {number}", opened), essential=True)
+            for number, opened in enumerate(sockets, 1)
+        ]
+        self._recorder = Keeper(RECORDER, self._plan_of("recorder", ()), essential=False)
+        self._keepers = [*self._workers, self._recorder]
+        self._health = HealthPages(self.describe)
+
+    async def run(self, on_listening: Callable[[], None]) -> None:
+        """Serve until TERM; tell once every worker accepts connections.
+
+        Raises `KmsFastError` when a worker cannot be kept running or failed while it drained, ``KeyboardInterrupt`` on
+        INT.
+        """
+        loop = asyncio.get_running_loop()
+        for number, event in (
+            (signal.SIGTERM, self._stop),
+            (signal.SIGINT, self._interrupt),
+            (signal.SIGHUP, self._reload),
+        ):
+            loop.add_signal_handler(number, event.set)
+        if self._settings.web is not None:
+            logger.info("health pages on http://%s:%d/readyz", *await self._health.open(self._settings.web))
+        jobs = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
+        reloading = asyncio.create_task(self._follow_reloads())
+        try:
+            await self._until(self._start(), jobs)
+            on_listening()
+            systemd.notify("READY=1")
+            await self._until(self._stop.wait(), jobs)
+            reloading.cancel()
+            await self._until(self._drain(jobs), jobs)
+        finally:
+            reloading.cancel()
+            await self._end(jobs)
+            await self._health.close()
+
+    def describe(self) -> dict[str, Any]:
+        """What the health pages show."""
+        ready, draining = sum(worker.is_ready for worker in self._workers), self._stop.is_set()
+        return {
+            "ready": ready == len(self._workers) and not draining,
+            "draining": draining,
+            "workers": len(self._workers),
+            "workers_ready": ready,
+            "recorder_ready": self._recorder.is_ready,
+        }
+
+    def _plan_of(self, name: str, sockets: Sequence[socket.socket]) -> Callable[[], ChildPlan]:
+        descriptors = tuple(opened.fileno() for opened in sockets)
+        return lambda: ChildPlan(name=name, home=self._home, settings=self._settings, sockets=descriptors)
+
+    async def _until(self, awaited: Coroutine[Any, Any, Any], jobs: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for what is awaited. Raises what ends the host before: the error of a job, or Ctrl-C."""
+        wanted, interrupted = asyncio.create_task(awaited), asyncio.create_task(self._interrupt.wait())
+        running = {wanted, interrupted, *jobs}
+        try:
+            while not wanted.done():
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                if interrupted in done:
+                    raise KeyboardInterrupt
+                for one in done:
+                    one.result()
+        finally:
+            wanted.cancel()
+            interrupted.cancel()
+
+    async def _start(self) -> None:
+        await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+
+    async def _drain(self, jobs: Sequence[asyncio.Task[None]]) -> None:
+        """Let the workers answer what waits, then the recorder take up what they signed."""
+        systemd.notify("STOPPING=1")
+        for opened in itertools.chain(*self._sockets):
+            opened.close()
+        workers = len(self._workers)
+        await self._drain_some(self._workers, jobs[:workers])
+        await self._drain_some([self._recorder], jobs[workers:])
+
+    async def _drain_some(self, keepers: Sequence[Keeper], jobs: Sequence[asyncio.Task[None]]) -> None:
+        for keeper in keepers:
+            keeper.drain()
+        limit_s = self._settings.timeout_graceful_shutdown_s
+        _, late = await asyncio.wait(jobs, timeout=limit_s)
+        if late:
+            logger.error("not drained within %d s: ended by force", limit_s)
+            for keeper in keepers:
+                keeper.kill()
+            await asyncio.wait(jobs)
+
+    async def _end(self, jobs: Sequence[asyncio.Task[None]]) -> None:
+        """Whatever still runs ends now."""
+        for keeper in self._keepers:
+            keeper.end()
+        _, late = await asyncio.wait(jobs, timeout=END_LIMIT_S)
+        if late:
+            for keeper in self._keepers:
+                keeper.kill()
+        # What ended the host is raised already; children that were cut short on the way say nothing new.
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    async def _follow_reloads(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            systemd.notify_reloading()
+            told: dict[str, Any] | None = None
+            try:
+                await self._reload_once()
+            except KmsFastError as error:
+                logger.error("not reloaded: %s %s", error.message, error.result.cure)
+                told = error.to_json()
+            else:
+                logger.info("reloaded")
+            self._presence.update(reloads=self._presence.process.reloads + 1, reload_error=told)
+            systemd.notify("READY=1")
+
+    async def _reload_once(self) -> None:
+        settings = await asyncio.to_thread(self._read_settings)
+        for name in FIXED_SETTINGS:
+            if getattr(settings, name) != getattr(self._settings, name):
+                logger.warning("%s changes with the next start only", name)
+                settings = msgspec.structs.replace(settings, **{name: getattr(self._settings, name)})
+        self._settings = settings
+        try:
+            async with asyncio.timeout(RELOAD_LIMIT_S):
+                await asyncio.gather(*(keeper.reload(settings) for keeper in self._keepers))
+        except TimeoutError:
+            raise KmsFastError(f"A worker did not reload within {RELOAD_LIMIT_S:.0f} s.", name="PROCESS_FAILED") from None
