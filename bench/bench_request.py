@@ -35,9 +35,10 @@ class CoreOnly:
 
     def __init__(self, realm: Realm, size: int) -> None:
         now_ms = time.time_ns() // 1_000_000
-        installation = read_installation(realm.home / "host", at_ms=now_ms)
+        installation = read_installation(realm.home / "host")
         self.sign = installation.private_key.sign
-        self.host = _core.Host(16_384, 20_000, True, lambda: None, lambda interface, peer: None)
+        self.host = _core.Host(lambda: None, lambda interface, peer: None)
+        self.host.use_limits(16_384, 20_000, True)
         self.host.use_table(build_table(installation, HostSettings())[0])
         self.transports = [NullTransport() for _ in range(size)]
         self.connections = [_core.Connection(self.host) for _ in range(size)]

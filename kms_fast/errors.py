@@ -288,6 +288,12 @@ _ROWS = (
         "A process of the host ended although nobody told it to.",
         "See what it said in the log before it ended; after a traceback or a signal, report it with that log.",
     ),
+    (
+        0xE04B0043,
+        "HOST_NOT_RUNNING",
+        "No host runs in this home.",
+        "Name its home with --home, or start it: kms-fast serve.",
+    ),
 )
 
 _CURES = {

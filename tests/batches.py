@@ -61,13 +61,9 @@ class BatchMaker:
         self.installation = read_installation(realm.home / "host")
         self.folder = realm.home / "host" / "ledger"
         self.table, self.family_numbers = build_table(self.installation, self.settings)
-        self.host = _core.Host(
-            self.settings.max_waiting,
-            self.settings.max_connections,
-            self.settings.record_names,
-            lambda: None,
-            lambda interface, peer: None,
-        )
+        settings = self.settings
+        self.host = _core.Host(lambda: None, lambda interface, peer: None)
+        self.host.use_limits(settings.max_waiting, settings.max_connections, settings.record_names)
         self.host.use_table(self.table)
         self.connection, self.transport = self.connect()
         self._calls = 1

@@ -67,11 +67,18 @@ class Realm:
 
 
 def make_realm(
-    folder: Path, *, threshold: int = 1, now_ms: int | None = None, days: int = 365, revoked: Collection[int] = ()
+    folder: Path,
+    *,
+    threshold: int = 1,
+    now_ms: int | None = None,
+    days: int = 365,
+    revoked: Collection[int] = (),
+    certified: Collection[int] = (DESKTOP,),
 ) -> Realm:
     """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``.
 
     ``revoked``: the serials in the publisher's revocation list, which has number 1; without any there is no list.
+    ``certified``: the families of the host's certificate, each up to generation 3.
     """
     now_ms = now_ms or time.time_ns() // 1_000_000
     root_key, issuer_key, host_key = make_key("root"), make_key("issuer"), make_key("host")
@@ -82,7 +89,8 @@ def make_realm(
     )  # fmt: skip
     certificate = issue_host_certificate(
         issuer_key, issuer, public_key=signing.public_bytes(host_key), serial=1, not_before_ms=now_ms - DAY_MS,
-        not_after_ms=now_ms + days * DAY_MS, families=[CertifiedFamily(DESKTOP, 3, threshold, 259_200)],
+        not_after_ms=now_ms + days * DAY_MS,
+        families=[CertifiedFamily(number, 3, threshold, 259_200) for number in certified],
     )  # fmt: skip
     catalog = Catalog(1, PUBLISHER_ID, now_ms, families, tuple(SKUS.values()))
     publisher = PublisherFile(
@@ -112,14 +120,26 @@ class RunningHost:
     process: subprocess.Popen[str]
     address: tuple[str, int]
 
+    def worker_pids(self) -> list[int]:
+        """The processes that serve now."""
+        return find_children(self.process.pid, "kms_fast.cli.worker")
+
     def stop(self) -> int:
         """Sends TERM, waits for the drain and gives the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
 
+def find_children(pid: int, module: str) -> list[int]:
+    """The children of a process that run a module."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if module in Path(f"/proc/{child}/cmdline").read_text()]
+
+
 @contextmanager
-def serve(realm: Realm, *options: str, environment: dict[str, str] | None = None) -> Iterator[RunningHost]:
+def serve(
+    realm: Realm, *options: str, environment: dict[str, str] | None = None, listen: str = "127.0.0.1:0"
+) -> Iterator[RunningHost]:
     """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``."""
     command = [
         sys.executable,
@@ -129,7 +149,7 @@ def serve(realm: Realm, *options: str, environment: dict[str, str] | None = None
         "--home",
         str(realm.home),
         "--listen",
-        "127.0.0.1:0",
+        listen,
         *options,
     ]
     log = realm.home.parent / "serve.log"

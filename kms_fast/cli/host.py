@@ -9,11 +9,13 @@ import click
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.host.enrolment import Installation, apply_answer, make_request, read_installation, read_keys
+from kms_fast.host.presence import reload_running
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, MINUTE_MS, RETENTION_MIN, format_time
 from kms_fast.store.sqlite_counts import SqliteCounts
 
 _LIMIT_BYTES = 64 << 20
+RELOAD_LIMIT_S = 90.0
 
 
 @click.group
@@ -96,8 +98,25 @@ def apply(answer: Path, home: Path, out: Output) -> None:
         },
         f"This host may activate {applied.publisher.name}'s products until {until}: {listed}.\n"
         f"Certificate {certificate.serial}, catalog {catalog.number} with {len(catalog.skus)} products.\n"
-        "Next: kms-fast serve, or if it runs: restart it, so that it takes them up.",
+        "Next: kms-fast serve, or if it runs: kms-fast host reload.",
     )
+
+
+@command.command("reload")
+@home_option
+@json_option
+def reload_command(home: Path, out: Output) -> None:
+    """Let the running host take up certificate, catalog, keys and settings anew, without dropping a connection.
+
+    It checks them first: when anything is wrong, exit code 1 says what, and the host goes on as before.
+
+    \b
+    Examples:
+      kms-fast host apply host.answer && kms-fast host reload
+    """
+    running = reload_running(home / "host", limit_s=RELOAD_LIMIT_S)
+    pids = [process.pid for process in running]
+    out.result({"pids": pids}, f"Reloaded (process {', '.join(map(str, pids))}).")
 
 
 @command.command

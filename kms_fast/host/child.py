@@ -12,6 +12,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_plan() -> ChildPlan | None:
     """The plan on stdin; None when the supervisor is gone already."""
-    line = sys.stdin.buffer.readline()
+    # Unbuffered: what follows the plan is for `follow_commands`.
+    with FileIO(STDIN, closefd=False) as stdin:
+        line = stdin.readline()
     return msgspec.json.decode(line, type=ChildPlan) if line else None
 
 
@@ -73,7 +76,6 @@ def follow_commands(on_command: Callable[[Command], None], on_end: Callable[[], 
         for line in lines:
             on_command(msgspec.json.decode(line, type=Command))
 
-    # A reader that takes whole lines from a buffer would hide what the buffer holds from the event loop.
     loop.add_reader(STDIN, read)
 
 

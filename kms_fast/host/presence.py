@@ -5,12 +5,17 @@
 
 import fcntl
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from kms_fast.errors import KmsFastError
+
 FILE_SIZE: Final = 4096
+POLL_S: Final = 0.05
 
 
 class HostProcess(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,4 +72,28 @@ def list_running(folder: Path) -> list[HostProcess]:
                 running.append(msgspec.json.decode(file.read(), type=HostProcess))
             else:
                 path.unlink(missing_ok=True)
+    return running
+
+
+def reload_running(folder: Path, *, limit_s: float) -> list[HostProcess]:
+    """Let every host of this home reload, and wait until each has; those hosts.
+
+    Raises `KmsFastError`: HOST_NOT_RUNNING, or why one of them could not; OSError when it may not be told.
+    """
+    asked = {process.pid: process.reloads for process in list_running(folder)}
+    if not asked:
+        raise KmsFastError(f"No host runs in {folder}.", name="HOST_NOT_RUNNING", folder=str(folder))
+    for pid in asked:
+        os.kill(pid, signal.SIGHUP)
+    end_s = time.monotonic() + limit_s
+    while True:
+        running = [process for process in list_running(folder) if process.pid in asked]
+        if all(process.reloads > asked[process.pid] for process in running):
+            break
+        if time.monotonic() > end_s:
+            raise KmsFastError(f"The host did not say within {limit_s:.0f} s that it reloaded.", name="PROCESS_FAILED")
+        time.sleep(POLL_S)
+    for process in running:
+        if process.reload_error is not None:
+            raise KmsFastError.from_json(process.reload_error)
     return running

@@ -180,4 +180,6 @@ class Supervisor:
             async with asyncio.timeout(RELOAD_LIMIT_S):
                 await asyncio.gather(*(keeper.reload(settings) for keeper in self._keepers))
         except TimeoutError:
-            raise KmsFastError(f"A worker did not reload within {RELOAD_LIMIT_S:.0f} s.", name="PROCESS_FAILED") from None
+            raise KmsFastError(
+                f"A worker did not reload within {RELOAD_LIMIT_S:.0f} s.", name="PROCESS_FAILED"
+            ) from None

@@ -1,4 +1,4 @@
-"""What a service manager wants to hear and may hand over: NOTIFY_SOCKET, sd_notify(3), and LISTEN_FDS, sd_listen_fds(3).
+"""What a service manager wants to hear (NOTIFY_SOCKET, sd_notify(3)) and may hand over (LISTEN_FDS, sd_listen_fds(3)).
 
 Without these variables nothing is said and nothing is taken.
 """

@@ -1,21 +1,29 @@
 """What the batcher keeps in memory, what it stores, and what it does with many batches at once."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from kms_fast import _core
+from kms_fast.errors import KmsFastError
 from kms_fast.host.batcher import Batcher
+from kms_fast.host.epoch import Epoch
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.settings import HostSettings
+from kms_fast.store import CountRow
 from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.batches import BatchMaker
 from tests.host.local_server import LocalServer
-from tests.hosts import DESKTOP, make_realm
+from tests.hosts import DESKTOP, SERVER, make_realm
 from tests.reference import rpc
 from tests.reference.rpc import Connection
-from tests.reference.verify import Clock, verify
+from tests.reference.verify import Asked, Clock, verify
 from tests.system.asker import Asker, now_ms
+
+SERVER_BUSY = 0xE04B0003
 
 
 class Told(NamedTuple):
@@ -70,19 +78,19 @@ async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
     maker = BatchMaker(realm, HostSettings(max_waiting=1 << 20))
     counts, ledger = SqliteCounts(tmp_path / "counts.db"), maker.open_ledger()
     ledger.last_time_ms = now_ms() + 3_600_000
+    epoch = Epoch(maker.table, maker.family_numbers, maker.installation.private_key.sign, ledger)
     failures: list[Exception] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context["exception"]))
     batcher = Batcher(
-        ledger=ledger,
+        epoch=epoch,
         counts=counts,
-        sign=maker.installation.private_key.sign,
         clock_ms=now_ms,
-        family_numbers=maker.family_numbers,
         spacing_s=0.002,
         on_failure=failures.append,
+        on_retired=lambda ledger: None,
     )
-    host = _core.Host(1 << 20, 10, True, batcher.wake, lambda interface, peer: None)
-    host.use_table(maker.table)
+    host = _core.Host(batcher.wake, lambda interface, peer: None)
+    host.use_limits(1 << 20, 10, True)
     maker.host = host
     connection, transport = maker.connect()
     batcher.start(host)
@@ -96,3 +104,68 @@ async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
     await counts.close()
     assert failures == []
     assert len(transport.written) == 400 * 1024
+
+
+class FailingCounts(SqliteCounts):
+    """A store that is down while ``down``: for all families or one of them."""
+
+    down: bool | int = False
+
+    async def record(
+        self, family: int, cmids: Sequence[bytes], now_ms: int, *, cap: int, retention_ms: int
+    ) -> list[CountRow]:
+        if self.down is True or self.down == family:
+            raise KmsFastError("The store is down.", name="STORE_UNAVAILABLE")
+        return await super().record(family, cmids, now_ms, cap=cap, retention_ms=retention_ms)
+
+
+def test_while_the_store_is_down_only_families_below_their_cap_are_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    realm = make_realm(tmp_path, threshold=1, certified=(DESKTOP, SERVER))
+    caplog.set_level("INFO")
+    server = LocalServer(realm, open_counts=FailingCounts, settings=HostSettings(batch_spacing_ms=300))
+    desktop, server_product = Asker.of(realm, "desktop"), Asker.of(realm, "server")
+
+    def talk(address: tuple[str, int]) -> tuple[list[Asked], list[tuple[bytes | None, int]]]:
+        with Connection(address) as connection:
+            connection.bind()
+            for one in (desktop.ask(), desktop.ask()):
+                desktop.check(one, connection.call(one.request)[0])
+            monkeypatch.setattr(FailingCounts, "down", True)
+            asked = [(desktop, server_product)[n % 2].ask() for n in range(20)]
+            answers = connection.call_many([one.request for one in asked])
+            answers += [connection.call(server_product.ask().request) for _ in range(3)]
+            monkeypatch.setattr(FailingCounts, "down", False)
+            one = server_product.ask()
+            server_product.check(one, connection.call(one.request)[0])
+            return asked, answers
+
+    asked, answers = server.run(talk)
+    for number, (one, (answer, result)) in enumerate(zip(asked, answers, strict=False)):
+        if number % 2:
+            assert (answer, result) == (None, SERVER_BUSY)
+        else:
+            verified = desktop.check(one, answer)
+            assert (verified.leaf.result, verified.leaf.current_count) == (0, 2)
+    assert answers[20:] == [(None, SERVER_BUSY)] * 3
+    assert caplog.text.count("The store is down.") == 1
+    assert caplog.text.count("counts are stored again") == 1
+
+
+def test_a_machine_that_could_not_be_stored_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    realm = make_realm(tmp_path, threshold=2)
+    server, asker = LocalServer(realm, open_counts=FailingCounts), Asker.of(realm, "desktop")
+
+    def talk(address: tuple[str, int]) -> list[int]:
+        with Connection(address) as connection:
+            connection.bind()
+            counts = []
+            for down in (False, True, False):
+                monkeypatch.setattr(FailingCounts, "down", down)
+                one = asker.ask()
+                answer, result = connection.call(one.request)
+                counts.append(result or asker.check(one, answer).leaf.current_count)
+            return counts
+
+    assert server.run(talk) == [1, SERVER_BUSY, 2]

@@ -12,7 +12,7 @@ from kms_fast.host.listener import allow_connections, open_sockets
 
 
 def open_and_close(*addresses: str) -> list[tuple[str, int]]:
-    sockets = open_sockets(addresses)
+    (sockets,) = open_sockets(addresses)
     names = [opened.getsockname()[:2] for opened in sockets]
     for opened in sockets:
         opened.close()

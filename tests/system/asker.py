@@ -37,7 +37,9 @@ class Asker(NamedTuple):
             virtual_machine=cmid[1] % 2,
             hardware_digest=digest_hardware(cmid, PUBLISHER_ID, cmid),
         )._replace(**changes)
-        return Asked(seal_request(self.product.keys, fields.to_bytes(), os.urandom(16)), cmid, fields.hardware_digest)
+        return Asked(
+            seal_request(self.product.keys, fields.to_bytes(), os.urandom(16)), fields.cmid, fields.hardware_digest
+        )
 
     def check(self, asked: Asked, answer: bytes | None, *, mark_ms: int = 0) -> Verified:
         """All 25 steps, now. Raises Rejected."""
