@@ -195,7 +195,8 @@ class Server:
         while True:
             try:
                 await self._batcher.flush_counts()
-                if self._batcher.ledger.used_bytes >= self._settings.segment_size_bytes and not self._stop.is_set():
+                full = self._batcher.ledgers[-1].used_bytes >= self._settings.segment_size_bytes
+                if full and not self._stop.is_set():
                     await self._begin_epoch(self._installation, self._settings)
             except KmsFastError as error:
                 logger.error("%s", error)
