@@ -330,19 +330,19 @@ def test_a_full_segment_is_continued_by_the_next(realm: Realm, monkeypatch: pyte
     from kms_fast.model.settings import HostSettings
     from tests.host.local_server import LocalServer
 
-    monkeypatch.setattr(server, "WATCH_S", 0.01)
+    monkeypatch.setattr(server, "WATCH_S", 0.5)
     asker, folder = Asker.of(realm, "desktop"), realm.home / "host" / "ledger"
     local = LocalServer(realm, settings=HostSettings(segment_size_bytes=1 << 20))
 
     def talk(address: tuple[str, int]) -> None:
         with Connection(address) as connection:
             connection.bind()
+            request = asker.ask().request
             for segment in (2, 3):
-                asked = asker.ask()
-                while len(list_segments(folder)) < segment:
-                    connection.call_many([asked.request] * 200)
+                for _ in range(22):
+                    connection.call_many([request] * 200)
                 # A full segment has one successor, however long that waits for its first batch.
-                time.sleep(0.3)
+                time.sleep(1.5)
                 assert len(list_segments(folder)) == segment
                 assert activate(connection, asker).header.segment == segment
 
