@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := setup.py kms_fast/_core.pyx $(wildcard kms_fast/_core/*.pxi kms_fast/_core/*.pxd kms_fast/_core/*.h)
 
-.PHONY: help demo test lint build check-dist bench clean
+.PHONY: help demo test lint build check-dist durability bench clean
 
 help:            ## Show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,12 +30,19 @@ build: .venv/dev.stamp            ## Make sdist and wheel in dist/
 check-dist: build            ## Install sdist and wheel in clean environments and run the lab from each
 	bash .ci/check-dist
 
+KILLS ?= 20
+CUTS ?= 200
+ORDER ?= 200
+
+durability: .venv/core.stamp .venv/test.stamp            ## Kill hosts, cut their power and check what is left: KILLS=20 CUTS=200 ORDER=200
+	@$(BIN)/python -m tests.durability --kills $(KILLS) --cuts $(CUTS) --order $(ORDER)
+
 bench: .venv/core.stamp .venv/test.stamp            ## Measure the kernels and the limits of the machine
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
 	$(BIN)/python bench/limits.py
 
 clean:            ## Remove everything that is made here
-	rm -rf .venv build dist *.egg-info kms_fast/_core.c kms_fast/_core.*.so
+	rm -rf .venv .durability build dist *.egg-info kms_fast/_core.c kms_fast/_core.*.so
 
 .venv/made.stamp:
 	$(PYTHON) -m venv --upgrade-deps .venv

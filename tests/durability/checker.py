@@ -3,7 +3,8 @@
 It reads questions, one line of JSON each, and answers each with a line {"count": how much is wrong, "texts": […],
 "answers": how many answers were looked at}.
 
-    {"check": "order", "recording": FOLDER}                      were the answers sent in order and counted right
+    {"check": "order", "recording": FOLDER}                      was each answer's batch on disk before it left
+    {"check": "counting", "recording": FOLDER}                   does each count say how many machines had asked
     {"check": "cut", "recording": FOLDER, "place": N, "home": FOLDER, "record": FILE or null}
                                                                  does the recovered home hold what was answered before
     {"check": "home", "trust": FILE, "record": FILE, "home": FOLDER, "below_cap": true or false}
@@ -34,11 +35,16 @@ def read_segments(home: Path, trust: Trust, findings: Findings) -> list[Segment]
 
 
 def check_order(question: dict[str, Any], recording: Recording, findings: Findings) -> int:
-    """The trace by itself; how many answers it has."""
-    conversation = recording.conversation()
-    claims.check_order(conversation.told, claims.find_order(recording.disk()), findings)
-    claims.check_counting(conversation, findings)
-    return len(conversation.told)
+    """The order of syncs and answers in a trace; how many answers it has."""
+    told = recording.conversation().told
+    claims.check_order(told, claims.find_order(recording.disk()), findings)
+    return len(told)
+
+
+def check_counting(question: dict[str, Any], recording: Recording, findings: Findings) -> int:
+    """The counts in a trace's answers; how many answers it has."""
+    claims.check_counting(recording.conversation(), findings)
+    return len(recording.conversation().told)
 
 
 def check_cut(question: dict[str, Any], recording: Recording, findings: Findings) -> int:
@@ -84,7 +90,7 @@ class Checker:
             if question["check"] == "home":
                 answers = check_home(question, findings)
             else:
-                check = {"order": check_order, "cut": check_cut}[question["check"]]
+                check = {"order": check_order, "counting": check_counting, "cut": check_cut}[question["check"]]
                 answers = check(question, self._find_recording(question["recording"]), findings)
         except Rejected as error:
             findings.add(f"a client rejects its answer: {error.name}")

@@ -15,6 +15,7 @@ from kms_fast.host.enrolment import read_installation
 from kms_fast.host.ledger import open_ledger
 from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.durability.checker import CheckerProcess
+from tests.durability.claims import Findings
 from tests.durability.disk import CHOICES, TORN, Content, PowerCuts
 from tests.durability.host import Host, HostFailed, Load, draw_address
 from tests.durability.recording import Recording
@@ -23,7 +24,6 @@ from tests.durability.trace import Kind
 from tests.hosts import Realm
 
 FATES: Final = (*CHOICES, TORN, TORN)
-CONTINUED_SHARE: Final = 0.01
 RETENTION_MS: Final = 30 * 86_400_000
 
 
@@ -36,12 +36,10 @@ class Tally:
     lost: int = 0
     texts: list[str] = field(default_factory=list)
 
-    def add(self, answer: dict[str, object], where: str) -> None:
-        """The checker's answer for one cut."""
-        assert isinstance(answer["count"], int)
-        assert isinstance(answer["texts"], list)
-        self.lost += answer["count"]
-        self.texts += [f"{where}: {text}" for text in answer["texts"]][: max(0, 20 - len(self.texts))]
+    def add(self, count: int, texts: Sequence[str], where: str) -> None:
+        """What is wrong after one cut."""
+        self.lost += count
+        self.texts += [f"{where}: {text}" for text in texts][: max(0, Findings.LISTED - len(self.texts))]
 
 
 def draw_places(recording: Recording, count: int, draw: random.Random) -> list[int]:
@@ -52,13 +50,16 @@ def draw_places(recording: Recording, count: int, draw: random.Random) -> list[i
 
 def cut_power(
     recording: Recording, realm: Realm, script: Script, count: int, checker: CheckerProcess, folder: Path,
-    draw: random.Random, *, continued_share: float = CONTINUED_SHARE,
+    draw: random.Random, *, continued: int = 1,
 ) -> Tally:  # fmt: skip
-    """Cut a recording ``count`` times. ``realm``: its home is of no matter; ``folder`` is used for rebuilt homes."""
+    """Cut a recording ``count`` times; after ``continued`` of the cuts the real host goes on, after the others its
+    recovery code alone runs. ``realm``: its home is of no matter; ``folder`` is used for rebuilt homes.
+    """
     tally = Tally()
     power_cuts = PowerCuts(recording.disk())
-    home = folder / "home"
-    for place in draw_places(recording, count, draw):
+    home = folder / "rebuilt"
+    going_on = draw.sample(range(count), min(count, continued))
+    for number, place in enumerate(draw_places(recording, count, draw)):
         fate = draw.choice(FATES)
         contents = power_cuts.cut(place, fate, draw)
         shutil.rmtree(home, ignore_errors=True)
@@ -66,14 +67,15 @@ def cut_power(
         where = f"{recording.folder.name}, {fate} at {place}"
         record = None
         try:
-            if draw.random() < continued_share:
+            if number in going_on:
                 record = continue_host(home, realm, script, folder, draw)
                 tally.continued += 1
             else:
                 recover(home)
         except (KmsFastError, HostFailed) as error:
-            tally.add({"count": 1, "texts": [f"no recovery: {error}"]}, where)
-        tally.add(checker.ask(check="cut", recording=recording.folder, place=place, home=home, record=record), where)
+            tally.add(1, [f"no recovery: {error}"], where)
+        answer = checker.ask(check="cut", recording=recording.folder, place=place, home=home, record=record)
+        tally.add(answer["count"], answer["texts"], where)
         tally.cuts += 1
     return tally
 

@@ -133,6 +133,8 @@ class Disk:
             self._make(event)
         elif event.kind in (Kind.RENAME, Kind.UNLINK):
             old, new = ([self._relative(path) for path in event.paths] + [""])[:2]
+            if new and _parent(old) != _parent(new):
+                raise ValueError(f"a rename from one folder to another is not modelled: {old} to {new}")
             file = self._now.get(old) if new else None
             self._change_name(NameChange(event.place, event.done, old=old, new=new, file=file))
 

@@ -47,13 +47,17 @@ def write_trust(realm: Realm, path: Path) -> None:
 
 
 class Host:
-    """The process tree of one ``kms-fast serve`` on ``address``; its log is appended to ``log``."""
+    """The process tree of one ``kms-fast serve`` on ``address``; its log is appended to ``log``.
+
+    ``listening``: whether it has been waited for.
+    """
 
     def __init__(
         self, home: Path, address: str, log: Path, environment: Mapping[str, str] | None = None, *options: str
     ) -> None:
         command = [sys.executable, "-m", "kms_fast", "serve", "--home", str(home), "--json"]
         self._log = log
+        self.listening = False
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*command, "--listen", f"{address}:{PORT}", *options],
@@ -71,6 +75,7 @@ class Host:
         if not line or json.loads(line).get("event") != "listening":
             self.kill()
             raise HostFailed(f"{line.decode().strip()} {self.read_log()}")
+        self.listening = True
 
     def list_processes(self) -> list[int]:
         """The host's process and all that came of it."""

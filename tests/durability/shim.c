@@ -22,8 +22,7 @@
 
 #include "trace.h"
 
-static const char *folder;
-static const char *pretend;
+static const char *folder, *pretend;
 static size_t folder_size;
 
 #define NEXT(name) ((__typeof__(&name))next(#name))
@@ -157,6 +156,16 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
 ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t offset)
 {
     DATA_CALL(offset, parts, count, NEXT(pwritev64)(fd, parts, count, offset))
+}
+
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags)
+{
+    DATA_CALL(offset, parts, count, NEXT(pwritev2)(fd, parts, count, offset, flags))
+}
+
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t offset, int flags)
+{
+    DATA_CALL(offset, parts, count, NEXT(pwritev64v2)(fd, parts, count, offset, flags))
 }
 
 ssize_t send(int fd, const void *data, size_t size, int flags)

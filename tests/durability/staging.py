@@ -17,6 +17,7 @@ from tests.durability.trace import BrokenTrace
 from tests.hosts import Realm, make_realm
 
 TRACED: Final = "host"
+END: Final = "end"
 KILL_WITHIN_BYTES: Final = 400_000
 
 
@@ -50,7 +51,10 @@ class Script:
 
 
 def record(folder: Path, shim: Path, script: Script, draw: random.Random) -> Recording:
-    """Run a host as the script says. Raises HostFailed, and BrokenTrace when the trace is not the whole of it."""
+    """Run a host as the script says. Its folder is then ``end`` in that of the recording.
+
+    Raises HostFailed, and BrokenTrace when the trace is not the whole of it.
+    """
     realm = make_realm(folder, threshold=script.threshold)
     traced = realm.home / TRACED
     write_trust(realm, folder / "trust.json")
@@ -64,7 +68,7 @@ def record(folder: Path, shim: Path, script: Script, draw: random.Random) -> Rec
         _live(folder, realm, address, script, seed, environment, draw if killed else None)
     recording = Recording(folder)
     _compare(recording, traced)
-    shutil.rmtree(realm.home)
+    traced.rename(folder / END)
     return recording
 
 

@@ -36,9 +36,13 @@ class Committer:
         self._committer.stop()
 
     def submit(self, batch: Any, fd: int, offset: int) -> int:
-        self._commits += 1
         size: int = self._committer.submit(batch, fd, offset)
         return size
+
+    def is_tenth(self) -> bool:
+        """Whether a batch is one to do wrong."""
+        self._commits += 1
+        return self._commits % 10 == 0
 
     def finish(self) -> Any:
         return self._committer.finish()
@@ -63,8 +67,7 @@ class DroppingCommitter(Committer):
     """Says of every tenth batch that it is on disk, and forgets it."""
 
     def submit(self, batch: Any, fd: int, offset: int) -> int:
-        self._commits += 1
-        if self._commits % 10:
+        if not self.is_tenth():
             return super().submit(batch, fd, offset)
         self._batch = batch
         os.write(self._wake_fd, b"\1")
@@ -80,7 +83,7 @@ class DoublingCommitter(Committer):
 
     def submit(self, batch: Any, fd: int, offset: int) -> int:
         size = super().submit(batch, fd, offset)
-        if self._commits % 10 == 0:
+        if self.is_tenth():
             os.pwrite(fd, batch.record_bytes(), offset + size)
             return 2 * size
         return size
