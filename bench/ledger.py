@@ -22,7 +22,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from kms_fast import _core
-from kms_fast.cli.lab import make_realm
+from kms_fast.cli.realm import make_realm
 from kms_fast.host.audit import verify_ledger
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.export import export_entries

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from kms_fast import __version__
 from kms_fast._core import RpcCounters, Session, SkuKeys, backend, build_bind
-from kms_fast.cli.lab import make_realm
+from kms_fast.cli.realm import make_realm
 from kms_fast.load.plan import LoadPlan, LoadResult, Product, find_product
 from kms_fast.load.processes import run_load
 from kms_fast.load.server import ServerProcess

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.settings import LoadedSettings, config_option
+from kms_fast.cli.stores import open_counts
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.host.enrolment import Installation, apply_answer, make_request, read_installation, read_keys
 from kms_fast.host.presence import reload_running
 from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, MINUTE_MS, RETENTION_MIN, format_time
-from kms_fast.store.sqlite_counts import SqliteCounts
+from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, format_time
+from kms_fast.model.settings import HostSettings
 
 _LIMIT_BYTES = 64 << 20
 RELOAD_LIMIT_S = 90.0
@@ -121,8 +123,9 @@ def reload_command(home: Path, out: Output) -> None:
 
 @command.command
 @home_option
+@config_option
 @json_option
-def status(home: Path, out: Output) -> None:
+def status(home: Path, loaded: LoadedSettings, out: Output) -> None:
     """Show what this host is certified for, until when, and how many machines count.
 
     Exit code 1 while the host has no valid certificate.
@@ -150,15 +153,17 @@ def status(home: Path, out: Output) -> None:
             "products": len(installation.catalog.skus),
             "catalog": installation.catalog.number,
             "publisher_file": installation.publisher.number,
-            "families": _describe_families(installation, folder / "counts.db", now_ms),
+            "families": asyncio.run(_describe_families(installation, loaded.settings, home)),
         }
     )
 
 
-def _describe_families(installation: Installation, counts_path: Path, now_ms: int) -> dict[str, dict[str, int]]:
-    """For each certified family its generation, threshold, cap, and the machines seen in the last 30 days."""
+async def _describe_families(
+    installation: Installation, settings: HostSettings, home: Path
+) -> dict[str, dict[str, int]]:
+    """For each certified family its generation, threshold, cap, and the machines that count now."""
+    counted = await _count_machines(installation, settings, home)
     families = {}
-    counted = asyncio.run(_count_machines(installation, counts_path, now_ms)) if counts_path.exists() else {}
     for certified in installation.certificate.families:
         family = installation.catalog.family(certified.number)
         if family is not None:
@@ -171,13 +176,15 @@ def _describe_families(installation: Installation, counts_path: Path, now_ms: in
     return families
 
 
-async def _count_machines(installation: Installation, counts_path: Path, now_ms: int) -> dict[int, int]:
-    counts = SqliteCounts(counts_path)
+async def _count_machines(installation: Installation, settings: HostSettings, home: Path) -> dict[int, int]:
+    # Asking must not make the file: it would belong to whoever asked.
+    if settings.store is None and not (home / "host" / "counts.db").exists():
+        return {}
+    now_ms, retention_ms = _now_ms(), settings.retention_s * 1000
+    counts = await open_counts(settings, home)
     try:
         return {
-            family.number: len(
-                await counts.load(family.number, now_ms, cap=family.cap, retention_ms=RETENTION_MIN * MINUTE_MS)
-            )
+            family.number: len(await counts.load(family.number, now_ms, cap=family.cap, retention_ms=retention_ms))
             for family in installation.catalog.families
         }
     finally:

@@ -2,11 +2,8 @@
 
 import os
 import secrets
-import shutil
-import tempfile
-import time
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +14,12 @@ from rich.text import Text
 from kms_fast._core import backend
 from kms_fast.cli.load import Progress, VerifyShare
 from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option
-from kms_fast.errors import ConfigurationError
-from kms_fast.host.enrolment import apply_answer, make_request
+from kms_fast.cli.realm import FAMILY, WARM_UP_CONNECTIONS, HostOptions, Realm, make_realm, make_store, prepare_home
 from kms_fast.load.plan import LoadPlan, LoadResult, find_product
-from kms_fast.load.processes import Interrupted, hold_interrupts, run_load
+from kms_fast.load.processes import Interrupted, run_load
 from kms_fast.load.proof import LedgerProof, prove_ledger
 from kms_fast.load.report import draw_load, find_failure, make_figures
-from kms_fast.load.server import ServerProcess
 from kms_fast.model import policy
-from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.publisher.issuing import certify
-from kms_fast.publisher.publisher import Publisher
-
-FAMILY = "desktop"
-PRODUCT = "Laboratory Desktop 1"
-WARM_UP_CONNECTIONS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Realm:
-    """What the lab made: a home with a publisher and a certified host, and its product's setup key."""
-
-    home: Path
-    publisher: PublisherFile
-    setup_key: str = field(repr=False)
-    threshold: int
-
-    @property
-    def publisher_path(self) -> Path:
-        """The publisher file."""
-        return self.home / "publisher" / "publisher.json"
 
 
 @dataclass(slots=True)
@@ -54,6 +27,7 @@ class Findings:
     """What is known so far; the parts not reached yet are None."""
 
     plan: LoadPlan
+    host: HostOptions
     warm_up: LoadResult
     load: LoadResult
     server_cpu_s: float | None = None
@@ -105,6 +79,14 @@ class Findings:
 )
 @click.option("--verify", type=VerifyShare(), default="all", show_default=True, help="Share of answers to check.")
 @click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that serve side by side."
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    help="PostgreSQL server to keep counts and inventory in: a database of the lab's own, removed at the end.",
+)
+@click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
     help="New or empty folder to use and to leave; else a temporary one, removed at the end.",
@@ -117,6 +99,8 @@ def command(
     clients: int,
     per_connection: int,
     verify: float,
+    workers: int,
+    store: str | None,
     home: Path | None,
     keep: bool,
     out: Output,
@@ -128,6 +112,7 @@ def command(
     Examples:
       kms-fast lab
       kms-fast lab --seconds 5 --per-connection 1 --connections 64
+      kms-fast lab --workers 2 --store postgresql://postgres@127.0.0.1/postgres
       kms-fast lab --keep --home /tmp/lab
     """
     with ExitStack() as cleanup:
@@ -146,14 +131,15 @@ def command(
             verify_percent=verify,
             record=str(folder / "acknowledged.jsonl"),
         )
-        findings = Findings(plan, LoadResult(), LoadResult())
+        host = HostOptions(workers, make_store(store, cleanup) if store else None)
+        findings = Findings(plan, host, LoadResult(), LoadResult())
         code = EXIT_INTERRUPTED
         try:
             measure(realm, findings, out)
             code = 0 if findings.ok else EXIT_FAILED
             figures, page = describe(findings), draw(findings)
             if keep:
-                kept = leave_up(realm)
+                kept = leave_up(realm, host)
                 cleanup.pop_all()
                 figures, page = figures | {"kept": kept}, Group(page, draw_commands(kept))
         except KeyboardInterrupt:
@@ -164,58 +150,13 @@ def command(
     click.get_current_context().exit(code)
 
 
-def prepare_home(home: Path | None, cleanup: ExitStack) -> Path:
-    """The folder to work in; a temporary one is removed by ``cleanup``.
-
-    Raises `ConfigurationError` when ``home`` holds something already.
-    """
-    if home is not None:
-        if home.exists() and any(home.iterdir()):
-            raise ConfigurationError(
-                f"{home} is not empty: the lab makes a publisher and a host of its own.", file=home
-            )
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return home.absolute()
-    # /tmp is often memory, where a sync costs nothing and proves nothing.
-    on_disk = "/var/tmp" if "TMPDIR" not in os.environ and Path("/var/tmp").is_dir() else None
-    with hold_interrupts():
-        folder = Path(tempfile.mkdtemp(prefix="kms-fast-lab-", dir=on_disk))
-        cleanup.callback(remove_home, folder)
-    return folder
-
-
-def remove_home(folder: Path) -> None:
-    """Remove the folder whole; a Ctrl-C meanwhile comes when all is over, and changes nothing."""
-    with suppress(KeyboardInterrupt), hold_interrupts():
-        shutil.rmtree(folder)
-
-
-def make_realm(home: Path, *, threshold: int) -> Realm:
-    """A publisher with one product, and a host that it certified, by the code of the publisher and host commands."""
-    now_ms = time.time_ns() // 1_000_000
-    passphrase = secrets.token_hex(16).encode()
-    folder = home / "publisher"
-    with closing(Publisher.create(folder, "Laboratory", passphrase, now_ms=now_ms)) as publisher:
-        publisher.add_product(PRODUCT, FAMILY, threshold=threshold, minimum_threshold=threshold)
-        exported = publisher.export(passphrase, now_ms=now_ms)
-        host_key = publisher.make_host_key(now_ms=now_ms).key
-        data = (folder / "publisher.json").read_bytes()
-        request = make_request(home / "host", [host_key.text], publisher_data=data, now_ms=now_ms)
-        answer = certify(publisher, request, passphrase, now_ms=now_ms).answer
-        setup_key = publisher.client_key(PRODUCT).text
-    (folder / "passphrase").touch(mode=0o600)
-    (folder / "passphrase").write_bytes(passphrase + b"\n")
-    apply_answer(home / "host", answer, now_ms=now_ms)
-    return Realm(home, exported, setup_key, threshold)
-
-
 def measure(realm: Realm, findings: Findings, out: Output) -> None:
     """Run the host, warm its count past the threshold, load it, stop it, and prove its ledger.
 
     Fills ``findings`` in as it goes. Raises KeyboardInterrupt on Ctrl-C, `KmsFastError` when nothing could be measured.
     """
     out.progress("starting the host")
-    server = ServerProcess(realm.home, realm.home / "serve.log", options=_serve_options(findings.plan))
+    server = findings.host.start(realm.home, connections=findings.plan.connections)
     try:
         findings.plan = replace(findings.plan, address=server.address, port=server.port)
         _warm_up(realm, findings)
@@ -238,10 +179,6 @@ def measure(realm: Realm, findings: Findings, out: Output) -> None:
     out.progress("comparing the ledger with what clients were told")
     assert findings.plan.record is not None
     findings.ledger = prove_ledger(realm.home, Path(findings.plan.record))
-
-
-def _serve_options(plan: LoadPlan) -> tuple[str, ...]:
-    return ("--max-connections", str(plan.connections + WARM_UP_CONNECTIONS + 64)) if plan.connections > 10_000 else ()
 
 
 def _warm_up(realm: Realm, findings: Findings) -> None:
@@ -274,23 +211,24 @@ def describe(findings: Findings) -> dict[str, Any]:
     }
 
 
-def leave_up(realm: Realm) -> dict[str, Any]:
+def leave_up(realm: Realm, host: HostOptions) -> dict[str, Any]:
     """Start the host again, for use by hand; what is needed to find and to end it."""
-    server = ServerProcess(realm.home, realm.home / "serve.log")
+    server = host.start(realm.home)
     return {
         "address": f"{server.address}:{server.port}",
         "pid": server.process.pid,
         "home": str(realm.home),
         "publisher": str(realm.publisher_path),
         "key": realm.setup_key,
+        "database": host.database,
     }
 
 
 def draw(findings: Findings) -> RenderableType:
     """The page."""
-    kernels = ", ".join(backend().values())
+    ran_on = ", ".join([findings.host.describe(), f"{os.cpu_count()} cores", *backend().values()])
     parts: list[RenderableType] = [
-        Text.assemble("\n  ", ("kms_fast lab", "bold"), (f"   one host, {os.cpu_count()} cores, {kernels}", "dim")),
+        Text.assemble("\n  ", ("kms_fast lab", "bold"), (f"   {ran_on}", "dim")),
         draw_load(findings.plan, findings.load),
     ]
     figures = describe(findings)
@@ -339,6 +277,7 @@ def draw_proof(findings: Findings) -> Text:
 
 def draw_commands(kept: dict[str, Any]) -> RenderableType:
     """The commands to activate by hand, and to end what was left up."""
+    drop = f"\n  and DROP DATABASE {kept['database']} on its server" if kept["database"] else ""
     return Text(
         f"""  The host listens on {kept["address"]}. Activate this machine against it:
 
@@ -349,6 +288,6 @@ def draw_commands(kept: dict[str, Any]) -> RenderableType:
     kms-fast client activate
     kms-fast client status
 
-  End it:  kill {kept["pid"]}; rm -r {kept["home"]}
+  End it:  kill {kept["pid"]}; rm -r {kept["home"]}{drop}
 """
     )

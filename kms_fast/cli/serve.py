@@ -13,6 +13,7 @@ from kms_fast import __version__, _core
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
 from kms_fast.cli.settings import LoadedSettings, settings_options
+from kms_fast.cli.stores import open_counts
 from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
@@ -93,6 +94,9 @@ async def _supervise(
     presence: Presence,
     on_listening: Callable[[], None],
 ) -> None:
+    # A store that is not fit for a host is told now, in one line; workers that start later wait for theirs.
+    counts = await open_counts(settings, home)
+    await counts.close()
     supervisor = Supervisor(
         home=str(home.absolute()),
         settings=settings,

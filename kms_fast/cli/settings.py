@@ -50,6 +50,14 @@ class _Given:
     strict: bool
 
 
+_CONFIG_OPTION = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KMS_FAST_CONFIG",
+    help="TOML file of settings; flags and KMS_FAST_* variables stand above it.",
+)
+
+
 def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--config`` and a flag for each option; the command gets them read as ``loaded`` (:class:`LoadedSettings`).
 
@@ -62,14 +70,18 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
         given = {name: value for name, value in written.items() if value not in (None, ())}
         function(*args, loaded=load_settings(config, given, os.environ), **others)
 
-    config_option = click.option(
-        "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        envvar="KMS_FAST_CONFIG",
-        help="TOML file of settings; flags and KMS_FAST_* variables stand above it.",
-    )
     flags = [_add_flag(option) for option in host_options().values()]
-    return functools.reduce(lambda inner, add: add(inner), [*reversed(flags), config_option], command)
+    return functools.reduce(lambda inner, add: add(inner), [*reversed(flags), _CONFIG_OPTION], command)
+
+
+def config_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--config`` alone: for a command that needs to know how a host is set up, and does not set it up."""
+
+    @functools.wraps(function)
+    def command(*args: Any, config: Path | None, **others: Any) -> None:
+        function(*args, loaded=load_settings(config, {}, os.environ), **others)
+
+    return _CONFIG_OPTION(command)
 
 
 def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> LoadedSettings:

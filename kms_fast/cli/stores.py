@@ -16,3 +16,13 @@ async def open_counts(settings: HostSettings, home: Path) -> Counts:
     if settings.store is None:
         return SqliteCounts(home / "host" / "counts.db")
     return await PostgresCounts.open(settings.store)
+
+
+async def start_counts(settings: HostSettings, home: Path) -> Counts:
+    """As `open_counts`, but a shared store that is down now is waited for behind the scenes.
+
+    Raises `KmsFastError` (STORAGE_FAILED).
+    """
+    if settings.store is None:
+        return SqliteCounts(home / "host" / "counts.db")
+    return await PostgresCounts.start(settings.store)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import translate_os_error
+from kms_fast.cli.stores import start_counts
 from kms_fast.errors import KmsFastError
 from kms_fast.host.child import ChildPlan, Command, Ended, follow_commands, read_plan, tell
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.listener import allow_connections
 from kms_fast.host.server import Server, wall_clock_ms
-from kms_fast.store.sqlite_counts import SqliteCounts
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ async def _serve(plan: ChildPlan) -> None:
         folder=folder,
         installation=installation,
         settings=plan.settings,
-        counts=SqliteCounts(folder / "counts.db"),
+        counts=await start_counts(plan.settings, Path(plan.home)),
         sockets=[socket.socket(fileno=descriptor) for descriptor in plan.sockets],
     )
     loop = asyncio.get_running_loop()

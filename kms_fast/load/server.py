@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kms_fast.errors import KmsFastError
@@ -19,8 +20,12 @@ class ServerProcess:
     It runs in a process group of its own: Ctrl-C on the terminal is for the lab, which then ends the server.
     """
 
-    def __init__(self, home: Path, log: Path, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, home: Path, log: Path, *, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start the server and wait until it listens on a free port of loopback.
+
+        ``environment``: variables beside those of this process, as for a store's URL with its password.
 
         Raises `KmsFastError` with what the server said when it does not get there.
         """
@@ -34,6 +39,7 @@ class ServerProcess:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     process_group=0,
+                    env=os.environ | dict(environment or {}),
                 )
             self.address, self.port = self._read_address()
         except BaseException:

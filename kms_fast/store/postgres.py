@@ -86,6 +86,18 @@ class PostgresSession:
         session._use(await session._connect())
         return session
 
+    @classmethod
+    async def start(cls, url: str, *, limit_s: float) -> "PostgresSession":
+        """Connect, or if that is not possible now, be down until it is: for a process that must start all the same."""
+        session = cls(url, limit_s=limit_s)
+        try:
+            session._use(await session._connect())
+        except KmsFastError as error:
+            session._down = error
+            logger.warning("%s", error.message)
+            session._recovery = asyncio.create_task(session._recover(None))
+        return session
+
     async def run(self, work: Callable[[asyncpg.Connection], Awaitable[_Result]]) -> _Result:
         """Await ``work(connection)``, alone on the connection.
 
@@ -176,14 +188,15 @@ class PostgresSession:
             logger.warning("%s", error.message)
             self._recovery = asyncio.create_task(self._recover(self._connection))
 
-    async def _recover(self, connection: asyncpg.Connection) -> None:
+    async def _recover(self, connection: asyncpg.Connection | None) -> None:
         """Wait for the call that hangs; if that does not end well, connect anew."""
-        if self._working is not None:
+        if self._working is not None and connection is not None:
             await asyncio.wait({self._working}, timeout=ABANDON_S)
-        if self._working is not None:
-            connection.terminate()
-        if connection.is_closed():
-            connection.remove_termination_listener(self._lost)
+            if self._working is not None:
+                connection.terminate()
+        if connection is None or connection.is_closed():
+            if connection is not None:
+                connection.remove_termination_listener(self._lost)
             self._use(await self._reconnect())
         self._down = None
         logger.warning("The store %s is back.", self.shown)

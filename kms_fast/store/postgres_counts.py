@@ -37,6 +37,11 @@ class PostgresCounts:
         """
         return cls(await PostgresSession.open(url, limit_s=_LIMIT_S))
 
+    @classmethod
+    async def start(cls, url: str) -> "PostgresCounts":
+        """As `open`, but while the store is not fit for use, calls fail until it is."""
+        return cls(await PostgresSession.start(url, limit_s=_LIMIT_S))
+
     async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
         """The machines that count now, oldest first."""
         return await self._fetch(_LOAD, family, now_ms - retention_ms, cap)

@@ -16,10 +16,12 @@ import pytest
 
 from kms_fast import __version__
 from kms_fast._core import backend
-from kms_fast.cli.lab import Findings, draw_proof, prepare_home
+from kms_fast.cli.lab import Findings, draw_proof
+from kms_fast.cli.realm import HostOptions, prepare_home
 from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.proof import LedgerProof
 from tests.hosts import run_cli
+from tests.postgres import PostgresServer, find_free_port
 
 LAB = [sys.executable, "-m", "kms_fast", "lab"]
 
@@ -45,7 +47,13 @@ def find_servers(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--per-connection", "1", "--connections", "16"], ["--clients", "7", "--connections", "9"]]
+    "options",
+    [
+        [],
+        ["--per-connection", "1", "--connections", "16"],
+        ["--clients", "7", "--connections", "9"],
+        ["--workers", "3"],
+    ],
 )
 def test_nothing_is_missing_wrong_or_unverified(tmp_path: Path, options: list[str]) -> None:
     code, out, err = run_lab(tmp_path, "--seconds", "1", "--json", *options)
@@ -69,6 +77,24 @@ def test_nothing_is_missing_wrong_or_unverified(tmp_path: Path, options: list[st
     assert (figures["backend"], figures["version"]) == (backend(), __version__)
     assert list(tmp_path.iterdir()) == []
     assert find_servers(tmp_path) == []
+
+
+def test_a_lab_on_postgresql_has_a_database_of_its_own(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    before = postgres_server.execute("SELECT count(*) FROM pg_database")
+    code, out, err = run_lab(tmp_path, "--seconds", "1", "--workers", "2", "--store", postgres_server.url(), "--json")
+    figures = json.loads(out)
+    assert (code, err, figures["ok"]) == (0, "", True)
+    assert figures["warmup"]["refused"] == 24
+    assert (figures["ledger"]["acknowledged_missing"], figures["ledger"]["acknowledged_repeated"]) == (0, 0)
+    assert postgres_server.execute("SELECT count(*) FROM pg_database") == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lab_on_a_server_that_is_not_there(tmp_path: Path) -> None:
+    store = f"postgresql://nobody@127.0.0.1:{find_free_port()}/postgres"
+    code, out, _ = run_lab(tmp_path, "--store", store, "--json")
+    assert (code, json.loads(out)["name"]) == (1, "STORE_UNAVAILABLE")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_shows_what_was_measured_and_proven(tmp_path: Path) -> None:
@@ -159,6 +185,7 @@ def test_ctrl_c_while_the_home_is_removed_does_not_leave_half_of_it(
 
 GOOD = Findings(
     plan=LoadPlan(address="127.0.0.1", port=1, product=None, machine_seed=bytes(32)),
+    host=HostOptions(),
     warm_up=LoadResult(requests=4, activations=3, refused=1),
     load=LoadResult(requests=10, activations=10, verified=10),
     ledger=LedgerProof(batches=3, records=14, acknowledged=13, missing=0, repeated=0, chain_ok=True),
