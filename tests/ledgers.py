@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kms_fast.host.audit import Verdict, verify_ledger
-from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, read_start_of
+from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, read_records, read_start, read_start_of
+from kms_fast.store import Watermark
 from tests.batches import BatchMaker
 from tests.hosts import PUBLISHER_ID, Realm
 from tests.system.asker import now_ms
@@ -85,6 +86,15 @@ class Worker:
         self.write()
         self.ledger.close()
         self.ledger = following
+
+
+def mark(path: Path, number: int = 0) -> Watermark:
+    """The watermark of a segment's batch of this number, else of its last."""
+    with path.open("rb") as file:
+        records = list(read_records(file, path, read_start(file, path)))
+    record = records[number - 1]
+    header = record.header
+    return Watermark(header.segment, record.offset, header.number, header.hash, header.time_ms)
 
 
 def edit_heads(path: Path, edit: Callable[[Head], Head]) -> None:

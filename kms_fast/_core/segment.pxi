@@ -133,14 +133,16 @@ cdef class RecordReader:
             headers.append((self.record + RECORD_HEADER)[:SIGNED_HEADER_SIZE])
         return headers
 
-    def find_entries(self, set cmids not None) -> list[int]:
-        """Offsets of all further entries whose leaves are of these machines (CMIDs, 16 bytes each)."""
+    def find_entries(self, bytes cmid not None) -> list[tuple[int, int]]:
+        """All further entries whose leaves are of this machine (16 bytes): offset of the record, index in it."""
         cdef uint32_t i
-        cdef list found = []
+        if len(cmid) != ID_SIZE:
+            raise ValueError("a CMID has 16 bytes")
+        found = []
         while self.advance_to(INT64_MAX):
             for i in range(self.entries):
-                if (self.entry(i) + LEAF_CMID)[:ID_SIZE] in cmids:
-                    found.append(self.offset - self.size + RECORD_ENTRIES + <int64_t>i * ENTRY_SIZE)
+                if memcmp(self.entry(i) + LEAF_CMID, <const uint8_t*>cmid, ID_SIZE) == 0:
+                    found.append((self.offset - self.size, i))
         return found
 
 

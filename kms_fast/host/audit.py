@@ -12,7 +12,7 @@ from typing import Any
 
 from kms_fast.errors import ConfigurationError, LedgerError
 from kms_fast.host.range_audit import Findings, Problem, Range, audit_range, plan_ranges
-from kms_fast.host.segment import Head, SegmentStart, list_segments, read_start_of
+from kms_fast.host.segment import END, UNKNOWN, Head, SegmentStart, list_segments, read_start_of
 from kms_fast.model.certificate import HostCertificate, parse_chain, verify_chain
 
 
@@ -177,18 +177,21 @@ class _LedgerAudit:
 
     def check_heads(self) -> None:
         """Check that every segment continues all earlier ones, each at a batch that is there."""
-        starts = self._starts.items()
         lost = {head.segment for start in self._starts.values() for head in start.heads if head.lost}
+        # What a block said that is not there, or cannot be read, is not known.
+        first_gap = min((lost | self._unreadable).difference(self._ends, {UNKNOWN}), default=END)
         ended: set[int] = set()
         before: set[int] = set()
-        for path, start in starts:
+        for path, start in self._starts.items():
+            continued = {head.segment for head in start.heads}
             for head in start.heads:
                 if head.lost:
                     self.verdict.lost_heads += 1
                 elif head.segment not in self._unreadable and (problem := self._find_problem(head, lost)):
                     self._report_head(path, start, head.segment, problem)
-            for segment in sorted(before - ended - {head.segment for head in start.heads}):
-                self._report_head(path, start, segment, "nowhere, although no earlier block says that it has ended")
+            if start.segment < first_gap:
+                for segment in sorted(before - ended - continued):
+                    self._report_head(path, start, segment, "nowhere, although no block says that it has ended")
             ended |= {head.segment for head in start.heads if head.ended}
             before.add(start.segment)
 

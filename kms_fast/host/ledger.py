@@ -7,16 +7,17 @@ write and no metadata.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import KmsFastError, LedgerError
-from kms_fast.files import SECRET_FOLDER, make_folder, sync_folder
+from kms_fast.files import sync_folder
 from kms_fast.host.segment import (
     MAX_RECORD_SIZE,
+    Head,
     SegmentStart,
     find_head,
     list_segments,
@@ -25,6 +26,7 @@ from kms_fast.host.segment import (
 )
 
 PREALLOCATE_BYTES: Final = 64 << 20
+LOST_NUMBERS: Final = 1_000_000
 
 
 class Ledger:
@@ -49,7 +51,7 @@ class Ledger:
         """Preallocate so that the next record fits. Raises `KmsFastError` (STORAGE_FAILED), as on a full disk."""
         if self.used_bytes + MAX_RECORD_SIZE <= self._allocated_bytes:
             return
-        with _storage_errors(self.path, f"its next part needs {PREALLOCATE_BYTES >> 20} MiB"):
+        with storage_errors(self.path, f"its next part needs {PREALLOCATE_BYTES >> 20} MiB"):
             os.posix_fallocate(self._fd, self._allocated_bytes, PREALLOCATE_BYTES)
         self._allocated_bytes += PREALLOCATE_BYTES
 
@@ -62,27 +64,29 @@ class Ledger:
 
     def close(self) -> None:
         """Give back what was preallocated and not used, and the lock."""
-        with _storage_errors(self.path):
+        with storage_errors(self.path):
             os.ftruncate(self._fd, self.used_bytes)
             os.fsync(self._fd)
             os.close(self._fd)
 
 
-def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes) -> Ledger:
+def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, lost: Sequence[Head] = ()) -> Ledger:
     """Open a new segment that continues all earlier ones; others may write to theirs meanwhile.
 
-    Only the first blocks are read of segments that an earlier block names as ended. Raises `LedgerError` when a segment
-    is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder cannot be written.
+    Only the first blocks are read of segments that an earlier block names as ended. ``lost``: heads of batches that
+    this ledger no longer has. Nobody knows which segments followed them, so the number is then far above all others.
+    Raises `LedgerError` when a segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
+    cannot be written.
     """
-    with _storage_errors(folder):
-        make_folder(folder, mode=SECRET_FOLDER)
-    with _storage_errors(folder), _locked(folder):
+    with storage_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with storage_errors(folder), lock_ledger(folder):
         starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
         ended = {head.segment for start in starts.values() for head in start.heads if head.ended}
         heads = tuple(find_head(path) for path, start in starts.items() if start.segment not in ended)
-        number = max((start.segment for start in starts.values()), default=0) + 1
-        start = SegmentStart(number, host_id, certificates, heads)
-        path = segment_path(folder, number)
+        number = max((*(start.segment for start in starts.values()), *(head.segment for head in lost)), default=0) + 1
+        start = SegmentStart(number + LOST_NUMBERS * bool(lost), host_id, certificates, (*heads, *lost))
+        path = segment_path(folder, start.segment)
         fd = _create_segment(path, start)
         sync_folder(folder)
     return Ledger(path, fd, start)
@@ -113,8 +117,8 @@ def _create_segment(path: Path, start: SegmentStart) -> int:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time opens a segment: each must see the segments of those before."""
+def lock_ledger(folder: Path) -> Iterator[None]:
+    """One at a time opens a segment, or replaces one: each must see what those before it did. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -123,7 +127,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-class _storage_errors:
+class storage_errors:
     """Turns an OSError into `KmsFastError` (STORAGE_FAILED) that names the path, and what was wanted of it."""
 
     def __init__(self, path: Path, wanted: str | None = None) -> None:

@@ -25,8 +25,10 @@ SEGMENT_MAGIC: Final = b"KFLEDGER"
 HEADER_AT: Final = FRAME.size
 ENTRIES_AT: Final = HEADER_AT + 180
 ENTRY_SIZE: Final = 264
+CMID_AT: Final = 56
 MAX_RECORD_SIZE: Final = ENTRIES_AT + 1024 * ENTRY_SIZE
 END: Final = (1 << 63) - 1
+UNKNOWN: Final = 0
 SCAN_BYTES: Final = 1 << 20
 READ_RECORDS: Final = 64
 
@@ -47,7 +49,8 @@ class Head:
 
     For a segment without a batch: what its first header would name as previous, and the newest time it continues.
     ``ended``: nobody wrote to the segment any more, so nothing follows this batch. ``lost``: the batch is known from
-    elsewhere and not in this ledger, which went back; an administrator accepted that (its time is 0).
+    elsewhere and not in this ledger, which went back; an administrator accepted that. Of segment 0 (UNKNOWN): nobody
+    knows what is lost.
     """
 
     segment: int

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from kms_fast.errors import LedgerError
+from kms_fast.host import range_audit
 from kms_fast.host.audit import Verdict
 from kms_fast.host.export import export_entries
-from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, list_segments
+from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, list_segments, read_start_of
 from tests.batches import BatchMaker
 from tests.hosts import Realm, make_key, make_realm
 from tests.ledgers import PAGE_SIZE, Worker, change, edit_heads, offsets, verify, write_segment
@@ -56,6 +57,14 @@ def test_a_changed_head_is_found(
     write_segment(realm, requests)
     edit_heads(write_segment(realm, requests, ()), edit)
     with pytest.raises(LedgerError, match=complaint):
+        verify(realm)
+
+
+def test_a_segment_that_is_not_continued_is_found(realm: Realm, requests: list[bytes]) -> None:
+    write_segment(realm, requests)
+    second = write_segment(realm, requests, ())
+    second.write_bytes(replace(read_start_of(second), heads=()).to_bytes())
+    with pytest.raises(LedgerError, match="segment 1 nowhere"):
         verify(realm)
 
 
@@ -297,3 +306,66 @@ def test_time_does_not_go_back_from_one_segment_to_the_next(realm: Realm, reques
         ledger.close()
     with pytest.raises(LedgerError, match=r"2/1.*time goes back"):
         verify(realm)
+
+
+@pytest.fixture
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_audit, "RANGE_RECORDS", 3)
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("batches", range(10))
+@pytest.mark.parametrize("end", [True, False])
+def test_ranges_of_any_length_add_up(realm: Realm, requests: list[bytes], batches: int, end: bool) -> None:
+    sizes = (2,) * batches
+    write_segment(realm, requests, sizes, end=end)
+    write_segment(realm, requests, sizes, end=end)
+    verdict = verify(realm)
+    assert (verdict.segments, verdict.batches, verdict.records) == (2, 2 * batches, 4 * batches)
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("record", range(9))
+def test_any_changed_byte_is_found_in_any_range(realm: Realm, requests: list[bytes], record: int) -> None:
+    """Every byte of headers and signatures, and of leaves; not those of names and addresses, which may be blanked."""
+    sizes = (1,) * 9
+    path = write_segment(realm, requests, sizes)
+    write_segment(realm, requests)
+    content = path.read_bytes()
+    for at in [*range(ENTRIES_AT + 118)][record % 2 :: 2]:
+        change(path, offsets(sizes)[record] + at)
+        with pytest.raises(LedgerError):
+            verify(realm)
+        path.write_bytes(content)
+    change(path, offsets(sizes)[record] + ENTRIES_AT + 118, b"another name")
+    assert verify(realm).batches == 12
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_each_fault_shows_once(realm: Realm, requests: list[bytes]) -> None:
+    sizes = (1,) * 9
+    path = write_segment(realm, requests, sizes)
+    for record in (1, 3, 6, 8):
+        change(path, offsets(sizes)[record] + 130)
+    with pytest.raises(LedgerError) as caught:
+        verify(realm)
+    assert [(problem["kind"], problem["batch"]) for problem in caught.value.details["problems"]] == [
+        ("signature", f"1/{record + 1}") for record in (1, 3, 6, 8)
+    ]
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_several_processes_find_what_one_finds(realm: Realm, requests: list[bytes]) -> None:
+    sizes = (1,) * 9
+    path = write_segment(realm, requests, sizes)
+    write_segment(realm, requests, sizes)
+    assert verify(realm, processes=2) == verify(realm)
+    change(path, offsets(sizes)[4] + 130)
+    change(path, offsets(sizes)[7] + ENTRIES_AT)
+    found = []
+    for processes in (1, 2):
+        with pytest.raises(LedgerError) as caught:
+            verify(realm, processes=processes)
+        found.append(caught.value.details)
+    assert found[0] == found[1]
+    assert [problem["kind"] for problem in found[0]["problems"]] == ["signature", "record"]

@@ -176,9 +176,12 @@ def check_ledger(folder: Path, roots: Sequence[bytes], publisher_id: bytes) -> l
             raise Wrong(f"{path.name} holds segment {segment.start.segment}")
         segments.append(segment)
     times = {segment.start.segment: segment.times() for segment in segments}
+    lost = {head.segment for segment in segments for head in segment.start.heads if head.flags & 2}
     for segment in segments:
         for head in segment.start.heads:
             there = times.get(head.segment, {})
+            if head.flags & 2 or (head.segment in lost and head.header_hash not in there):
+                continue
             if there.get(head.header_hash) != head.time:
                 raise Wrong(f"segment {segment.start.segment} continues {head.segment} at a batch that is not there")
             if head.flags & 1 and list(there)[-1] != head.header_hash:

@@ -1,0 +1,75 @@
+"""Blanking what a ledger holds of a machine outside its hashed leaves: name, address and port."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from kms_fast import _core
+from kms_fast.host.ledger import storage_errors
+from kms_fast.host.segment import CMID_AT, ENTRIES_AT, ENTRY_SIZE, MAX_RECORD_SIZE, list_segments, read_start
+from kms_fast.store import Watermark
+
+# Name; peer address and port.
+_BLANKS: Final = ((118, bytes(64)), (244, bytes(18)))
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What `forget_machine` found: entries of the machine, and how many of them it had to blank.
+
+    ``last_records``: where the record with the machine's last entry begins, for each segment that has any.
+    """
+
+    entries: int = 0
+    blanked: int = 0
+    last_records: dict[int, int] = field(default_factory=dict)
+
+    def are_recorded(self, watermarks: Iterable[Watermark]) -> bool:
+        """Whether an inventory with these watermarks has taken up all of these entries: none of them comes again."""
+        recorded = {mark.segment: mark.offset for mark in watermarks}
+        return all(recorded.get(segment, 0) >= offset for segment, offset in self.last_records.items())
+
+
+def forget_machine(folder: Path, cmid: bytes, on_progress: Callable[[Forgotten], None]) -> Forgotten:
+    """Blank name, address and port of every entry of this machine (CMID, 16 bytes), on disk when this returns.
+
+    Leaves and headers stay as they are, so that every proof holds. Hosts may run meanwhile: what they sign after this
+    began is a later request. Raises `LedgerError`, `KmsFastError` (STORAGE_FAILED).
+    """
+    forgotten = Forgotten()
+    for path in list_segments(folder):
+        with storage_errors(path), path.open("r+b", buffering=0) as file:
+            start = read_start(file, path)
+            reader = _core.RecordReader(file.fileno(), start.size, start.pruned)
+            entries = reader.find_entries(cmid)
+            places = [offset + ENTRIES_AT + index * ENTRY_SIZE for offset, index in entries]
+            blanked = sum(_blank(file, place) for place in [*places, *_find_torn(file, reader.offset, cmid)])
+            if blanked:
+                os.fsync(file.fileno())
+        forgotten.entries += len(entries)
+        forgotten.blanked += blanked
+        if entries:
+            forgotten.last_records[start.segment] = entries[-1][0]
+        on_progress(forgotten)
+    return forgotten
+
+
+def _blank(file: BinaryIO, entry: int) -> bool:
+    """Blank one entry; False when it was blank already."""
+    if all(os.pread(file.fileno(), len(zeros), entry + at) == zeros for at, zeros in _BLANKS):
+        return False
+    for at, zeros in _BLANKS:
+        os.pwrite(file.fileno(), zeros, entry + at)
+    return True
+
+
+def _find_torn(file: BinaryIO, offset: int, cmid: bytes) -> list[int]:
+    """Entries of the machine in a record that was cut short: nobody was told of it, but a name may stand there."""
+    data = os.pread(file.fileno(), MAX_RECORD_SIZE, offset)
+    return [
+        offset + at
+        for at in range(ENTRIES_AT, len(data), ENTRY_SIZE)
+        if data[at + CMID_AT : at + CMID_AT + len(cmid)] == cmid
+    ]

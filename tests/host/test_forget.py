@@ -1,0 +1,137 @@
+"""What a ledger holds of one machine outside its leaves is blanked; everything else stays and proves."""
+
+import json
+import os
+import uuid
+from typing import Any
+
+import pytest
+
+from kms_fast.errors import KmsFastError
+from kms_fast.host.export import export_entries
+from kms_fast.host.forget import Forgotten, forget_machine
+from kms_fast.host.prune import prune_ledger
+from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE
+from kms_fast.store import Watermark
+from tests.hosts import Realm
+from tests.ledgers import Worker, change, mark, offsets, verify, write_segment
+from tests.system.asker import Asker
+
+pytestmark = pytest.mark.usefixtures("small_steps")
+
+
+@pytest.fixture
+def cmid() -> bytes:
+    return bytes(range(16))
+
+
+@pytest.fixture
+def asked(realm: Realm, cmid: bytes) -> list[bytes]:
+    """Requests of one machine and of seven others."""
+    asker = Asker.of(realm, "desktop")
+    return [asker.ask(cmid=cmid, name=b"secret").request] + [asker.ask(name=b"other").request for _ in range(7)]
+
+
+def forget(realm: Realm, cmid: bytes) -> Forgotten:
+    return forget_machine(realm.home / "host" / "ledger", cmid, lambda forgotten: None)
+
+
+def entries(realm: Realm) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in b"".join(export_entries(realm.home / "host" / "ledger")).splitlines()]
+
+
+def test_name_and_address_go_and_nothing_else(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    for _ in range(2):
+        write_segment(realm, asked, (3, 1))
+    before = entries(realm)
+    assert forget(realm, cmid) == Forgotten(4, 4, {1: offsets((3, 1))[1], 2: offsets((3, 1))[1]})
+    blank = {"name": None, "address": None, "port": None}
+    assert entries(realm) == [
+        entry | blank if entry["cmid"] == str(uuid.UUID(bytes=cmid)) else entry for entry in before
+    ]
+    assert b"secret" not in b"".join(path.read_bytes() for path in realm.home.rglob("*.kfl"))
+    assert verify(realm).batches == 4
+
+
+def test_again_finds_nothing_to_blank(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    path = write_segment(realm, asked)
+    forget(realm, cmid)
+    content = path.read_bytes()
+    assert (forget(realm, cmid).entries, forget(realm, cmid).blanked) == (3, 0)
+    assert path.read_bytes() == content
+
+
+def test_a_machine_that_never_asked(realm: Realm, asked: list[bytes]) -> None:
+    path = write_segment(realm, asked)
+    content = path.read_bytes()
+    assert forget(realm, bytes(15) + b"x") == Forgotten()
+    assert path.read_bytes() == content
+
+
+def test_while_a_host_writes(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    worker = Worker(realm, asked)
+    for turn in range(1, 4):
+        worker.write(2)
+        assert (forget(realm, cmid).entries, forget(realm, cmid).blanked) == (2 * turn, 0)
+    worker.ledger.close()
+    assert verify(realm).batches == 6
+    assert [entry["name"] for entry in entries(realm)] == [None, "other"] * 6
+
+
+def test_a_torn_tail_is_blanked_too(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    path = write_segment(realm, asked, end=False)
+    change(path, offsets()[2] + ENTRIES_AT + 20)
+    assert (forget(realm, cmid).entries, forget(realm, cmid).blanked) == (2, 0)
+    assert b"secret" not in path.read_bytes()
+    assert verify(realm).torn_tails == 1
+
+
+def test_a_pruned_segment_has_nothing(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    first = write_segment(realm, asked)
+    write_segment(realm, asked)
+    prune_ledger(first.parent, [mark(first)], before_ms=1 << 62)
+    content = first.read_bytes()
+    assert (forget(realm, cmid).entries, b"secret" in content) == (3, False)
+    assert first.read_bytes() == content
+
+
+def test_whether_an_inventory_has_taken_it_up(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    first, second = write_segment(realm, asked), write_segment(realm, asked)
+    forgotten = forget(realm, cmid)
+    at = offsets()[2]
+    assert forgotten.last_records == {1: at, 2: at}
+
+    def watermark(segment: int, offset: int) -> Watermark:
+        return Watermark(segment, offset, 1, bytes(32), 0)
+
+    assert forgotten.are_recorded([mark(first), mark(second)])
+    assert not forgotten.are_recorded([])
+    assert not forgotten.are_recorded([watermark(1, at)])
+    assert not forgotten.are_recorded([watermark(1, at), watermark(2, at - 1)])
+    assert Forgotten().are_recorded([])
+
+
+def test_a_disk_that_fails(realm: Realm, asked: list[bytes], cmid: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_segment(realm, asked)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(KmsFastError, match="Input/output error") as caught:
+            forget(realm, cmid)
+    assert caught.value.result.name == "STORAGE_FAILED"
+
+
+def test_only_the_bytes_of_the_document_change(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    path = write_segment(realm, asked, (2,))
+    before = path.read_bytes()
+    forget(realm, cmid)
+    after = path.read_bytes()
+    entry = offsets()[0] + ENTRIES_AT
+    changed = {at - entry for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+    assert changed <= {*range(118, 182), *range(244, 262)}
+    assert after[entry + 118 : entry + 182] == bytes(64)
+    assert after[entry + 244 : entry + 262] == bytes(18)
+    assert after[entry + ENTRY_SIZE :] == before[entry + ENTRY_SIZE :]
