@@ -1,11 +1,17 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from io import FileIO
 from typing import Any, NamedTuple, Self, final
 
 from typing_extensions import disjoint_base
+
+# kms_fast.store.ChangeRow, which the core may not import.
+_ChangeRow = tuple[
+    bytes, bytes, int, int, int | None, int | None, int, int | None, int | None, int, str | None, bytes | None, bytes,
+    bytes, int, bytes | None, bytes | None, int, int,
+]  # fmt: skip
 
 # aes.pxi
 def backend() -> dict[str, str]: ...
@@ -243,6 +249,25 @@ EXPORT_FIELDS: tuple[str, ...]
 class EntryFormatter:
     def __new__(cls, csv: bool) -> Self: ...
     def format(self, reader: RecordReader, since_ms: int, until_ms: int) -> bytes: ...
+
+# fold.pxi
+class FoldedBatch(NamedTuple):
+    offset: int
+    number: int
+    header_hash: bytes
+    time_ms: int
+
+@final
+class Fold:
+    def __new__(cls, room: int) -> Self: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[_ChangeRow]: ...
+    @property
+    def is_full(self) -> bool: ...
+    def add_batches(
+        self, reader: RecordReader, segment: int, number: int, header_hash: bytes
+    ) -> FoldedBatch | None: ...
+    def totals(self) -> list[tuple[bytes, int, int, int]]: ...
 
 # connection.pxi
 @final

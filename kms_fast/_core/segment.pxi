@@ -93,6 +93,11 @@ cdef class RecordReader:
             self.window_size = 0    # its host may be writing it just now
         return found
 
+    cdef void step_back(self, uint64_t number) noexcept nogil:
+        """Undoes the last advance; `number` is that of the batch before it."""
+        self.offset -= self.size
+        self.number = number
+
     cdef bint is_whole(self) noexcept nogil:
         cdef const uint8_t* header = self.record + RECORD_HEADER
         cdef uint32_t i

@@ -5,7 +5,7 @@ it from the ledger, some seconds behind.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 CountRow = tuple[bytes, int]
@@ -149,30 +149,21 @@ class HostPart:
 
 
 @dataclass(frozen=True, slots=True)
-class ProductSummary:
-    """The clients of one SKU. ``licensed``: their newest lease still runs; ``expired``: it has ended."""
-
-    sku: bytes
-    clients: int
-    licensed: int
-    expired: int
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """The inventory in numbers, as it was at ``as_of_ms``.
 
-    ``states``: clients by licence state. ``expiring``: those whose lease ends within so many days. ``cloned``: those
-    whose hardware changed. ``results``: requests by result, from all hosts.
+    ``products``: clients of each SKU. ``states``: clients by licence state. ``expired``: those whose newest lease has
+    ended, ``expiring``: those whose lease ends within so many days. ``cloned``: those whose hardware changed.
+    ``results``: requests by result, from all hosts.
     """
 
     as_of_ms: int
-    products: Sequence[ProductSummary]
+    products: Sequence[tuple[bytes, int]]
     states: Mapping[int, int]
+    expired: int
     expiring: Mapping[int, int]
     cloned: int
-    virtual: int
-    results: Mapping[int, int] = field(default_factory=dict)
+    results: Mapping[int, int]
 
 
 class Inventory(Protocol):
@@ -199,10 +190,17 @@ class Inventory(Protocol):
         """
 
     async def find(
-        self, *, name: str | None = None, state: int | None = None, after: Position | None = None, limit: int = 100
+        self,
+        *,
+        name: str | None = None,
+        state: int | None = None,
+        cloned: bool = False,
+        after: Position | None = None,
+        limit: int = 100,
     ) -> list[Client]:
         """A page of clients behind ``after``: by CMID and SKU; with ``name``, those whose name begins so (upper and
-        lower case of ASCII letters alike), by name. ``state`` leaves only those in this licence state.
+        lower case of ASCII letters alike), by name. ``state`` leaves only those in this licence state, ``cloned`` only
+        those whose hardware changed.
         """
 
     async def get(self, cmid: bytes) -> list[Client]:

@@ -1,0 +1,251 @@
+# The fold: entries of many batches become one change for each CMID and SKU, sorted by both.
+#
+# The fold owns a copy of every entry, and a reference of 24 bytes to each. Sorting references by machine, then by time,
+# brings what belongs together side by side, so a row needs no look-ups; rows are made one by one as they are asked for.
+
+cdef extern from * nogil:
+    uint64_t swap_bytes "__builtin_bswap64"(uint64_t value)
+
+cdef enum:
+    FOLD_START_TOTALS = 16
+    MINUTE_MS = 60_000
+    LICENSED = 1
+
+cdef const uint8_t* V4_MAPPED = <const uint8_t*>b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
+
+
+cdef struct FoldEntry:
+    uint64_t prefix       # the first 8 bytes of the CMID as a number, so that most comparisons need no more
+    uint64_t time_ms      # of its batch
+    const uint8_t* entry  # in the fold's copy, where later ones lie behind: that tells those of one millisecond apart
+
+
+cdef struct FoldTotal:
+    uint8_t sku[ID_SIZE]
+    uint32_t result
+    uint8_t state
+    uint64_t requests
+
+
+cdef int compare_keys(const uint8_t* a, const uint8_t* b) noexcept nogil:
+    """Order of two entries by CMID and SKU."""
+    cdef int order = memcmp(a + LEAF_CMID, b + LEAF_CMID, ID_SIZE)
+    return order if order != 0 else memcmp(a + LEAF_SKU, b + LEAF_SKU, ID_SIZE)
+
+
+cdef int compare_fold_entries(const void* left, const void* right) noexcept nogil:
+    cdef const FoldEntry* a = <const FoldEntry*>left
+    cdef const FoldEntry* b = <const FoldEntry*>right
+    cdef int order
+    if a.prefix != b.prefix:
+        return -1 if a.prefix < b.prefix else 1
+    order = compare_keys(a.entry, b.entry)
+    if order != 0:
+        return order
+    if a.time_ms != b.time_ms:
+        return -1 if a.time_ms < b.time_ms else 1
+    return -1 if a.entry < b.entry else 1
+
+
+class FoldedBatch(NamedTuple):
+    """The last batch that `Fold.add_batches` took: where its record lies, its number, header hash and time (ms)."""
+
+    offset: int
+    number: int
+    header_hash: bytes
+    time_ms: int
+
+
+@cython.final
+cdef class Fold:
+    """Entries of batches as changes of an inventory: iterating gives one `kms_fast.store.ChangeRow` for each CMID and
+    SKU, in ascending order of both, any number of times.
+
+    Fold(room): it is full, and takes no more, when it has taken `room` entries or a few more. Raises MemoryError.
+    """
+
+    cdef uint8_t* entries
+    cdef FoldEntry* sorted
+    cdef Py_ssize_t count
+    cdef Py_ssize_t room
+    cdef bint is_sorted
+    cdef FoldTotal* kinds
+    cdef int kind_count
+    cdef int kind_room
+
+    def __cinit__(self, Py_ssize_t room):
+        if room < 1:
+            raise ValueError("a fold has room for an entry")
+        self.room = room
+        # Memory that is not written to takes none.
+        self.entries = <uint8_t*>PyMem_Malloc((<size_t>room + MAX_LEAVES) * ENTRY_SIZE)
+        self.sorted = <FoldEntry*>PyMem_Malloc((<size_t>room + MAX_LEAVES) * sizeof(FoldEntry))
+        if self.entries == NULL or self.sorted == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_Free(self.entries)
+        PyMem_Free(self.sorted)
+        PyMem_Free(self.kinds)
+
+    def __len__(self) -> int:
+        """How many entries were taken."""
+        return self.count
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more."""
+        return self.count >= self.room
+
+    def add_batches(self, RecordReader reader not None, uint32_t segment, uint64_t number, bytes header_hash not None):
+        """Takes the reader's further batches, which follow batch `number` of the segment and its header's hash: the
+        last one taken, None when there was none. Stops before one that does not follow, and raises ValueError when it
+        is the first. Raises OSError.
+        """
+        cdef uint8_t previous[HASH_SIZE]
+        cdef const uint8_t* header
+        cdef uint64_t time_ms = 0
+        cdef int64_t offset = -1
+        if len(header_hash) != HASH_SIZE:
+            raise ValueError("the hash of a header has 32 bytes")
+        memcpy(previous, <const uint8_t*>header_hash, HASH_SIZE)
+        while self.count < self.room and reader.advance_to(INT64_MAX):
+            header = reader.record + RECORD_HEADER
+            number += 1
+            if (load_u32(header + HEADER_SEGMENT) != segment or reader.number != number
+                    or memcmp(header + HEADER_PREVIOUS, previous, HASH_SIZE) != 0):
+                number -= 1
+                reader.step_back(number)
+                if offset < 0:
+                    raise ValueError(f"what follows batch {segment}/{number} does not continue it")
+                break
+            time_ms = load_u64(header + HEADER_TIME)
+            offset = reader.offset - reader.size
+            self.add_entries(reader.record + RECORD_ENTRIES, reader.entries, time_ms)
+            kf_sha256(header, HEADER_SIZE, previous)
+        return None if offset < 0 else FoldedBatch(offset, number, previous[:HASH_SIZE], time_ms)
+
+    cdef int add_entries(self, const uint8_t* entry, Py_ssize_t n, uint64_t time_ms) except -1:
+        cdef uint8_t* copy = self.entries + self.count * ENTRY_SIZE
+        cdef FoldEntry* added = self.sorted + self.count
+        cdef Py_ssize_t i
+        memcpy(copy, entry, n * ENTRY_SIZE)
+        for i in range(n):
+            added[i].prefix = swap_bytes(load_u64(copy + LEAF_CMID))
+            added[i].time_ms, added[i].entry = time_ms, copy
+            self.count_kind(copy)
+            copy += ENTRY_SIZE
+        self.count += n
+        self.is_sorted = False
+        return 0
+
+    cdef int count_kind(self, const uint8_t* entry) except -1:
+        """Adds an entry to the totals. There are few kinds, and mostly the first ones come again."""
+        cdef uint32_t result = load_u32(entry + LEAF_RESULT)
+        cdef FoldTotal* kind
+        cdef void* grown
+        cdef int i
+        for i in range(self.kind_count):
+            kind = &self.kinds[i]
+            if (kind.result == result and kind.state == entry[ENTRY_STATE]
+                    and memcmp(kind.sku, entry + LEAF_SKU, ID_SIZE) == 0):
+                kind.requests += 1
+                return 0
+        if self.kind_count == self.kind_room:
+            self.kind_room = max(FOLD_START_TOTALS, 2 * self.kind_room)
+            grown = PyMem_Realloc(self.kinds, self.kind_room * sizeof(FoldTotal))
+            if grown == NULL:
+                raise MemoryError
+            self.kinds = <FoldTotal*>grown
+        kind = &self.kinds[self.kind_count]
+        memcpy(kind.sku, entry + LEAF_SKU, ID_SIZE)
+        kind.result, kind.state, kind.requests = result, entry[ENTRY_STATE], 1
+        self.kind_count += 1
+        return 0
+
+    def totals(self) -> list[tuple[bytes, int, int, int]]:
+        """Requests by SKU, result and licence state of the machine: (SKU, result, state, requests)."""
+        cdef int i
+        return [
+            (self.kinds[i].sku[:ID_SIZE], self.kinds[i].result, self.kinds[i].state, self.kinds[i].requests)
+            for i in range(self.kind_count)
+        ]
+
+    def __iter__(self):
+        cdef Py_ssize_t at = 0, end
+        if not self.is_sorted:
+            with nogil:
+                qsort(self.sorted, self.count, sizeof(FoldEntry), &compare_fold_entries)
+            self.is_sorted = True
+        while at < self.count:
+            end = at + 1
+            while (end < self.count and self.sorted[end].prefix == self.sorted[at].prefix
+                    and compare_keys(self.sorted[end].entry, self.sorted[at].entry) == 0):
+                end += 1
+            yield make_change(self.sorted + at, end - at)
+            at = end
+
+
+cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
+    """The row of one machine's entries for one SKU, oldest first."""
+    cdef const uint8_t* entry = NULL
+    cdef const uint8_t* first = entries[0].entry
+    cdef const uint8_t* before = first
+    cdef uint64_t activations = 0, refusals = 0, hardware_changes = 0, activated_ms = 0, expires_ms = 0, refused_ms = 0
+    cdef uint32_t result = 0, refusal = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        entry = entries[i].entry
+        result = load_u32(entry + LEAF_RESULT)
+        if result == GRANTED:
+            activations += 1
+            activated_ms = entries[i].time_ms
+            expires_ms = activated_ms + <uint64_t>load_u32(entry + LEAF_VALIDITY) * MINUTE_MS
+        else:
+            refusals += 1
+            refused_ms, refusal = entries[i].time_ms, result
+        hardware_changes += memcmp(entry + LEAF_HARDWARE, before + LEAF_HARDWARE, ID_SIZE) != 0
+        before = entry
+    hardware = (entry + LEAF_HARDWARE)[:ID_SIZE]
+    return (
+        (entry + LEAF_CMID)[:ID_SIZE],
+        (entry + LEAF_SKU)[:ID_SIZE],
+        entries[0].time_ms,
+        activations,
+        activated_ms if activations else None,
+        expires_ms if activations else None,
+        refusals,
+        refused_ms if refusals else None,
+        refusal if refusals else None,
+        <int>LICENSED if result == GRANTED else entry[ENTRY_STATE],
+        read_name(entry + ENTRY_NAME),
+        read_address(entry + ENTRY_PEER),
+        (first + LEAF_HARDWARE)[:ID_SIZE] if hardware_changes else hardware,
+        hardware,
+        hardware_changes,
+        read_optional(entry + ENTRY_PREDECESSOR, HASH_SIZE),
+        read_optional(entry + ENTRY_PREVIOUS_CMID, ID_SIZE),
+        entry[ENTRY_VIRTUAL],
+        load_u32(entry + ENTRY_LIBRARY_VERSION),
+    )
+
+
+cdef object read_optional(const uint8_t* field, Py_ssize_t n):
+    """The field's bytes, None when all are zero."""
+    return None if is_zero(field, n) else field[:n]
+
+
+cdef object read_name(const uint8_t* name):
+    """The name up to its first zero byte, None when it is empty. What is not UTF-8 is replaced: it is a client's word.
+    """
+    cdef Py_ssize_t n = 0
+    while n < FIELDS_NAME_SIZE and name[n] != 0:
+        n += 1
+    return PyUnicode_DecodeUTF8(<const char*>name, n, "replace") if n else None
+
+
+cdef object read_address(const uint8_t* peer):
+    """4 bytes of an IPv4 address, 16 of an IPv6 one, None when it was blanked."""
+    if memcmp(peer, V4_MAPPED, 12) == 0:
+        return peer[12:16]
+    return read_optional(peer, ID_SIZE)

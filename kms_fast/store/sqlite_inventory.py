@@ -1,0 +1,262 @@
+"""The inventory in an SQLite file, for the hosts of one home (docs/inventory.md).
+
+A renewal changes little: times, a number and the predecessor. So what changes then (``activity``) lies apart from what
+a machine is (``clients``), by a number that clients get in the order of their arrival. With millions of clients a
+transaction rewrites most pages of ``activity`` and none of ``clients`` or its indexes. Changes are staged in memory and
+merged by statements over the whole set, because a statement for each row costs several times as much.
+"""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from kms_fast.errors import KmsFastError
+from kms_fast.model.policy import EXPIRY_WARNING_DAYS, LicenceState
+from kms_fast.store import ChangeRow, Client, HostPart, Position, Summary, Total, Watermark
+from kms_fast.store import sqlite_inventory_sql as sql
+from kms_fast.store.sqlite import SqliteFile
+
+DAY_MS: Final = 86_400_000
+PORTION_CLIENTS: Final = 10_000
+
+# Staging this many rows at once costs least: the price of a step is shared, and SQLite's program stays small.
+_STAGED_AT_ONCE: Final = 20
+# A checkpoint writes and syncs the pages of many transactions at once; beyond the second bound it waits for readers.
+_CHECKPOINT_PAGES: Final = 4_096
+_WAIT_FOR_READERS_PAGES: Final = 1 << 19
+_CACHE_KIB: Final = 128 << 10
+# No name sorts behind its prefix and these: a name has at most 64 bytes.
+_LAST_NAME: Final = "\U0010ffff" * 16
+
+
+class SqliteInventory:
+    """`kms_fast.store.Inventory` in one SQLite file.
+
+    Raises `KmsFastError` (STORAGE_FAILED or STORE_VERSION) when the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = SqliteFile(path, "inventory", sql.MIGRATIONS)
+        self._db = self._file.db
+        self._elected_fd: int | None = None
+        self._wal_pages = 0
+        with self._file.storage_errors():
+            self._db.pragma("temp_store", "memory")
+            self._db.pragma("cache_size", -_CACHE_KIB)
+            self._db.pragma("wal_autocheckpoint", 0)
+            self._db.execute(sql.STAGE_TABLES)
+        self._db.set_wal_hook(self._note_wal)
+
+    async def elect(self, host_id: bytes) -> bool:
+        """Become the only recorder of this host: the lock of a file beside the inventory's."""
+        if self._elected_fd is None:
+            path = self._path.with_suffix(".lock")
+            try:
+                self._elected_fd = _lock(path)
+            except OSError as error:
+                raise KmsFastError(
+                    f"{path} cannot be locked: {error.strerror}.", name="STORAGE_FAILED", file=str(path)
+                ) from error
+        return self._elected_fd is not None
+
+    async def watermarks(self, host_id: bytes) -> list[Watermark]:
+        """How far each segment of this host is recorded, in ascending segment."""
+        return await self._file.in_thread(lambda: self._watermarks(host_id))
+
+    async def record(
+        self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
+    ) -> None:
+        """Add the changes of some batches and set the watermarks to the last of them, in one durable transaction."""
+
+        def write() -> None:
+            with self._file.transaction():
+                self._stage(rows)
+                self._merge()
+                for total in totals:
+                    self._add_product(total.sku)
+                self._db.executemany(sql.ADD_TOTAL, [(host_id, t.requests, t.sku, t.result, t.state) for t in totals])
+                self._db.executemany(
+                    sql.SET_WATERMARK,
+                    [(host_id, w.segment, w.offset, w.number, w.header_hash, w.time_ms) for w in watermarks],
+                )
+            self._checkpoint()
+
+        await self._file.in_thread(write)
+
+    async def find(
+        self,
+        *,
+        name: str | None = None,
+        state: int | None = None,
+        cloned: bool = False,
+        after: Position | None = None,
+        limit: int = 100,
+    ) -> list[Client]:
+        """A page of clients behind ``after``, by CMID and SKU, or by name with ``name``."""
+        query, values = _build_query(name=name, state=state, cloned=cloned, after=after)
+        return await self._file.in_thread(lambda: self._clients(f"{query} LIMIT :limit", values | {"limit": limit}))
+
+    async def get(self, cmid: bytes) -> list[Client]:
+        """The clients with this CMID, one for each SKU."""
+        return await self._file.in_thread(lambda: self._clients(f"{sql.CLIENTS} WHERE c.cmid = :cmid", {"cmid": cmid}))
+
+    async def summarize(self, now_ms: int) -> Summary:
+        """Count everything and keep the result for `summary`."""
+
+        def count() -> Summary:
+            summary = self._count(now_ms)
+            self._db.execute(sql.KEEP_SUMMARY, (msgspec.json.encode(summary).decode(),))
+            return summary
+
+        return await self._file.in_thread(count)
+
+    async def summary(self) -> Summary | None:
+        """What `summarize` kept last; None before the first time."""
+        row = await self._file.in_thread(lambda: self._db.execute("SELECT content FROM summary").fetchone())
+        return None if row is None else msgspec.json.decode(row[0], type=Summary)
+
+    async def forget(self, cmid: bytes) -> int:
+        """Blank name and address of the clients with this CMID, also in what the file holds of earlier contents."""
+
+        def blank() -> int:
+            self._db.pragma("secure_delete", 1)
+            with self._file.transaction():
+                self._db.execute("UPDATE clients SET name = NULL, address = NULL WHERE cmid = ?", (cmid,))
+                changed = self._db.changes()
+            self._db.pragma("secure_delete", 0)
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return changed
+
+        return await self._file.in_thread(blank)
+
+    async def read_all(self) -> AsyncIterator[Sequence[Client] | HostPart]:
+        """Everything as of one moment. While it is read the file beside the database grows with what is recorded."""
+        snapshot = SqliteInventory(self._path)
+        file, db = snapshot._file, snapshot._db
+        try:
+            await file.in_thread(lambda: db.execute("BEGIN"))
+            clients = await file.in_thread(lambda: db.execute(f"{sql.CLIENTS} ORDER BY c.cmid, p.sku"))
+            while rows := await file.in_thread(lambda: list(islice(clients, PORTION_CLIENTS))):
+                yield [Client(*row) for row in rows]
+            for part in await file.in_thread(snapshot._host_parts):
+                yield part
+        finally:
+            await snapshot.close()
+
+    async def close(self) -> None:
+        """Close the file, and give the election up."""
+        await self._file.close()
+        if self._elected_fd is not None:
+            os.close(self._elected_fd)
+            self._elected_fd = None
+
+    def _stage(self, rows: Iterable[ChangeRow]) -> None:
+        """Put the rows into the staging table."""
+        rows, staged, products = iter(rows), 0, set[bytes]()
+
+        def flatten() -> Iterator[tuple[Any, ...]]:
+            nonlocal staged
+            while portion := list(islice(rows, _STAGED_AT_ONCE)):
+                for sku in {row[1] for row in portion} - products:
+                    self._add_product(sku)
+                    products.add(sku)
+                staged += len(portion)
+                missing = (_STAGED_AT_ONCE - len(portion)) * len(portion[0])
+                yield (*chain.from_iterable(portion), *(None,) * missing)
+
+        self._db.executemany(sql.stage_rows(_STAGED_AT_ONCE), flatten())
+        self._db.execute("DELETE FROM temp.stage WHERE rowid > ?", (staged,))
+
+    def _merge(self) -> None:
+        """Add what is staged to the clients."""
+        for statement in sql.MERGE:
+            self._db.execute(statement)
+
+    def _add_product(self, sku: bytes) -> None:
+        self._db.execute("INSERT INTO products (sku, clients) VALUES (?, 0) ON CONFLICT DO NOTHING", (sku,))
+
+    def _note_wal(self, db: object, name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return 0
+
+    def _checkpoint(self) -> None:
+        """Bring what was recorded from the write-ahead log into the database, once it is worth it, so that the log is
+        used again from its beginning.
+        """
+        if self._wal_pages < _CHECKPOINT_PAGES:
+            return
+        mode = "PASSIVE" if self._wal_pages < _WAIT_FOR_READERS_PAGES else "RESTART"
+        self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+    def _watermarks(self, host_id: bytes) -> list[Watermark]:
+        return [Watermark(*row) for row in self._rows(sql.WATERMARKS, (host_id,))]
+
+    def _clients(self, query: str, values: dict[str, Any]) -> list[Client]:
+        return [Client(*row) for row in self._rows(query, values)]
+
+    def _host_parts(self) -> list[HostPart]:
+        return [
+            HostPart(host_id, [Total(*row) for row in self._rows(sql.TOTALS, (host_id,))], self._watermarks(host_id))
+            for (host_id,) in self._rows(sql.HOSTS)
+        ]
+
+    def _rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
+        return self._db.execute(query, values).fetchall()
+
+    def _count(self, now_ms: int) -> Summary:
+        products = self._rows("SELECT sku, clients FROM products WHERE clients > 0 ORDER BY sku")
+        others = dict(self._rows("SELECT state, count(*) FROM clients WHERE state <> 1 GROUP BY state"))
+        licensed = sum(clients for _, clients in products) - sum(others.values())
+        ends = (now_ms + days * DAY_MS for days in EXPIRY_WARNING_DAYS)
+        [(ended, *ending)] = self._rows(sql.COUNT_EXPIRY, (now_ms, *ends))
+        [(cloned,)] = self._rows("SELECT count(*) FROM clients WHERE hardware_changes > 0")
+        return Summary(
+            as_of_ms=now_ms,
+            products=products,
+            states=others | ({int(LicenceState.LICENSED): licensed} if licensed else {}),
+            expired=ended,
+            expiring={days: end - ended for days, end in zip(EXPIRY_WARNING_DAYS, ending, strict=True)},
+            cloned=cloned,
+            results=dict(self._rows("SELECT result, sum(requests) FROM totals GROUP BY result")),
+        )
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor of the file that holds its lock; None while another process does. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _build_query(
+    *, name: str | None, state: int | None, cloned: bool, after: Position | None
+) -> tuple[str, dict[str, Any]]:
+    """The query of a page, without its limit, and its values."""
+    wanted, values, order = [], dict[str, Any](), "c.cmid, p.sku"
+    if name is not None:
+        order = f"c.name, {order}"
+        # The bounds find the place in the index; the comparison leaves nothing else in.
+        wanted += ["c.name >= :name", "c.name <= :last_name", "substr(c.name, 1, :name_length) = :name COLLATE NOCASE"]
+        values |= {"name": name, "last_name": name + _LAST_NAME, "name_length": len(name)}
+    if state is not None:
+        # What the partial index of the other states asks for has to be said in as many words.
+        wanted.append("c.state = :state" if state == LicenceState.LICENSED else "c.state = :state AND c.state <> 1")
+        values["state"] = state
+    if cloned:
+        wanted.append("c.hardware_changes > 0")
+    if after is not None:
+        place, behind = ("(c.name, c.cmid)", "(:after_name, :after)") if name is not None else ("c.cmid", ":after")
+        wanted += [f"{place} >= {behind}", f"({place} > {behind} OR p.sku > :after_sku)"]
+        values |= {"after_name": after.name, "after": after.cmid, "after_sku": after.sku}
+    where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    return f"{sql.CLIENTS}{where} ORDER BY {order}", values

@@ -1,0 +1,136 @@
+"""The contract of the inventory over SQLite, and what is SQLite's own."""
+
+from pathlib import Path
+
+import pytest
+
+from kms_fast.errors import KmsFastError
+from kms_fast.store import sqlite_inventory
+from kms_fast.store.sqlite_inventory import SqliteInventory, _build_query
+from tests.store.inventory_contract import (
+    HOST,
+    NOW_MS,
+    InventoryContract,
+    OpenInventory,
+    cmid,
+    get,
+    granted,
+    record,
+    refused,
+)
+
+
+class TestSqliteInventory(InventoryContract):
+    @pytest.fixture
+    def open_inventory(self, tmp_path: Path) -> OpenInventory:
+        return lambda: SqliteInventory(tmp_path / "inventory.db")
+
+    @pytest.fixture
+    def open_other(self, tmp_path: Path) -> OpenInventory:
+        return lambda: SqliteInventory(tmp_path / "other.db")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ({}, "USING PRIMARY KEY|SCAN c"),
+        ({"name": "desk"}, "USING INDEX clients_by_name"),
+        ({"state": 5}, "USING INDEX clients_by_state"),
+        ({"cloned": True}, "USING INDEX clients_cloned"),
+    ],
+)
+@pytest.mark.parametrize("with_after", [False, True])
+async def test_pages_are_found_through_an_index(
+    tmp_path: Path, wanted: dict[str, object], index: str, with_after: bool
+) -> None:
+    """Otherwise each page would read all of millions of clients, or sort them."""
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, granted(1), refused(2))
+    after = (await get(inventory, 1)).position if with_after else None
+    arguments = {"name": None, "state": None, "cloned": False, "after": after} | wanted
+    query, values = _build_query(**arguments)  # type: ignore[arg-type]
+    plan = [str(row[3]) for row in inventory._rows(f"EXPLAIN QUERY PLAN {query} LIMIT :limit", values | {"limit": 9})]
+    assert any(part in plan[0] for part in index.split("|"))
+    assert [step for step in plan if "TEMP B-TREE" in step] in ([], ["USE TEMP B-TREE FOR LAST TERM OF ORDER BY"])
+    await inventory.close()
+
+
+async def test_renewals_write_neither_clients_nor_indexes(tmp_path: Path) -> None:
+    """What makes millions of clients affordable: only pages of activity are rewritten."""
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, *(granted(number) for number in range(3_000)))
+    [(others,)] = inventory._rows(
+        "SELECT sum(pageno) FROM dbstat WHERE name <> 'activity' AND name <> 'watermarks' AND name <> 'totals'"
+    )
+    [(activity,)] = inventory._rows("SELECT count(*) FROM dbstat WHERE name = 'activity'")
+    inventory._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    await record(inventory, *(granted(number, NOW_MS + 1) for number in range(3_000)))
+    assert others > 0
+    assert inventory._wal_pages <= activity + 8
+    await inventory.close()
+
+
+async def test_the_first_renewals_split_no_pages(tmp_path: Path) -> None:
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, *(granted(number) for number in range(3_000)))
+    before = inventory._rows("SELECT count(*) FROM dbstat WHERE name = 'activity'")
+    for week in (1, 2, 3):
+        await record(inventory, *(granted(number, NOW_MS + week, predecessor=b"p" * 32) for number in range(3_000)))
+    assert inventory._rows("SELECT count(*) FROM dbstat WHERE name = 'activity'") == before
+    await inventory.close()
+
+
+async def test_the_log_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder itself checkpoints: the log is as large as a few transactions, not as all of them."""
+    monkeypatch.setattr(sqlite_inventory, "_CHECKPOINT_PAGES", 100)
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    sizes = []
+    for step in range(20):
+        await record(inventory, *(granted(number, NOW_MS + step) for number in range(1_000)))
+        sizes.append((tmp_path / "inventory.db-wal").stat().st_size)
+    assert max(sizes) < 3 * sizes[0] < sum(sizes) / 3
+    await inventory.close()
+
+
+async def test_what_is_forgotten_is_not_in_the_file(tmp_path: Path) -> None:
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, granted(7, name="a-name-to-forget"), granted(8, name="a-name-to-keep"))
+    assert b"a-name-to-forget" in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    await inventory.forget(cmid(7))
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"a-name-to-forget" not in content
+    assert b"a-name-to-keep" in content
+    await inventory.close()
+
+
+async def test_the_view_is_what_the_documents_say(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "inventory.md").read_text(encoding="utf-8")
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    columns = [name for _, name, *_ in inventory._rows("PRAGMA table_info(inventory)")]
+    assert len(columns) == 19
+    assert [name for name in columns if f"`{name}`" not in text] == []
+    await inventory.close()
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, granted(1))
+    [(pages,)] = inventory._rows("PRAGMA page_count")
+    inventory._db.pragma("max_page_count", pages)
+    with pytest.raises(KmsFastError, match=r"inventory\.db cannot be used: .*full") as caught:
+        await record(inventory, *(granted(number) for number in range(5000)))
+    assert caught.value.result.name == "STORAGE_FAILED"
+    assert (await get(inventory, 1)).activations == 1
+    inventory._db.pragma("max_page_count", 1 << 30)
+    await record(inventory, *(granted(number, NOW_MS + 1) for number in range(5000)))
+    assert (await get(inventory, 1)).activations == 2
+    await inventory.close()
+
+
+async def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    (tmp_path / "inventory.lock").mkdir()
+    with pytest.raises(KmsFastError, match=r"inventory\.lock cannot be locked") as caught:
+        await inventory.elect(HOST)
+    assert caught.value.result.name == "STORAGE_FAILED"
+    await inventory.close()
