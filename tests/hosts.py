@@ -74,14 +74,15 @@ def make_realm(
     days: int = 365,
     revoked: Collection[int] = (),
     certified: Collection[int] = (DESKTOP,),
+    host: str = "host",
 ) -> Realm:
     """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``.
 
     ``revoked``: the serials in the publisher's revocation list, which has number 1; without any there is no list.
-    ``certified``: the families of the host's certificate, each up to generation 3.
+    ``certified``: the families of the host's certificate, each up to generation 3. ``host`` names the host's key.
     """
     now_ms = now_ms or time.time_ns() // 1_000_000
-    root_key, issuer_key, host_key = make_key("root"), make_key("issuer"), make_key("host")
+    root_key, issuer_key, host_key = make_key("root"), make_key("issuer"), make_key(host)
     families = tuple(Family(number, name, threshold, threshold) for number, name in ((1, "desktops"), (2, "servers")))
     issuer = issue_issuer_certificate(
         root_key, public_key=signing.public_bytes(issuer_key), publisher_id=PUBLISHER_ID, serial=1,
@@ -99,16 +100,16 @@ def make_realm(
         issue_revocation_list(issuer_key, issuer, number=1, issued_ms=now_ms, serials=revoked) if revoked else None,
     )  # fmt: skip
     home = folder / "home"
-    host = home / "host"
-    host.mkdir(parents=True, mode=0o700)
+    installed = home / "host"
+    installed.mkdir(parents=True, mode=0o700)
     publisher_json = folder / "publisher.json"
     publisher_json.write_bytes(publisher.to_signed_json(root_key))
-    (host / "publisher.json").write_bytes(publisher_json.read_bytes())
-    (host / "host.cert").write_bytes(certificate.to_bytes() + issuer.to_bytes())
+    (installed / "publisher.json").write_bytes(publisher_json.read_bytes())
+    (installed / "host.cert").write_bytes(certificate.to_bytes() + issuer.to_bytes())
     pem = host_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     for name, content in (("host.key", pem), ("catalog.json", catalog.to_signed_json(issuer_key, issuer))):
-        (host / name).write_bytes(content)
-        (host / name).chmod(0o600)
+        (installed / name).write_bytes(content)
+        (installed / name).chmod(0o600)
     return Realm(home, root_key, issuer_key, issuer, publisher_json, SKUS)
 
 

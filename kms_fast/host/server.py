@@ -24,6 +24,7 @@ from kms_fast.store import Counts
 logger = logging.getLogger(__name__)
 
 WATCH_S: Final = 10.0
+LAST_REQUESTS_S: Final = 0.2
 LAST_ANSWERS_S: Final = 5.0
 SWEEPS_PER_IDLE_TIMEOUT: Final = 4
 MAX_FOREIGN_LOGGED: Final = 1_000
@@ -147,11 +148,13 @@ class Server:
             family.load(rows)
 
     async def _drain(self, servers: Sequence[asyncio.Server]) -> None:
-        """When told to stop: take nothing new, answer what waits, and give the answers some time to leave."""
+        """When told to stop: accept nobody any more, answer what waits, and give the answers some time to leave."""
         await self._stop.wait()
         logger.info("draining %d connections", len(self.host.connections))
         for server in servers:
             server.close()
+        # Whoever is sent away comes back at once, and must not meet a worker that is about to do the same.
+        await asyncio.sleep(LAST_REQUESTS_S)
         self.host.refusal = BY_NAME["SERVER_BUSY"].code
         try:
             await self._batcher.drain()
