@@ -294,6 +294,12 @@ _ROWS = (
         "No host runs in this home.",
         "Name its home with --home, or start it: kms-fast serve.",
     ),
+    (
+        0xE04B0044,
+        "BACKUP_DAMAGED",
+        "The file is no whole backup of a host.",
+        "Copy it again from where it was made, or take an earlier backup. Nothing was restored.",
+    ),
 )
 
 _CURES = {

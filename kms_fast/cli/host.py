@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from kms_fast.cli.backup import backup, restore
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import open_counts
@@ -22,7 +23,7 @@ RELOAD_LIMIT_S = 90.0
 
 @click.group
 def command() -> None:
-    """Install a host key, ask for a certificate, apply it.
+    """Install a host key, ask for a certificate, apply it; back the host up.
 
     \b
     Examples:
@@ -30,6 +31,10 @@ def command() -> None:
       kms-fast host apply host.answer
       kms-fast host status
     """
+
+
+command.add_command(backup)
+command.add_command(restore)
 
 
 @command.command

@@ -83,7 +83,9 @@ def verify(processes: int, home: Path, out: Output) -> None:
 
 
 @command.command
-@click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="How lines look."
+)
 @click.option("--since", "since_ms", type=TimeType(), default=0, help="Only what was signed then or later.")
 @click.option("--until", "until_ms", type=TimeType(), default=END, help="Only what was signed before.")
 @click.option(

@@ -235,20 +235,26 @@ def check_tail(file: BinaryIO, path: Path, start: SegmentStart, reader: _core.Re
     return torn
 
 
-def find_head(path: Path) -> Head:
-    """Where a segment ends now, put on disk: a new segment is about to continue it.
+def read_last(file: BinaryIO, start: SegmentStart) -> tuple[_core.RecordReader, bytes]:
+    """A reader that stands behind the last whole record, and that record's header, b"" when there is none.
 
     Frames are followed and only the last records checked whole: each was synced before the next was written. Raises
-    `LedgerError`, OSError.
+    OSError.
     """
+    cuts = _core.walk_frames(file.fileno(), start.size, start.pruned, READ_RECORDS)
+    reader = _core.RecordReader(file.fileno(), cuts[-3:][0], start.pruned)
+    last = b""
+    while headers := reader.read_headers(READ_RECORDS, END):
+        last = headers[-1][:HEADER_SIZE]
+    return reader, last
+
+
+def find_head(path: Path) -> Head:
+    """Where a segment ends now, put on disk: a new segment is about to continue it. Raises `LedgerError`, OSError."""
     with path.open("rb") as file:
         start = read_start(file, path)
         ended = not is_held(file)
-        cuts = _core.walk_frames(file.fileno(), start.size, start.pruned, READ_RECORDS)
-        reader = _core.RecordReader(file.fileno(), cuts[-3:][0], start.pruned)
-        last = b""
-        while headers := reader.read_headers(READ_RECORDS, END):
-            last = headers[-1][:HEADER_SIZE]
+        reader, last = read_last(file, start)
         if ended:
             check_tail(file, path, start, reader)
         if not last:

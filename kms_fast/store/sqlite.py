@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,3 +94,17 @@ class SqliteFile:
                 version=version,
                 known=newest,
             )
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy an SQLite file as of one moment, also while others write to it. Raises `KmsFastError` (STORAGE_FAILED)."""
+    try:
+        with closing(apsw.Connection(str(source))) as read, closing(apsw.Connection(str(target))) as written:
+            read.set_busy_timeout(_WAIT_FOR_LOCK_MS)
+            with written.backup("main", read, "main") as backup:
+                # In one step: the write-ahead log lets others write meanwhile.
+                backup.step(-1)
+    except apsw.Error as error:
+        raise KmsFastError(
+            f"{source} cannot be copied to {target}: {error}.", name="STORAGE_FAILED", file=str(source)
+        ) from error

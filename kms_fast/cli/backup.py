@@ -1,0 +1,70 @@
+"""``kms-fast host backup | restore``: a host in one file."""
+
+import time
+from pathlib import Path
+
+import click
+
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.errors import ConfigurationError
+from kms_fast.host.backup import Copied, restore_backup, write_backup
+from kms_fast.model.policy import format_time
+from kms_fast.store.sqlite import copy_database
+
+
+@click.command
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@home_option
+@json_option
+def backup(file: Path, home: Path, out: Output) -> None:
+    """Write keys, certificates, catalog, ledger, counts and inventory of this host to one FILE; it may run meanwhile.
+
+    FILE holds the host's private key: keep it as safe as the host itself. Counts and inventory in PostgreSQL are not in
+    it; back that up with its own tools.
+
+    \b
+    Examples:
+      kms-fast host backup /srv/backup/kms-$(date +%F).tar
+    """
+    folder = home / "host"
+    if not (folder / "host.key").exists():
+        raise ConfigurationError(
+            f"{folder} holds no host: {home} is not the home of one. Name it with --home.", file=str(folder)
+        )
+    copied = write_backup(
+        folder,
+        file,
+        copy_database=copy_database,
+        created_ms=time.time_ns() // 1_000_000,
+        on_progress=lambda copied: out.progress(_describe(copied)),
+    )
+    out.result(
+        {"file": file, "files": copied.files, "bytes": copied.size_bytes}, f"Wrote {_describe(copied)} to {file}."
+    )
+
+
+@click.command
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@home_option
+@json_option
+def restore(file: Path, home: Path, out: Output) -> None:
+    """Make a host from a FILE that `host backup` wrote, in an empty home, whole or not at all.
+
+    What the host signed after the backup is not known, so it refuses to serve until told that this is accepted.
+
+    \b
+    Examples:
+      kms-fast host restore /srv/backup/kms-2026-01-31.tar --home /var/lib/kms-fast
+      kms-fast serve --accept-rollback
+    """
+    contents = restore_backup(file, home, lambda copied: out.progress(_describe(copied)))
+    made = format_time(contents.created_ms)
+    out.result(
+        {"folder": home / "host", "files": len(contents.files), "backup_created_ms": contents.created_ms},
+        f"Restored {home / 'host'} as it was at {made}. What this host signed after that is not known.\n"
+        "Make sure that the old host does not run, then: kms-fast serve --accept-rollback",
+    )
+
+
+def _describe(copied: Copied) -> str:
+    return f"{copied.files} files, {copied.size_bytes / 1e6:.1f} MB"

@@ -1,0 +1,57 @@
+"""``kms-fast host backup | restore`` on a host that runs, and on one that is restored."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import make_realm, run_cli, serve
+from tests.reference.rpc import Connection
+from tests.system.asker import Asker
+
+
+def test_a_host_that_runs_is_backed_up_and_restored(tmp_path: Path) -> None:
+    realm = make_realm(tmp_path)
+    asker = Asker.of(realm, "desktop")
+    with serve(realm, "--workers", "2") as host:
+        with Connection(host.address) as connection:
+            connection.bind()
+            connection.call_many([asker.ask().request for _ in range(20)])
+        code, said, _ = run_cli("host", "backup", tmp_path / "kms.tar", home=realm.home)
+        assert (code, said["ok"], said["file"]) == (0, True, str(tmp_path / "kms.tar"))
+        assert said["bytes"] < (tmp_path / "kms.tar").stat().st_size
+    code, said, _ = run_cli("host", "restore", tmp_path / "kms.tar", home=tmp_path / "new")
+    assert (code, said["folder"]) == (0, str(tmp_path / "new" / "host"))
+    code, verdict, _ = run_cli("ledger", "verify", home=tmp_path / "new")
+    assert (code, verdict["records"]) == (0, 20)
+
+
+def test_a_home_without_a_host(tmp_path: Path) -> None:
+    code, said, _ = run_cli("host", "backup", tmp_path / "kms.tar", home=tmp_path)
+    assert (code, said["name"]) == (1, "CONFIGURATION_INVALID")
+    assert "--home" in said["message"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_backup(tmp_path: Path) -> None:
+    (tmp_path / "kms.tar").write_bytes(b"something else")
+    code, said, _ = run_cli("host", "restore", tmp_path / "kms.tar", home=tmp_path / "new")
+    assert (code, said["name"], said["details"]["file"]) == (1, "BACKUP_DAMAGED", str(tmp_path / "kms.tar"))
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_file_that_cannot_be_used(tmp_path: Path, command: str) -> None:
+    realm = make_realm(tmp_path)
+    home = realm.home if command == "backup" else tmp_path / "new"
+    code, said, _ = run_cli("host", command, tmp_path / "none" / "kms.tar", home=home)
+    assert (code, said["name"]) == (1, "STORAGE_FAILED")
+    assert str(tmp_path / "none") in said["message"]
+
+
+def test_into_a_home_in_use(tmp_path: Path) -> None:
+    realm = make_realm(tmp_path)
+    assert run_cli("host", "backup", tmp_path / "kms.tar", home=realm.home)[0] == 0
+    code, said, _ = run_cli("host", "restore", tmp_path / "kms.tar", home=realm.home)
+    assert (code, "is not empty" in said["message"]) == (1, True)
+    shutil.rmtree(realm.home)
+    assert run_cli("host", "restore", tmp_path / "kms.tar", home=realm.home)[0] == 0

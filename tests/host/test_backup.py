@@ -1,0 +1,249 @@
+"""Backups of hosts that run, and hosts made from them: whole or not at all."""
+
+import io
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import apsw
+import pytest
+
+from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
+from kms_fast.host.backup import Contents, restore_backup, write_backup
+from kms_fast.host.enrolment import read_installation
+from kms_fast.host.segment import list_segments
+from kms_fast.store.sqlite import copy_database
+from tests.batches import BatchMaker
+from tests.hosts import PUBLISHER_ID, Realm
+from tests.ledgers import Worker, change, offsets, verify, write_segment
+from tests.reference.ledger import check_ledger
+
+pytestmark = pytest.mark.usefixtures("small_steps")
+
+CREATED_MS = 1_700_000_000_000
+
+
+def back_up(realm: Realm, target: Path) -> Path:
+    write_backup(
+        realm.home / "host",
+        target,
+        copy_database=copy_database,
+        created_ms=CREATED_MS,
+        on_progress=lambda copied: None,
+    )
+    return target
+
+
+def restore(archive: Path, home: Path) -> Contents:
+    return restore_backup(archive, home, lambda copied: None)
+
+
+@pytest.fixture
+def archive(realm: Realm, requests: list[bytes], tmp_path: Path) -> Path:
+    write_segment(realm, requests)
+    write_segment(realm, requests)
+    return back_up(realm, tmp_path / "backup.tar")
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_restored_host_is_the_one_that_was_backed_up(realm: Realm, archive: Path, tmp_path: Path) -> None:
+    contents = restore(archive, tmp_path / "new")
+    restored = read_all(tmp_path / "new" / "host")
+    assert json.loads(restored.pop("ledger/restored.json")) == {"backup_created_ms": CREATED_MS}
+    assert restored == read_all(realm.home / "host")
+    assert contents.files.keys() == restored.keys()
+    assert contents.created_ms == CREATED_MS
+    installation = read_installation(tmp_path / "new" / "host")
+    assert installation.certificate == read_installation(realm.home / "host").certificate
+
+
+def test_only_the_owner_reads_any_of_it(archive: Path, tmp_path: Path) -> None:
+    restore(archive, tmp_path / "new")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert modes == {0o600}
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "new" / "host" / "ledger").stat().st_mode & 0o777 == 0o700
+
+
+def test_databases_are_copied_as_of_one_moment(realm: Realm, tmp_path: Path) -> None:
+    """What is only in the write-ahead log is in the copy, which needs none."""
+    db = apsw.Connection(str(realm.home / "host" / "counts.db"))
+    db.pragma("journal_mode", "wal")
+    db.execute("CREATE TABLE t (x); INSERT INTO t VALUES (7)")
+    db.execute("BEGIN IMMEDIATE; INSERT INTO t VALUES (8)")
+    restore(back_up(realm, tmp_path / "backup.tar"), tmp_path / "new")
+    db.execute("COMMIT")
+    folder = tmp_path / "new" / "host"
+    assert sorted(path.name for path in folder.glob("counts*")) == ["counts.db"]
+    assert apsw.Connection(str(folder / "counts.db")).execute("SELECT x FROM t").fetchall() == [(7,)]
+    assert sorted(path.name for path in tmp_path.iterdir() if "backup" in path.name) == ["backup.tar"]
+
+
+def test_of_hosts_that_write_and_open_segments(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    """Every backup that is taken meanwhile verifies: whatever a block continues is there."""
+    workers = [Worker(realm, requests) for _ in range(2)]
+    done = threading.Event()
+
+    def write() -> None:
+        for turn in range(60):
+            workers[turn % 2].write()
+            if turn % 5 == 0:
+                workers[turn % 2].rotate()
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    backups = 0
+    while not done.is_set() or backups < 3:
+        home = tmp_path / f"new-{backups}"
+        restore(back_up(realm, tmp_path / "backup.tar"), home)
+        check_ledger(home / "host" / "ledger", [realm.root], PUBLISHER_ID)
+        assert verify(replace(realm, home=home)).torn_tails == 0
+        backups += 1
+    thread.join()
+
+
+def test_copying_earlier_segments_first_would_not_do(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    """The negative control: the other order finds a block that continues what was not copied."""
+    worker = Worker(realm, requests)
+    copy = worker.ledger.path.read_bytes()
+    worker.write()
+    Worker(realm, requests)
+    home = tmp_path / "new"
+    (home / "host").mkdir(parents=True)
+    ledger = home / "host" / "ledger"
+    ledger.mkdir()
+    for path in list_segments(worker.maker.folder):
+        (ledger / path.name).write_bytes(path.read_bytes())
+    (ledger / worker.ledger.path.name).write_bytes(copy)
+    with pytest.raises(LedgerError, match="at a batch that is not there"):
+        verify(replace(realm, home=home))
+
+
+def test_a_tail_that_was_cut_short_stays_behind(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    path = write_segment(realm, requests, end=False)
+    os.truncate(path, offsets()[3] - 10)
+    restore(back_up(realm, tmp_path / "backup.tar"), tmp_path / "new")
+    copy = tmp_path / "new" / "host" / "ledger" / path.name
+    assert copy.read_bytes() == path.read_bytes()[: offsets()[2]]
+
+
+def test_of_a_damaged_ledger_there_is_none(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    change(write_segment(realm, requests), offsets()[1] + 200)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(LedgerError, match="behind batch 1"):
+        back_up(realm, tmp_path / "backup.tar")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_earlier_backup_is_replaced_whole(realm: Realm, archive: Path, requests: list[bytes]) -> None:
+    before = archive.read_bytes()
+    change(write_segment(realm, requests), offsets()[1] + 200)
+    with pytest.raises(LedgerError):
+        back_up(realm, archive)
+    assert archive.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["host", ".hidden", "file"])
+def test_a_home_that_is_not_empty(archive: Path, tmp_path: Path, name: str) -> None:
+    home = tmp_path / "new"
+    home.mkdir()
+    (home / name).touch()
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        restore(archive, home)
+    assert [path.name for path in home.iterdir()] == [name]
+
+
+def test_a_restoration_that_was_killed_can_be_repeated(archive: Path, tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    (home / ".restoring" / "ledger").mkdir(parents=True)
+    (home / ".restoring" / "host.key").write_bytes(b"half")
+    restore(archive, home)
+    assert [path.name for path in home.iterdir()] == ["host"]
+
+
+def damage_nothing_but(archive: Path, home: Path, complaint: str) -> None:
+    with pytest.raises(KmsFastError, match=complaint) as caught:
+        restore(archive, home)
+    assert caught.value.result.name == "BACKUP_DAMAGED"
+    assert list(home.iterdir()) == []
+
+
+def test_a_cut_archive_restores_nothing(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    with tarfile.open(archive) as opened:
+        end = opened.getmember("backup.json").offset_data
+    for size in (0, 100, 512, 700, 5_000, 20_000, end - 512, end, end + 10):
+        archive.write_bytes(data[:size])
+        damage_nothing_but(archive, tmp_path / "new", "is not a whole backup")
+
+
+def test_any_changed_file_restores_nothing(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    with tarfile.open(archive) as opened:
+        members = [(member.name, member.offset_data, member.size) for member in opened]
+    for name, offset, size in members:
+        for at in (offset, offset + size - 1):
+            changed = bytearray(data)
+            changed[at] ^= 1
+            archive.write_bytes(changed)
+            damage_nothing_but(archive, tmp_path / "new", "is not a whole backup" if name == "backup.json" else name)
+
+
+def rewrite(archive: Path, edit: Callable[[dict[str, bytes]], None]) -> None:
+    with tarfile.open(archive) as opened:
+        files = {member.name: opened.extractfile(member).read() for member in opened}  # type: ignore[union-attr]
+    edit(files)
+    with tarfile.open(archive, "w") as written:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            written.addfile(entry, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "ledger/../../escape", "other", "ledger/x.kfl"])
+def test_what_does_not_belong_there(archive: Path, tmp_path: Path, name: str) -> None:
+    def edit(files: dict[str, bytes]) -> None:
+        contents = files.pop("backup.json")
+        files[name] = b"content"
+        files["backup.json"] = contents
+
+    rewrite(archive, edit)
+    damage_nothing_but(archive, tmp_path / "new", "does not belong there")
+    assert not (tmp_path / "escape").exists()
+
+
+def test_a_missing_file(archive: Path, tmp_path: Path) -> None:
+    rewrite(archive, lambda files: files.pop("host.key") and None)
+    damage_nothing_but(archive, tmp_path / "new", "host.key is not what was backed up")
+
+
+def test_links_are_not_followed(archive: Path, tmp_path: Path) -> None:
+    with tarfile.open(archive, "w") as written:
+        entry = tarfile.TarInfo("host.key")
+        entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        written.addfile(entry)
+    damage_nothing_but(archive, tmp_path / "new", "does not belong there")
+
+
+def test_an_archive_of_a_later_format(archive: Path, tmp_path: Path) -> None:
+    def edit(files: dict[str, bytes]) -> None:
+        files["backup.json"] = files["backup.json"].replace(b"kms_fast backup 1", b"kms_fast backup 2")
+
+    rewrite(archive, edit)
+    damage_nothing_but(archive, tmp_path / "new", "its format is 'kms_fast backup 2'")
+
+
+def test_a_host_goes_on_after_a_restoration(realm: Realm, archive: Path, requests: list[bytes], tmp_path: Path) -> None:
+    restore(archive, tmp_path / "new")
+    restored = replace(realm, home=tmp_path / "new")
+    write_segment(restored, requests)
+    assert verify(restored).segments == 3
+    assert BatchMaker(restored).folder.exists()
