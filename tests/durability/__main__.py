@@ -26,6 +26,7 @@ from tests.hosts import make_realm
 FOLDER: Final = ROOT / ".durability"
 MEMORY: Final = Path("/dev/shm")
 KILLS_A_ROUND: Final = 20
+KILLED_OPTIONS: Final = ("--workers", "2", "--segment-size", "1MiB")
 CUTS_A_RECORDING: Final = 100
 BROKEN_TRACES: Final = 3
 
@@ -39,7 +40,6 @@ class Run:
         self._shim = shim
         self._checker = checker
         self._scratch = scratch
-        self._options = self._state.options
         self._realm = make_realm(scratch / "realm")
 
     def plant_controls(self) -> None:
@@ -48,7 +48,7 @@ class Run:
             if name not in self._state.controls:
                 self._progress.show(f"control {name}")
                 folder = FOLDER / f"control-{name}"
-                found = find_planted(control, folder, self._shim, self._checker, self._draw(name), self._options)
+                found = find_planted(control, folder, self._shim, self._checker, self._draw(name))
                 shutil.rmtree(folder)
                 self._state.controls[name] = is_caught(control, found)
                 if not self._state.controls[name]:
@@ -64,7 +64,7 @@ class Run:
             kills = min(KILLS_A_ROUND, state.targets[0] - state.kills)
             round_ = kill_often(
                 FOLDER / "kills", kills, self._checker, self._draw(f"kills {number}"), FLEETS[number % len(FLEETS)],
-                options=self._options,
+                options=KILLED_OPTIONS,
             )  # fmt: skip
             state.kills += round_.kills
             state.kill_rounds += 1
@@ -84,7 +84,7 @@ class Run:
 
     def _cut_recording(self, folder: Path, draw: random.Random) -> None:
         state = self._state
-        script = Script.draw(draw, self._options)
+        script = Script.draw(draw)
         for attempt in range(BROKEN_TRACES + 1):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)

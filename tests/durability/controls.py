@@ -25,7 +25,7 @@ class Control:
     found_by: Mapping[str, str]
 
 
-_SCRIPT = Script(machines=40, connections=4, activations=200, lives=(False,))
+_SCRIPT = Script(machines=40, connections=4, activations=200, lives=("drain",))
 
 CONTROLS: Final[dict[str, Control]] = {
     "ledger_not_synced": Control(
@@ -47,12 +47,12 @@ CONTROLS: Final[dict[str, Control]] = {
 
 
 def find_planted(
-    control: Control, folder: Path, shim: Path, checker: CheckerProcess, draw: random.Random, options: Sequence[str]
+    control: Control, folder: Path, shim: Path, checker: CheckerProcess, draw: random.Random
 ) -> dict[str, list[str]]:
     """Plant a bug and check as always: what each of the checks that must find it says."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    recording = record(folder, shim, replace(control.script, options=options), draw)
+    recording = record(folder, shim, control.script, draw)
     return {check: _ask(check, recording, control.script, checker, draw) for check in control.found_by}
 
 

@@ -93,6 +93,16 @@ class Host:
                 wait_for_end(pid)
         self.process.wait()
 
+    def kill_supervisor(self) -> list[int]:
+        """SIGKILL for the first process alone: the others have to notice, while its successor starts already.
+
+        Gives their process IDs.
+        """
+        _, *children = self.list_processes()
+        self.process.kill()
+        self.process.wait()
+        return children
+
     def stop(self) -> None:
         """TERM, and its end. Raises HostFailed unless it ends with exit code 0."""
         self.process.terminate()

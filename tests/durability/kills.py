@@ -4,7 +4,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,9 @@ KILL_AT_START_SHARE: Final = 0.15
 START_S: Final = 1.0
 RATE: Final = 1_500.0
 CONNECTIONS: Final = 32
-CHILDREN: Final = ("kms_fast.cli.worker", "kms_fast.cli.recorder")
+ALONE_SHARE: Final = 0.5
+SUPERVISOR_SHARE: Final = 0.2
+MOST_ALONE: Final = 3
 
 
 @dataclass(frozen=True)
@@ -66,27 +68,20 @@ def kill_often(
     def start() -> Host:
         return Host(realm.home, address, folder / "serve.log", environment, *options)
 
-    host, load = start(), None
+    executioner, load = Executioner(start, draw), None
     try:
-        host.wait_until_listening()
+        executioner.host.wait_until_listening()
         load = Load(
             address, realm, record, draw, connections=CONNECTIONS, seconds=86_400.0, rate=RATE,
             clients=(0, fleet.machines),
         )  # fmt: skip
         load.wait_until_answered()
         for _ in range(kills):
-            if _kill_one(host, draw):
-                host = start()
-                if draw.random() < KILL_AT_START_SHARE:
-                    time.sleep(draw.uniform(0, START_S))
-                else:
-                    host.wait_until_listening()
-        if host.process.poll() is None and not host.listening:
-            host.wait_until_listening()
+            executioner.kill()
         load.stop()
-        host.stop()
+        executioner.stop()
     finally:
-        host.kill()
+        executioner.host.kill()
         if load is not None:
             load.kill()
     answer = checker.ask(check="home", trust=trust, record=record, home=realm.home, below_cap=fleet.below_cap)
@@ -95,27 +90,42 @@ def kill_often(
     return Round(kills, answer["answers"], answer["count"] + (not proof.ok), texts)
 
 
-def _kill_one(host: Host, draw: random.Random) -> bool:
-    """Kill the whole host or one of its processes, at a random moment; whether it has to be started again."""
-    time.sleep(draw.uniform(0, KILL_WITHIN_S))
-    children = find_children(host)
-    if children and draw.random() < 0.5:
-        victim = draw.choice(children)
-        send_signal(victim, signal.SIGKILL)
-        wait_for_end(victim)
-        return False
-    host.kill()
-    return True
+class Executioner:
+    """Kills a host, whole or one of its processes, and starts it again where that takes it down."""
 
+    def __init__(self, start: Callable[[], Host], draw: random.Random) -> None:
+        self._start = start
+        self._draw = draw
+        self._alone = 0
+        self._orphans: list[int] = []
+        self.host = start()
 
-def find_children(host: Host) -> list[int]:
-    """The workers and the recorder, where a host has such."""
-    found = []
-    for pid in host.list_processes():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        except FileNotFoundError:
-            continue
-        if any(name in words for name in CHILDREN):
-            found.append(pid)
-    return found
+    def kill(self) -> None:
+        """One kill at a random moment. Raises HostFailed when the host does not come up again."""
+        time.sleep(self._draw.uniform(0, KILL_WITHIN_S))
+        children = self.host.list_processes()[1:]
+        # The supervisor takes more deaths of one worker within a minute for a crash loop.
+        if children and self._alone < MOST_ALONE and self._draw.random() < ALONE_SHARE:
+            self._alone += 1
+            victim = self._draw.choice(children)
+            send_signal(victim, signal.SIGKILL)
+            wait_for_end(victim)
+            return
+        if self._draw.random() < SUPERVISOR_SHARE:
+            self._orphans += self.host.kill_supervisor()
+        else:
+            self.host.kill()
+        self._alone = 0
+        self.host = self._start()
+        if self._draw.random() < KILL_AT_START_SHARE:
+            time.sleep(self._draw.uniform(0, START_S))
+        else:
+            self.host.wait_until_listening()
+
+    def stop(self) -> None:
+        """Let the host drain. Raises HostFailed unless it ends with exit code 0, and those left behind have ended."""
+        if not self.host.listening:
+            self.host.wait_until_listening()
+        self.host.stop()
+        for pid in self._orphans:
+            wait_for_end(pid)

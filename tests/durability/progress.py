@@ -20,7 +20,6 @@ class State(msgspec.Struct, kw_only=True):
     targets: tuple[int, int, int]
     code: str
     seed: int
-    options: tuple[str, ...] = ()
     kills: int = 0
     kill_rounds: int = 0
     cuts: int = 0
@@ -61,13 +60,13 @@ class Progress:
     """The state in ``folder``, and a line about it on stderr."""
 
     def __init__(self, folder: Path, state: State) -> None:
-        """Go on from what is there if it has the same targets, options and code; else begin with ``state``."""
+        """Go on from what is there if it has the same targets and code; else begin with ``state``."""
         self._path = folder / "state.json"
         self._shown_s = 0.0
         self.state = state
         if self._path.exists():
             found = msgspec.json.decode(self._path.read_bytes(), type=State)
-            if (found.targets, found.code, found.options) == (state.targets, state.code, state.options):
+            if (found.targets, found.code) == (state.targets, state.code):
                 self.state = found
 
     def save(self, done: str) -> None:

@@ -3,11 +3,12 @@
 import json
 import random
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tests.durability import trace
 from tests.durability.disk import NOT_ON_DISK, PowerCuts
@@ -18,12 +19,14 @@ from tests.hosts import Realm, make_realm
 
 TRACED: Final = "host"
 END: Final = "end"
-KILL_WITHIN_BYTES: Final = 400_000
+HAPPENS_WITHIN_BYTES: Final = 400_000
+
+Life = Literal["drain", "kill", "reload"]
 
 
 @dataclass(frozen=True)
 class Script:
-    """What a host goes through. ``lives``: for each start, whether it is killed in the middle of its load.
+    """What a host goes through. ``lives``: for each start, what happens in the middle of its load and how it ends.
 
     ``machines``: how many distinct ones ask in all of it; more than twice the threshold take the family to its cap.
     ``plants``: bugs to plant. ``pretend``: files whose syncs are only pretended.
@@ -33,20 +36,20 @@ class Script:
     machines: int = 40
     connections: int = 8
     activations: int = 200
-    lives: Sequence[bool] = (True, False)
+    lives: Sequence[Life] = ("kill", "drain")
     options: Sequence[str] = ()
     plants: Sequence[str] = ()
     pretend: str | None = None
 
     @classmethod
-    def draw(cls, draw: random.Random, options: Sequence[str]) -> "Script":
-        """One at random: below the cap or over it, quiet or busy, killed or not."""
+    def draw(cls, draw: random.Random) -> "Script":
+        """One at random: one worker or two, below the cap or over it, quiet or busy, killed or not."""
         return cls(
             machines=draw.choice([12, 40, 49, 90, 400]),
             connections=draw.choice([1, 4, 16, 64]),
             activations=draw.randint(150, 400),
-            lives=draw.choice([(False,), (True, False), (False, True), (True, True, False)]),
-            options=options,
+            lives=draw.choice([("drain",), ("kill", "drain"), ("reload", "kill"), ("kill", "kill", "reload")]),
+            options=("--workers", draw.choice("122")),
         )
 
 
@@ -64,8 +67,8 @@ def record(folder: Path, shim: Path, script: Script, draw: random.Random) -> Rec
         shim, folder / "trace", traced, pretend=script.pretend
     )
     seed, address = draw.randbytes(32), draw_address(draw)
-    for killed in script.lives:
-        _live(folder, realm, address, script, seed, environment, draw if killed else None)
+    for life in script.lives:
+        _live(folder, realm, address, script, seed, environment, life, draw)
     recording = Recording(folder)
     _compare(recording, traced)
     traced.rename(folder / END)
@@ -80,8 +83,8 @@ def _note_start(folder: Path, traced: Path) -> None:
 
 
 def _live(
-    folder: Path, realm: Realm, address: str, script: Script, seed: bytes, environment: dict[str, str],
-    kill: random.Random | None,
+    folder: Path, realm: Realm, address: str, script: Script, seed: bytes, environment: dict[str, str], life: Life,
+    draw: random.Random,
 ) -> None:  # fmt: skip
     """One life of the host, with machines of the same seed as in every other."""
     host = Host(realm.home, address, folder / "serve.log", environment, *script.options)
@@ -92,18 +95,24 @@ def _live(
             address, realm, folder / "record.jsonl", random.Random(0), machine_seed=seed,
             connections=script.connections, activations=script.activations, clients=(0, script.machines),
         )  # fmt: skip
-        if kill is None:
+        if life != "drain":
+            _wait_in_load(folder / "trace", load, draw)
+        if life == "reload":
+            host.process.send_signal(signal.SIGHUP)
+        if life != "kill":
             load.wait()
             host.stop()
-        else:
-            end = trace.read_end(folder / "trace") + kill.randint(0, KILL_WITHIN_BYTES)
-            while load.process.poll() is None and trace.read_end(folder / "trace") < end:
-                time.sleep(0.001)
-            host.kill()
     finally:
         host.kill()
         if load is not None:
             load.kill()
+
+
+def _wait_in_load(path: Path, load: Load, draw: random.Random) -> None:
+    """Until the trace has grown by a random size, or the load is over."""
+    end = trace.read_end(path) + draw.randint(0, HAPPENS_WITHIN_BYTES)
+    while load.process.poll() is None and trace.read_end(path) < end:
+        time.sleep(0.001)
 
 
 def _compare(recording: Recording, traced: Path) -> None:

@@ -11,7 +11,7 @@ from tests.durability.controls import CONTROLS, find_planted, is_caught
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_planted_bug_is_caught(shim: Path, checker: CheckerProcess, tmp_path: Path, name: str) -> None:
-    found = find_planted(CONTROLS[name], tmp_path / name, shim, checker, random.Random(1), ())
+    found = find_planted(CONTROLS[name], tmp_path / name, shim, checker, random.Random(1))
     assert is_caught(CONTROLS[name], found), found
 
 

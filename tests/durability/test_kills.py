@@ -11,7 +11,7 @@ from tests.durability.kills import FLEETS, Fleet, kill_often
 
 @pytest.mark.parametrize("fleet", FLEETS, ids=["at its cap", "below its cap"])
 def test_nothing_is_lost(checker: CheckerProcess, tmp_path: Path, fleet: Fleet) -> None:
-    round_ = kill_often(tmp_path / "kills", 3, checker, random.Random(1), fleet)
+    round_ = kill_often(tmp_path / "kills", 3, checker, random.Random(1), fleet, options=["--workers", "2"])
     assert (round_.kills, round_.lost, round_.texts) == (3, 0, [])
     assert round_.answers > 100
 

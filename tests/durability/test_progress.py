@@ -20,7 +20,7 @@ def test_another_run_begins_anew(tmp_path: Path) -> None:
     progress = Progress(tmp_path, make())
     progress.state.kills = 7
     progress.save("step")
-    for other in (make(targets=(21, 200, 200)), make(code="b"), make(options=("--workers", "2"))):
+    for other in (make(targets=(21, 200, 200)), make(code="b")):
         assert Progress(tmp_path, other).state.kills == 0
 
 
