@@ -57,7 +57,7 @@ def check_cut(question: dict[str, Any], recording: Recording, findings: Findings
     claims.check_told(told, ledger, findings)
     claims.check_counts_grow(segments, findings)
     if question["record"] is None:
-        claims.check_stored(conversation, place, claims.read_counts(home / "host" / "counts.db"), findings)
+        claims.check_stored(conversation, place, claims.read_counts(home / "host" / "counts.db", findings), findings)
         return len(told)
     lines = claims.read_acknowledged(Path(question["record"]))
     claims.check_acknowledged(lines, ledger, findings)
@@ -72,7 +72,7 @@ def check_home(question: dict[str, Any], findings: Findings) -> int:
     claims.check_acknowledged(lines, LedgerIndex(segments), findings)
     claims.check_counts_grow(segments, findings)
     if question["below_cap"]:
-        claims.check_all_stored(segments, claims.read_counts(home / "host" / "counts.db"), findings)
+        claims.check_all_stored(segments, claims.read_counts(home / "host" / "counts.db", findings), findings)
     return len(lines)
 
 

@@ -123,12 +123,16 @@ Counted = dict[tuple[int, bytes], int]
 """The machines in a store of counts: (family, CMID) and when each was seen (ms)."""
 
 
-def read_counts(path: Path) -> Counted:
-    """Every row of a counts database that nobody has open; none when there is no such file."""
+def read_counts(path: Path, findings: Findings) -> Counted:
+    """Every row of a counts database that nobody has open; none, and a finding, when it is damaged."""
     if not path.exists():
         return {}
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        rows = database.execute("SELECT family, cmid, seen_ms FROM counts").fetchall()
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            rows = database.execute("SELECT family, cmid, seen_ms FROM counts").fetchall()
+    except sqlite3.DatabaseError as error:
+        findings.add(f"the counts cannot be read: {error}")
+        return {}
     return {(family, cmid): seen_ms for family, cmid, seen_ms in rows}
 
 
