@@ -14,7 +14,7 @@ from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import KmsFastError, LedgerError
-from kms_fast.files import sync_folder
+from kms_fast.files import SECRET_FOLDER, make_folder, sync_folder
 from kms_fast.host.segment import (
     MAX_RECORD_SIZE,
     Head,
@@ -79,7 +79,7 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, lost: Sequ
     cannot be written.
     """
     with storage_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, mode=SECRET_FOLDER)
     with storage_errors(folder), lock_ledger(folder):
         starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
         ended = {head.segment for start in starts.values() for head in start.heads if head.ended}

@@ -112,7 +112,9 @@ class Host:
             self.kill()
             raise HostFailed(f"still there {END_LIMIT_S:.0f} s after TERM: {self.read_log()}") from None
         if code:
-            raise HostFailed(f"exit code {code} after TERM: {self.read_log()}")
+            assert self.process.stdout is not None
+            said = self.process.stdout.read().decode().strip()
+            raise HostFailed(f"exit code {code} after TERM: {said} {self.read_log()}")
 
     def read_log(self) -> str:
         """The end of what it logged."""

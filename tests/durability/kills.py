@@ -11,7 +11,16 @@ from typing import Final
 
 from kms_fast.load.proof import prove_ledger
 from tests.durability.checker import CheckerProcess
-from tests.durability.host import Host, Load, draw_address, planting_environment, send_signal, wait_for_end, write_trust
+from tests.durability.host import (
+    Host,
+    HostFailed,
+    Load,
+    draw_address,
+    planting_environment,
+    send_signal,
+    wait_for_end,
+    write_trust,
+)
 from tests.hosts import make_realm
 
 KILL_WITHIN_S: Final = 0.4
@@ -54,10 +63,7 @@ def kill_often(
     folder: Path, kills: int, checker: CheckerProcess, draw: random.Random, fleet: Fleet, *,
     options: Sequence[str] = (), plants: Sequence[str] = (),
 ) -> Round:  # fmt: skip
-    """Kill one host ``kills`` times under one load, and start it again each time; then check its home.
-
-    Raises HostFailed when it does not come up again.
-    """
+    """Kill one host ``kills`` times under one load, and start it again each time; then check its home."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     realm = make_realm(folder, threshold=fleet.threshold)
@@ -68,7 +74,7 @@ def kill_often(
     def start() -> Host:
         return Host(realm.home, address, folder / "serve.log", environment, *options)
 
-    executioner, load = Executioner(start, draw), None
+    executioner, load, texts = Executioner(start, draw), None, []
     try:
         executioner.host.wait_until_listening()
         load = Load(
@@ -80,14 +86,17 @@ def kill_often(
             executioner.kill()
         load.stop()
         executioner.stop()
+    except HostFailed as error:
+        texts.append(f"no recovery: {error}")
     finally:
         executioner.host.kill()
         if load is not None:
             load.kill()
     answer = checker.ask(check="home", trust=trust, record=record, home=realm.home, below_cap=fleet.below_cap)
     proof = prove_ledger(realm.home, record)
-    texts = [*answer["texts"], *([] if proof.ok else [f"ledger verify or export: {proof}"])]
-    return Round(kills, answer["answers"], answer["count"] + (not proof.ok), texts)
+    if not proof.ok:
+        texts.append(f"ledger verify or export: {proof}")
+    return Round(kills, answer["answers"], answer["count"] + len(texts), [*answer["texts"], *texts])
 
 
 class Executioner:

@@ -13,6 +13,7 @@ from tests.hosts import make_realm, serve
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
 
+ROOT = Path(__file__).parents[2]
 EVERY_CALL = """
 import os
 os.mkdir("sub")
@@ -42,11 +43,15 @@ os.fsync(folder)
 """
 
 
-def run_traced(shim: Path, folder: Path, program: str, *, pretend: str | None = None) -> list[Event]:
+def run_traced(
+    shim: Path, folder: Path, program: str, *, pretend: str | None = None, site: bool = False
+) -> list[Event]:
+    """What a program of Python does in ``folder``; ``site``: whether it finds this project."""
     trace = folder.parent / "trace"
     make_trace(trace)
-    environment = shim_environment(shim, trace, folder, pretend=pretend)
-    subprocess.run([sys.executable, "-S", "-c", program], cwd=folder, env=environment, check=True, timeout=60)
+    environment = shim_environment(shim, trace, folder, pretend=pretend) | {"PYTHONPATH": str(ROOT) if site else ""}
+    options = [] if site else ["-S"]
+    subprocess.run([sys.executable, *options, "-c", program], cwd=folder, env=environment, check=True, timeout=60)
     return read_trace(trace)
 
 
@@ -57,15 +62,15 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def cut_at_end(folder: Path, events: list[Event]) -> dict[str, Content | None]:
+def cut_at_end(folder: Path, events: list[Event], fate: str) -> dict[str, Content | None]:
     start = folder.parent / "start"
     start.mkdir()
     disk = Disk(start, {folder.stat().st_ino: ""}, events, str(folder))
-    return PowerCuts(disk).cut(1 << 62, "kept", random.Random(0))
+    return PowerCuts(disk).cut(1 << 62, fate, random.Random(0))
 
 
 def test_every_call_is_seen_and_leads_to_the_same_folder(shim: Path, folder: Path) -> None:
-    contents = cut_at_end(folder, run_traced(shim, folder, EVERY_CALL))
+    contents = cut_at_end(folder, run_traced(shim, folder, EVERY_CALL), "kept")
     found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     assert set(contents) - {""} == found == {"sub", "sub/b", "d"}
     for path in ("sub/b", "d"):
@@ -137,6 +142,17 @@ def test_a_trace_that_cannot_be_read_is_no_trace(tmp_path: Path) -> None:
         file.write((128).to_bytes(8, "little"))
     with pytest.raises(BrokenTrace, match="no event at 64"):
         read_trace(tmp_path / "trace")
+
+
+def test_every_name_of_a_new_ledger_is_certain(shim: Path, folder: Path) -> None:
+    """By the ledger's own syncs: those of a database in the same folder are not its to count on."""
+    program = """
+from pathlib import Path
+from kms_fast.host.ledger import open_ledger
+open_ledger(Path.cwd() / "ledger", host_id=bytes(16), certificates=bytes(100))
+"""
+    contents = cut_at_end(folder, run_traced(shim, folder, program, site=True), "dropped")
+    assert set(contents) == {"", "ledger", "ledger/segment-00000001.kfl"}
 
 
 def test_a_hosts_syncs_and_answers_are_seen(shim: Path, tmp_path: Path) -> None:
