@@ -31,7 +31,7 @@ from kms_fast._core import RpcCounters, Session, SkuKeys, backend, build_bind
 from kms_fast.cli.realm import make_realm
 from kms_fast.load.plan import LoadPlan, LoadResult, Product, find_product
 from kms_fast.load.processes import run_load
-from kms_fast.load.server import ServerProcess
+from kms_fast.load.server import ServerProcess, list_processes
 
 BENCH = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -63,7 +63,7 @@ YARDSTICKS: dict[str, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class Server:
-    """A server under load. ``product`` is None for the limits. ``pid`` is that of its only process."""
+    """A server under load. ``product`` is None for the limits. ``pid`` is that of its first process."""
 
     name: str
     port: int
@@ -159,13 +159,15 @@ def make_plan(server: Server, **changes: Any) -> LoadPlan:
 
 
 def read_cpu_s(pid: int) -> float:
-    """User and system time of a process, from the scheduler's own count: finer than the ticks of /proc/PID/stat."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    """User and system time of a server's processes, by the scheduler's own count: finer than the ticks of stat."""
+    tasks = [task for each in list_processes(pid) for task in Path(f"/proc/{each}/task").glob("*/schedstat")]
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def read_rss_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+    """Memory of a server's processes."""
+    lines = [line for each in list_processes(pid) for line in Path(f"/proc/{each}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
 def measure(server: Server, **changes: Any) -> Sample:

@@ -68,7 +68,7 @@ class ServerProcess:
     def cpu_s(self) -> float | None:
         """User and system time of all server processes so far; None where the system does not tell."""
         try:
-            return sum(_read_cpu_ticks(pid) for pid in _list_tree(self.process.pid)) / _TICKS_PER_S
+            return sum(_read_cpu_ticks(pid) for pid in list_processes(self.process.pid)) / _TICKS_PER_S
         except OSError:
             return None
 
@@ -88,9 +88,10 @@ class ServerProcess:
         self.process.wait()
 
 
-def _list_tree(pid: int) -> list[int]:
+def list_processes(pid: int) -> list[int]:
+    """A process and all that descend from it. Raises OSError where the system does not tell."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(descendant for child in children for descendant in _list_tree(int(child)))]
+    return [pid, *(descendant for child in children for descendant in list_processes(int(child)))]
 
 
 def _read_cpu_ticks(pid: int) -> int:
