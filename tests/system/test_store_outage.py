@@ -1,0 +1,114 @@
+"""PostgreSQL killed, frozen, stopped and started again under a loaded host: nothing is lost and nobody waits for it."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kms_fast.load.proof import prove_ledger
+from tests.hosts import DESKTOP, PUBLISHER_ID, SERVER, Realm, RunningHost, make_realm, run_cli, serve
+from tests.postgres import PostgresServer, migrate_database, own_database
+from tests.reference.rpc import Connection
+from tests.system.asker import Asker
+
+SERVER_BUSY, COUNT_TOO_LOW = 0xE04B0003, 0xC004F038
+
+
+@pytest.fixture
+def realm(tmp_path: Path) -> Realm:
+    """A host that is certified for two families, each with threshold 5 and cap 10."""
+    return make_realm(tmp_path, threshold=5, certified=(DESKTOP, SERVER))
+
+
+@pytest.fixture
+def server(start_postgres: Callable[..., PostgresServer]) -> PostgresServer:
+    """A PostgreSQL server that a test may break."""
+    return start_postgres()
+
+
+@pytest.fixture
+def url(server: PostgresServer) -> Iterator[str]:
+    """URL of a database with the store's tables."""
+    with own_database(server) as url:
+        asyncio.run(migrate_database(url))
+        yield url
+
+
+def ask(host: RunningHost, product: str) -> int:
+    """The result that a new machine gets; a signed one is verified."""
+    asker = Asker.of(host.realm, product)
+    asked = asker.ask()
+    with Connection(host.address) as connection:
+        connection.bind()
+        answer, result = connection.call(asked.request)
+    return result or asker.check(asked, answer).leaf.result
+
+
+def ask_until_counted(host: RunningHost, product: str) -> None:
+    """New machines ask until the store counts again; until then they are told that the host is busy."""
+    end_s = time.monotonic() + 60
+    while (result := ask(host, product)) == SERVER_BUSY:
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    assert result == COUNT_TOO_LOW
+
+
+def start_load(host: RunningHost, record: Path, seconds: int) -> subprocess.Popen[str]:
+    command = [
+        *(sys.executable, "-m", "kms_fast", "load", f"127.0.0.1:{host.address[1]}", "--json"),
+        *("--publisher", str(host.realm.publisher_json), "--record", str(record), "--seconds", str(seconds)),
+        *("--key", host.realm.skus["desktop"].setup_key(PUBLISHER_ID).text, "--connections", "16"),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_outages_in_the_middle_of_a_load(realm: Realm, server: PostgresServer, url: str, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    outages = [
+        (server.kill, server.start),
+        (server.freeze, server.thaw),
+        (server.stop, server.start),
+    ]
+    with serve(realm, "--workers", "2", environment={"KMS_FAST_STORE": url}) as host:
+        # To the cap: past it a family does not need the store. The other one stays below.
+        assert [ask(host, "desktop") for _ in range(16)] == [COUNT_TOO_LOW] * 4 + [0] * 12
+        load = start_load(host, record, 20)
+        for begin, end in outages:
+            begin()
+            # The first call that hangs is given up after a second; from then on the answer comes at once.
+            assert ask(host, "server") == SERVER_BUSY
+            for _ in range(5):
+                assert (ask(host, "desktop"), ask(host, "server")) == (0, SERVER_BUSY)
+            end()
+            ask_until_counted(host, "server")
+        figures = json.loads(load.communicate(timeout=60)[0])
+        assert (load.returncode, figures["errors"], figures["refused"]) == (0, 0, 0)
+        assert host.stop() == 0
+    proof = prove_ledger(realm.home, record)
+    assert proof.ok
+    assert proof.acknowledged == figures["activations"]
+
+
+def test_a_worker_that_starts_during_an_outage(realm: Realm, server: PostgresServer, url: str) -> None:
+    """It cannot know counts, so it tells every machine that it is busy, until the store is back."""
+    with serve(realm, environment={"KMS_FAST_STORE": url}) as host:
+        (worker,) = host.worker_pids()
+        server.kill()
+        subprocess.run(["kill", "-9", str(worker)], check=True)
+        assert ask(host, "desktop") == SERVER_BUSY
+        server.start()
+        ask_until_counted(host, "desktop")
+        assert host.stop() == 0
+
+
+def test_a_host_that_starts_during_an_outage_says_so(realm: Realm, server: PostgresServer, url: str) -> None:
+    server.kill()
+    code, told, _ = run_cli("serve", "--listen", "127.0.0.1:0", "--store", url, home=realm.home)
+    assert (code, told["name"]) == (1, "STORE_UNAVAILABLE")
+    assert "s3cret" not in json.dumps(told)
+    server.start()
