@@ -142,7 +142,6 @@ cdef class Batch:
 
         `sign` takes the message (context, zero byte, header) and returns the Ed25519 signature of 64 bytes.
         """
-        cdef int i
         cdef uint8_t* header = self.record + RECORD_HEADER
         cdef bytes message, signature
         cdef const uint8_t* root
@@ -151,8 +150,7 @@ cdef class Batch:
         self.nodes = <uint8_t*>PyMem_Malloc(HASH_SIZE * (2 * <size_t>self.size + MAX_PATH_NODES))
         if self.nodes == NULL:
             raise MemoryError
-        for i in range(self.size):
-            kf_merkle_leaf_hash(self.entry(i), LEAF_SIZE, self.nodes + HASH_SIZE * i)
+        kf_merkle_leaf_hashes(self.nodes, self.entry(0), ENTRY_SIZE, LEAF_SIZE, self.size)
         root = kf_merkle_build(self.nodes, self.size)
         header[HEADER_VERSION] = 1
         header[HEADER_TYPE] = 1
@@ -291,8 +289,7 @@ def entries_root(bytes entries not None) -> bytes:
     """Root of the tree over the leaves of ledger entries (264 bytes each): 32 bytes. Raises ValueError unless 1 to
     1,024.
     """
-    cdef Py_ssize_t n = len(entries) // ENTRY_SIZE, i
-    cdef const uint8_t* entry = entries
+    cdef Py_ssize_t n = len(entries) // ENTRY_SIZE
     cdef uint8_t* nodes
     if not 1 <= n <= MAX_LEAVES or len(entries) % ENTRY_SIZE:
         raise ValueError(f"a record has 1 to {MAX_LEAVES} entries of {ENTRY_SIZE} bytes")
@@ -300,8 +297,7 @@ def entries_root(bytes entries not None) -> bytes:
     if nodes == NULL:
         raise MemoryError
     try:
-        for i in range(n):
-            kf_merkle_leaf_hash(entry + i * ENTRY_SIZE, LEAF_SIZE, nodes + HASH_SIZE * i)
+        kf_merkle_leaf_hashes(nodes, entries, ENTRY_SIZE, LEAF_SIZE, n)
         return (<uint8_t*>kf_merkle_build(nodes, n))[:HASH_SIZE]
     finally:
         PyMem_Free(nodes)

@@ -42,13 +42,50 @@ static inline void kf_merkle_node_hash(const uint8_t left[32], const uint8_t rig
     kf_sha256(pair, sizeof pair, out);
 }
 
+/* Two messages of `n` bytes, 56 to 119, so that each pads to two blocks; `blocks` holds them and is padded here. */
+static inline void kf_merkle_hash_two(uint8_t blocks[2][128], size_t n, uint8_t *out)
+{
+    kf_sha256_state states[2] = {kf_sha256_start, kf_sha256_start};
+    const uint8_t *const p[2] = {blocks[0], blocks[1]};
+    for (int lane = 0; lane < 2; lane++) {
+        blocks[lane][n] = 0x80;
+        memset(blocks[lane] + n + 1, 0, 119 - n);
+        kf_store_be64(blocks[lane] + 120, 8 * n);
+    }
+    kf_sha256_two(states, p, 2);
+    for (int i = 0; i < 16; i++)
+        kf_store_be32(out + 4 * i, states[i / 8].h[i % 8]);
+}
+
+/* Hashes `count` leaves of `n` bytes that lie `stride` bytes apart to the start of `nodes`; 63 <= n <= 118. */
+static inline void kf_merkle_leaf_hashes(uint8_t *nodes, const uint8_t *leaf, size_t stride, size_t n, size_t count)
+{
+    uint8_t blocks[2][128];
+    blocks[0][0] = blocks[1][0] = 0x00;
+    for (; count >= 2; count -= 2, leaf += 2 * stride, nodes += 64) {
+        memcpy(blocks[0] + 1, leaf, n);
+        memcpy(blocks[1] + 1, leaf + stride, n);
+        kf_merkle_hash_two(blocks, n + 1, nodes);
+    }
+    if (count)
+        kf_merkle_leaf_hash(leaf, n, nodes);
+}
+
 /* Fills in the levels above the `n` leaf hashes at the start of `nodes`, 1 <= n <= KF_MERKLE_MAX_LEAVES; returns the
  * root. */
 static inline const uint8_t *kf_merkle_build(uint8_t *nodes, size_t n)
 {
+    uint8_t blocks[2][128];
+    blocks[0][0] = blocks[1][0] = 0x01;
     while (n > 1) {
         uint8_t *above = nodes + 32 * n;
-        for (size_t i = 0; i < n / 2; i++)
+        size_t i = 0;
+        for (; i + 2 <= n / 2; i += 2) {
+            memcpy(blocks[0] + 1, nodes + 64 * i, 64);
+            memcpy(blocks[1] + 1, nodes + 64 * i + 64, 64);
+            kf_merkle_hash_two(blocks, 65, above + 32 * i);
+        }
+        if (i < n / 2)
             kf_merkle_node_hash(nodes + 64 * i, nodes + 64 * i + 32, above + 32 * i);
         if (n % 2)
             memcpy(above + 32 * (n / 2), nodes + 32 * (n - 1), 32);

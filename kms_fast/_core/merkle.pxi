@@ -9,6 +9,7 @@ cdef extern from "merkle.h" nogil:
     const size_t KF_MERKLE_MAX_NODES
     const size_t KF_MERKLE_MAX_PATH
     void kf_merkle_leaf_hash(const uint8_t* leaf, size_t n, uint8_t* out)
+    void kf_merkle_leaf_hashes(uint8_t* nodes, const uint8_t* leaf, size_t stride, size_t n, size_t count)
     const uint8_t* kf_merkle_build(uint8_t* nodes, size_t n)
     size_t kf_merkle_path(const uint8_t* nodes, size_t n, size_t index, uint8_t* out)
     int kf_merkle_verify(const uint8_t* leaf_hash, uint64_t index, uint64_t size, const uint8_t* path,

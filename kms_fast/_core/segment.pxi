@@ -100,7 +100,6 @@ cdef class RecordReader:
 
     cdef bint is_whole(self) noexcept nogil:
         cdef const uint8_t* header = self.record + RECORD_HEADER
-        cdef uint32_t i
         self.entries = (self.size - RECORD_ENTRIES) // ENTRY_SIZE
         if header[HEADER_VERSION] != 1 or header[HEADER_TYPE] != 1:
             return False
@@ -108,8 +107,7 @@ cdef class RecordReader:
             return True
         if load_u16(header + HEADER_TREE_SIZE) != self.entries:
             return False
-        for i in range(self.entries):
-            kf_merkle_leaf_hash(self.entry(i), LEAF_SIZE, self.nodes + HASH_SIZE * i)
+        kf_merkle_leaf_hashes(self.nodes, self.entry(0), ENTRY_SIZE, LEAF_SIZE, self.entries)
         return memcmp(kf_merkle_build(self.nodes, self.entries), header + HEADER_ROOT, HASH_SIZE) == 0
 
     cdef inline const uint8_t* entry(self, uint32_t i) noexcept nogil:

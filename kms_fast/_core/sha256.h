@@ -52,57 +52,91 @@ static void kf_sha256_blocks_c(kf_sha256_state *state, const uint8_t *p, size_t 
     }
 }
 
+static void kf_sha256_two_c(kf_sha256_state states[2], const uint8_t *const p[2], size_t blocks)
+{
+    kf_sha256_blocks_c(&states[0], p[0], blocks);
+    kf_sha256_blocks_c(&states[1], p[1], blocks);
+}
+
 #if KF_X86
+/* Several messages of the same number of blocks side by side, since a round waits for the one before it. */
+__attribute__((target("sha,sse4.1,ssse3"), always_inline)) static inline void
+kf_sha256_lanes_shani(kf_sha256_state *states, const uint8_t *const *p, size_t blocks, const int lanes)
+{
+    const __m128i swap_words = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
+    __m128i abef[2], cdgh[2];
+    for (int lane = 0; lane < lanes; lane++) {
+        /* SHA256RNDS2 wants the words as (A B E F) and (C D G H), highest first. */
+        __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)&states[lane].h[0]), 0xb1);
+        __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)&states[lane].h[4]), 0x1b);
+        abef[lane] = _mm_alignr_epi8(low, high, 8);
+        cdgh[lane] = _mm_blend_epi16(high, low, 0xf0);
+    }
+    for (size_t block = 0; block < blocks; block++) {
+        __m128i abef_before[2], cdgh_before[2];
+        __m128i w[2][4]; /* the newest 16 words of the message schedule, w[lane][i % 4] for rounds 4i..4i+3 */
+        for (int lane = 0; lane < lanes; lane++) {
+            abef_before[lane] = abef[lane];
+            cdgh_before[lane] = cdgh[lane];
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+#pragma GCC unroll 2
+            for (int lane = 0; lane < lanes; lane++) {
+                __m128i *now = &w[lane][i % 4];
+                if (i < 4) {
+                    const uint8_t *words = p[lane] + 64 * block + 16 * i;
+                    *now = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)words), swap_words);
+                } else {
+                    __m128i one_before = w[lane][(i + 3) % 4], two_before = w[lane][(i + 2) % 4];
+                    __m128i sum = _mm_sha256msg1_epu32(*now, w[lane][(i + 1) % 4]);
+                    sum = _mm_add_epi32(sum, _mm_alignr_epi8(one_before, two_before, 4));
+                    *now = _mm_sha256msg2_epu32(sum, one_before);
+                }
+                __m128i wk = _mm_add_epi32(*now, _mm_loadu_si128((const __m128i *)&kf_sha256_k[4 * i]));
+                cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], wk);
+                abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(wk, 0x0e));
+            }
+        }
+        for (int lane = 0; lane < lanes; lane++) {
+            abef[lane] = _mm_add_epi32(abef[lane], abef_before[lane]);
+            cdgh[lane] = _mm_add_epi32(cdgh[lane], cdgh_before[lane]);
+        }
+    }
+    for (int lane = 0; lane < lanes; lane++) {
+        __m128i low = _mm_shuffle_epi32(abef[lane], 0x1b);
+        __m128i high = _mm_shuffle_epi32(cdgh[lane], 0xb1);
+        _mm_storeu_si128((__m128i *)&states[lane].h[0], _mm_blend_epi16(low, high, 0xf0));
+        _mm_storeu_si128((__m128i *)&states[lane].h[4], _mm_alignr_epi8(high, low, 8));
+    }
+}
+
 __attribute__((target("sha,sse4.1,ssse3"))) static void kf_sha256_blocks_shani(kf_sha256_state *state, const uint8_t *p,
                                                                               size_t blocks)
 {
-    const __m128i swap_words = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
-    /* SHA256RNDS2 wants the words as (A B E F) and (C D G H), highest first. */
-    __m128i low = _mm_loadu_si128((const __m128i *)&state->h[0]);
-    __m128i high = _mm_loadu_si128((const __m128i *)&state->h[4]);
-    low = _mm_shuffle_epi32(low, 0xb1);
-    high = _mm_shuffle_epi32(high, 0x1b);
-    __m128i abef = _mm_alignr_epi8(low, high, 8);
-    __m128i cdgh = _mm_blend_epi16(high, low, 0xf0);
+    kf_sha256_lanes_shani(state, &p, blocks, 1);
+}
 
-    for (; blocks; blocks--, p += 64) {
-        const __m128i abef_before = abef, cdgh_before = cdgh;
-        __m128i w[4]; /* the newest 16 words of the message schedule, w[i % 4] for rounds 4i..4i+3 */
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) {
-            __m128i *now = &w[i % 4];
-            if (i < 4) {
-                *now = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + 16 * i)), swap_words);
-            } else {
-                __m128i one_before = w[(i + 3) % 4], two_before = w[(i + 2) % 4], three_before = w[(i + 1) % 4];
-                __m128i sum = _mm_sha256msg1_epu32(*now, three_before);
-                sum = _mm_add_epi32(sum, _mm_alignr_epi8(one_before, two_before, 4));
-                *now = _mm_sha256msg2_epu32(sum, one_before);
-            }
-            __m128i wk = _mm_add_epi32(*now, _mm_loadu_si128((const __m128i *)&kf_sha256_k[4 * i]));
-            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, wk);
-            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(wk, 0x0e));
-        }
-        abef = _mm_add_epi32(abef, abef_before);
-        cdgh = _mm_add_epi32(cdgh, cdgh_before);
-    }
-
-    low = _mm_shuffle_epi32(abef, 0x1b);
-    high = _mm_shuffle_epi32(cdgh, 0xb1);
-    _mm_storeu_si128((__m128i *)&state->h[0], _mm_blend_epi16(low, high, 0xf0));
-    _mm_storeu_si128((__m128i *)&state->h[4], _mm_alignr_epi8(high, low, 8));
+__attribute__((target("sha,sse4.1,ssse3"))) static void kf_sha256_two_shani(kf_sha256_state states[2],
+                                                                           const uint8_t *const p[2], size_t blocks)
+{
+    kf_sha256_lanes_shani(states, p, blocks, 2);
 }
 #endif
 
 static void (*kf_sha256_blocks)(kf_sha256_state *state, const uint8_t *p, size_t blocks) = kf_sha256_blocks_c;
+static void (*kf_sha256_two)(kf_sha256_state states[2], const uint8_t *const p[2], size_t blocks) = kf_sha256_two_c;
 
 /* Chooses the back end; callers ask for SHA-NI only where kf_cpu_has_sha(). */
 static inline void kf_sha256_use(int shani)
 {
     kf_sha256_blocks = kf_sha256_blocks_c;
+    kf_sha256_two = kf_sha256_two_c;
 #if KF_X86
-    if (shani)
+    if (shani) {
         kf_sha256_blocks = kf_sha256_blocks_shani;
+        kf_sha256_two = kf_sha256_two_shani;
+    }
 #endif
 }
 

@@ -75,16 +75,19 @@ static void check_sha256(const char *name)
 
 static void check_merkle(void)
 {
-    uint8_t *leaf = counting(118), *path = malloc(32 * KF_MERKLE_MAX_PATH);
+    uint8_t *leaves = counting(264 * KF_MERKLE_MAX_LEAVES), *path = malloc(32 * KF_MERKLE_MAX_PATH);
     for (size_t n = 1; n <= KF_MERKLE_MAX_LEAVES; n = n < 40 ? n + 1 : 2 * n - 31 + n % 3) {
         size_t total = n;
         for (size_t width = n; width > 1; total += width)
             width = (width + 1) / 2;
         check(total <= KF_MERKLE_MAX_NODES, "size of a tree");
-        uint8_t *nodes = malloc(32 * total);
+        uint8_t *nodes = malloc(32 * total), alone[32];
+        for (size_t i = 0; i < n; i++)
+            leaves[264 * i] = (uint8_t)i;
+        kf_merkle_leaf_hashes(nodes, leaves, 264, 118, n);
         for (size_t i = 0; i < n; i++) {
-            leaf[0] = (uint8_t)i;
-            kf_merkle_leaf_hash(leaf, 118, nodes + 32 * i);
+            kf_merkle_leaf_hash(leaves + 264 * i, 118, alone);
+            check(memcmp(nodes + 32 * i, alone, 32) == 0, "a leaf's hash beside others");
         }
         const uint8_t *root = kf_merkle_build(nodes, n);
         check(root == nodes + 32 * (total - 1), "the root is the last node");
@@ -96,7 +99,7 @@ static void check_merkle(void)
         }
         free(nodes);
     }
-    free(leaf);
+    free(leaves);
     free(path);
     printf("merkle ok\n");
 }
