@@ -300,6 +300,18 @@ _ROWS = (
         "The file is no whole backup of a host.",
         "Copy it again from where it was made, or take an earlier backup. Nothing was restored.",
     ),
+    (
+        0xE04B0050,
+        "STORE_DAMAGED",
+        "The store, or a backup of one, holds what cannot be right.",
+        "Stop the hosts, keep a copy, and restore the newest good backup into an empty store: kms-fast store restore.",
+    ),
+    (
+        0xE04B0051,
+        "STORE_IN_USE",
+        "The store is used or filled already, so nothing was written to it.",
+        "Stop the host that uses it; restore only into a store that is empty.",
+    ),
 )
 
 _CURES = {

@@ -11,9 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kms_fast.store.postgres import close, connect
-from kms_fast.store.postgres_schema import migrate
-
 PASSWORD = "s3cret-of-the-tests"
 
 
@@ -151,13 +148,6 @@ def own_database(server: PostgresServer) -> Iterator[str]:
     server.execute(f"CREATE DATABASE {name}")
     yield server.url(name)
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def migrate_database(url: str) -> None:
-    """Make the store's tables."""
-    connection = await connect(url)
-    await migrate(connection)
-    await close(connection)
 
 
 def is_alive(pid: int) -> bool:

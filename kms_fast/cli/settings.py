@@ -50,7 +50,7 @@ class _Given:
     strict: bool
 
 
-_CONFIG_OPTION = click.option(
+CONFIG_OPTION = click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="KMS_FAST_CONFIG",
@@ -71,7 +71,7 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
         function(*args, loaded=load_settings(config, given, os.environ), **others)
 
     flags = [_add_flag(option) for option in host_options().values()]
-    return functools.reduce(lambda inner, add: add(inner), [*reversed(flags), _CONFIG_OPTION], command)
+    return functools.reduce(lambda inner, add: add(inner), [*reversed(flags), CONFIG_OPTION], command)
 
 
 def config_option(function: Callable[..., None]) -> Callable[..., None]:
@@ -81,7 +81,7 @@ def config_option(function: Callable[..., None]) -> Callable[..., None]:
     def command(*args: Any, config: Path | None, **others: Any) -> None:
         function(*args, loaded=load_settings(config, {}, os.environ), **others)
 
-    return _CONFIG_OPTION(command)
+    return CONFIG_OPTION(command)
 
 
 def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> LoadedSettings:

@@ -3,18 +3,30 @@
 from pathlib import Path
 
 from kms_fast.model.settings import HostSettings
-from kms_fast.store import Counts
+from kms_fast.store import Counts, Inventory
 from kms_fast.store.postgres_counts import PostgresCounts
+from kms_fast.store.postgres_inventory import PostgresInventory
 from kms_fast.store.sqlite_counts import SqliteCounts
+from kms_fast.store.sqlite_inventory import SqliteInventory
+
+
+def counts_file(home: Path) -> Path:
+    """The SQLite file of counts in a home."""
+    return home / "host" / "counts.db"
+
+
+def inventory_file(home: Path) -> Path:
+    """The SQLite file of the inventory in a home."""
+    return home / "host" / "inventory.db"
 
 
 async def open_counts(settings: HostSettings, home: Path) -> Counts:
     """Open the counts on the running event loop.
 
-    Raises `KmsFastError`: STORAGE_FAILED, or for PostgreSQL STORE_UNAVAILABLE and STORE_VERSION.
+    Raises `KmsFastError`: STORAGE_FAILED, STORE_VERSION, or for PostgreSQL STORE_UNAVAILABLE.
     """
     if settings.store is None:
-        return SqliteCounts(home / "host" / "counts.db")
+        return SqliteCounts(counts_file(home))
     return await PostgresCounts.open(settings.store)
 
 
@@ -24,5 +36,12 @@ async def start_counts(settings: HostSettings, home: Path) -> Counts:
     Raises `KmsFastError` (STORAGE_FAILED).
     """
     if settings.store is None:
-        return SqliteCounts(home / "host" / "counts.db")
+        return SqliteCounts(counts_file(home))
     return await PostgresCounts.start(settings.store)
+
+
+async def open_inventory(settings: HostSettings, home: Path) -> Inventory:
+    """Open the inventory on the running event loop. Raises the same as `open_counts`."""
+    if settings.store is None:
+        return SqliteInventory(inventory_file(home))
+    return await PostgresInventory.open(settings.store)

@@ -39,11 +39,7 @@ def check_rollback(
 
     Without ``accept`` it raises `LedgerError` (LEDGER_WENT_BACK) that names segment and batch. Raises OSError.
     """
-    starts = [read_start_of(path) for path in list_segments(folder)]
-    accepted = {(head.segment, head.header_hash) for start in starts for head in start.heads if head.lost}
-    missing = [
-        mark for mark in watermarks if (mark.segment, mark.header_hash) not in accepted and not _has_batch(folder, mark)
-    ]
+    missing = find_missing(folder, watermarks)
     restored = folder / RESTORED
     if not missing and not restored.exists():
         return []
@@ -57,6 +53,18 @@ def check_rollback(
         restored.unlink(missing_ok=True)
         sync_folder(folder)
     return lost
+
+
+def find_missing(folder: Path, watermarks: Iterable[Watermark]) -> list[Watermark]:
+    """Those watermarks of this ledger's host whose batch it has not, and whose loss was not accepted.
+
+    Raises `LedgerError`, OSError.
+    """
+    starts = [read_start_of(path) for path in list_segments(folder)]
+    accepted = {(head.segment, head.header_hash) for start in starts for head in start.heads if head.lost}
+    return [
+        mark for mark in watermarks if (mark.segment, mark.header_hash) not in accepted and not _has_batch(folder, mark)
+    ]
 
 
 def _has_batch(folder: Path, mark: Watermark) -> bool:

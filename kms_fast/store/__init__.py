@@ -6,7 +6,7 @@ it from the ledger, some seconds behind.
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 CountRow = tuple[bytes, int]
 """A machine that counts: CMID (16 bytes) and when it was last seen (ms since 1970)."""
@@ -59,8 +59,19 @@ class Counts(Protocol):
     ) -> list[CountRow]:
         """Store the newest machines of a family that is at its cap; the machines that count now, oldest first."""
 
+    async def read_all(self) -> dict[int, list[CountRow]]:
+        """The machines of every family as of one moment, oldest first, for a backup."""
+
     async def close(self) -> None:
         """Release the store."""
+
+
+def group_by_family(rows: Iterable[Any]) -> dict[int, list[CountRow]]:
+    """Rows of family, CMID and last seen as what `Counts.read_all` gives; the order within a family stays."""
+    families: dict[int, list[CountRow]] = {}
+    for family, cmid, seen_ms in rows:
+        families.setdefault(family, []).append((cmid, seen_ms))
+    return families
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import asyncpg
 
 from kms_fast.errors import KmsFastError
 from kms_fast.model.settings import mask_password
-from kms_fast.store.postgres_schema import check_version
+from kms_fast.store.postgres_schema import check_version, migrate_tables
 
 OLDEST_VERSION: Final = 15
 CONNECT_LIMIT_S: Final = 5.0
@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 class PostgresSession:
     """One connection for this process on the running event loop; made by `open`.
 
-    ``limit_s``: how long a call may take. ``shown`` is the store's URL without its password.
+    ``limit_s``: how long a call may take that says nothing else. ``shown`` is the store's URL without its password.
     """
 
     def __init__(self, url: str, *, limit_s: float) -> None:
@@ -98,18 +98,21 @@ class PostgresSession:
             session._recovery = asyncio.create_task(session._recover(None))
         return session
 
-    async def run(self, work: Callable[[asyncpg.Connection], Awaitable[_Result]]) -> _Result:
-        """Await ``work(connection)``, alone on the connection.
+    async def run(
+        self, work: Callable[[asyncpg.Connection], Awaitable[_Result]], *, limit_s: float | None = None
+    ) -> _Result:
+        """Await ``work(connection)``, alone on the connection, for at most ``limit_s`` if given.
 
-        Raises `KmsFastError` (STORE_UNAVAILABLE; STORE_VERSION after an outage): nothing came of it, or after
-        ``limit_s`` it is not known whether something will. At once while the store is down.
+        Raises `KmsFastError` (STORE_UNAVAILABLE; STORE_VERSION after an outage): nothing came of it, or after the
+        limit it is not known whether something will. At once while the store is down.
         """
+        limit_s = limit_s or self._limit_s
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout(limit_s):
                 working = await self._begin(work)
                 return await asyncio.shield(working)
         except TimeoutError as error:
-            unavailable = self._unavailable(f"it did not answer within {self._limit_s:g} s")
+            unavailable = self._unavailable(f"it did not answer within {limit_s:g} s")
             self._go_down(unavailable)
             raise unavailable from error
         except POSTGRES_ERRORS as error:
@@ -254,6 +257,24 @@ async def connect(url: str, *, application_name: str = "kms-fast") -> asyncpg.Co
         reasons.append(f"{mask_password(one)}: {reason}")
     shown = mask_password(url)
     raise KmsFastError(f"The store cannot be used. {'; '.join(reasons)}.", name="STORE_UNAVAILABLE", store=shown)
+
+
+async def migrate(url: str) -> int:
+    """Bring the tables of a database up to date; the version they had before, 0 for none.
+
+    Raises `KmsFastError`: STORE_UNAVAILABLE, STORE_VERSION for tables of a newer program.
+    """
+    connection = await connect(url)
+    try:
+        return await migrate_tables(connection)
+    except POSTGRES_ERRORS as error:
+        raise KmsFastError(
+            f"The store {mask_password(url)} cannot be migrated: {describe(error)}.",
+            name="STORE_UNAVAILABLE",
+            store=mask_password(url),
+        ) from error
+    finally:
+        await close(connection)
 
 
 async def close(connection: asyncpg.Connection) -> None:

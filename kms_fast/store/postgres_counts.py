@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from kms_fast.store import CountRow
+from kms_fast.store import CountRow, group_by_family
 from kms_fast.store.postgres import PostgresSession
 
 # Requests wait for it, so a store that hangs must be given up soon.
@@ -20,6 +20,7 @@ SELECT cmid, seen_ms FROM kms_fast.counts WHERE family = $1 AND seen_ms >= $2
 ORDER BY seen_ms DESC, arrival DESC LIMIT $3
 """
 _RECORD = "SELECT cmid, seen_ms FROM kms_fast.record_counts($1, $2, $3, $4, $5)"
+_READ_ALL = "SELECT family, cmid, seen_ms FROM kms_fast.counts ORDER BY family, seen_ms, arrival"
 
 
 class PostgresCounts:
@@ -61,6 +62,14 @@ class PostgresCounts:
         """Store the newest machines of a family that is at its cap; the machines that count now, oldest first."""
         await self._store(family, rows, now_ms, cap=cap, retention_ms=retention_ms)
         return await self.load(family, now_ms, cap=cap, retention_ms=retention_ms)
+
+    async def read_all(self) -> dict[int, list[CountRow]]:
+        """The machines of every family as of one moment, oldest first, for a backup."""
+
+        async def fetch(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(_READ_ALL)
+
+        return group_by_family(await self._session.run(fetch))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -4,8 +4,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from kms_fast.errors import KmsFastError
-from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe
-from kms_fast.store.postgres_schema import migrate
+from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe, migrate
 
 
 async def create_database(url: str) -> str:
@@ -16,11 +15,7 @@ async def create_database(url: str) -> str:
     name = f"kms_fast_{secrets.token_hex(6)}"
     await _execute(url, f"CREATE DATABASE {name}")
     created = urlsplit(url)._replace(path=f"/{name}").geturl()
-    connection = await connect(created)
-    try:
-        await migrate(connection)
-    finally:
-        await close(connection)
+    await migrate(created)
     return created
 
 

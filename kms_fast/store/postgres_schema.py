@@ -56,7 +56,64 @@ END
 $$;
 """
 
-STEPS: Final = (_COUNTS,)
+# Rows leave room in their page, so that a renewal, which changes no indexed column, touches no index. first_hardware
+# stands here because ON CONFLICT sees nothing of a new row but its columns.
+_INVENTORY = """
+CREATE TABLE kms_fast.clients (
+    cmid bytea NOT NULL CHECK (octet_length(cmid) = 16),
+    sku bytea NOT NULL CHECK (octet_length(sku) = 16),
+    first_seen_ms bigint NOT NULL,
+    activations bigint NOT NULL,
+    activated_ms bigint,
+    expires_ms bigint,
+    refusals bigint NOT NULL,
+    refused_ms bigint,
+    refusal bigint,
+    state smallint NOT NULL,
+    name text,
+    address bytea,
+    first_hardware bytea NOT NULL,
+    hardware bytea NOT NULL,
+    hardware_changes bigint NOT NULL,
+    predecessor bytea,
+    previous_cmid bytea,
+    virtual smallint NOT NULL,
+    library_version bigint NOT NULL,
+    PRIMARY KEY (cmid, sku)
+) WITH (fillfactor = 85);
+CREATE INDEX clients_by_name ON kms_fast.clients (lower(name COLLATE "C"), cmid, sku) WHERE name IS NOT NULL;
+CREATE INDEX clients_by_state ON kms_fast.clients (state, cmid, sku) WHERE state <> 1;
+CREATE INDEX clients_cloned ON kms_fast.clients (cmid, sku) WHERE hardware_changes > 0;
+
+CREATE TABLE kms_fast.totals (
+    host_id bytea NOT NULL,
+    sku bytea NOT NULL,
+    result bigint NOT NULL,
+    state smallint NOT NULL,
+    requests bigint NOT NULL,
+    PRIMARY KEY (host_id, sku, result, state)
+);
+
+CREATE TABLE kms_fast.watermarks (
+    host_id bytea NOT NULL,
+    segment bigint NOT NULL,
+    "offset" bigint NOT NULL,
+    number bigint NOT NULL,
+    header_hash bytea NOT NULL,
+    time_ms bigint NOT NULL,
+    PRIMARY KEY (host_id, segment)
+);
+
+CREATE TABLE kms_fast.summary (only_row boolean PRIMARY KEY CHECK (only_row), content text NOT NULL);
+
+CREATE VIEW kms_fast.inventory AS
+SELECT cmid, sku, first_seen_ms, greatest(activated_ms, refused_ms) AS last_seen_ms, activations, activated_ms,
+    expires_ms, refusals, refused_ms, refusal, state, name, address, hardware, hardware_changes, predecessor,
+    previous_cmid, virtual, library_version
+FROM kms_fast.clients;
+"""
+
+STEPS: Final = (_COUNTS, _INVENTORY)
 """What leads from version 0 (nothing) to 1, from 1 to 2, and so on."""
 
 VERSION: Final = len(STEPS)
@@ -86,7 +143,7 @@ async def check_version(connection: asyncpg.Connection) -> None:
         )
 
 
-async def migrate(connection: asyncpg.Connection) -> int:
+async def migrate_tables(connection: asyncpg.Connection) -> int:
     """Bring the tables up to date, all of it or nothing; the version they had before.
 
     Whoever else migrates waits. Raises `KmsFastError` (STORE_VERSION) for tables of a newer program; asyncpg's errors.

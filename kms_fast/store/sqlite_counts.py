@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from kms_fast.store import CountRow
+from kms_fast.store import CountRow, group_by_family
 from kms_fast.store.sqlite import SqliteFile
 
 # Files that were made before versions were kept have the first one's tables and say 0.
@@ -73,6 +73,11 @@ class SqliteCounts:
                 return self._rows(family, now_ms, cap=cap, retention_ms=retention_ms)
 
         return await self._file.in_thread(write)
+
+    async def read_all(self) -> dict[int, list[CountRow]]:
+        """The machines of every family as of one moment, oldest first, for a backup."""
+        query = "SELECT family, cmid, seen_ms FROM counts ORDER BY family, seen_ms, rowid"
+        return group_by_family(await self._file.in_thread(lambda: self._db.execute(query).fetchall()))
 
     async def close(self) -> None:
         """Close the file."""

@@ -7,7 +7,7 @@ import pytest
 from kms_fast.cli.stores import open_counts
 from kms_fast.errors import KmsFastError
 from kms_fast.model.settings import HostSettings
-from tests.postgres import migrate_database
+from kms_fast.store.postgres import migrate
 from tests.store.contract import load, record
 
 
@@ -24,7 +24,7 @@ async def test_counts_in_postgres(tmp_path: Path, postgres_url: str) -> None:
     settings = HostSettings(store=postgres_url)
     with pytest.raises(KmsFastError, match="has no tables yet"):
         await open_counts(settings, tmp_path)
-    await migrate_database(postgres_url)
+    await migrate(postgres_url)
     counts = await open_counts(settings, tmp_path)
     await record(counts, [1])
     assert len(await load(counts)) == 1

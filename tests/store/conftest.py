@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.postgres import migrate_database
+from kms_fast.store.postgres import migrate
 
 
 @pytest.fixture
 async def migrated_url(postgres_url: str) -> str:
     """URL of a database that is migrated and empty."""
-    await migrate_database(postgres_url)
+    await migrate(postgres_url)
     return postgres_url

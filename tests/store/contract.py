@@ -119,6 +119,16 @@ class CountsContract:
         stored = await counts.flush(1, rows, NOW_MS + 2, cap=CAP, retention_ms=RETENTION_MS)
         assert stored == [(cmid(2), NOW_MS + 1), (cmid(1), NOW_MS + 2)]
 
+    async def test_reading_all_gives_each_family_in_order(self, counts: Counts) -> None:
+        assert await counts.read_all() == {}
+        await record(counts, [5, 3], family=2)
+        await record(counts, [7], NOW_MS + 2)
+        await record(counts, [6], NOW_MS + 1)
+        assert await counts.read_all() == {
+            1: [(cmid(6), NOW_MS + 1), (cmid(7), NOW_MS + 2)],
+            2: [(cmid(5), NOW_MS), (cmid(3), NOW_MS)],
+        }
+
     async def test_what_is_recorded_survives(self, open_counts: OpenCounts) -> None:
         counts = await open_counts()
         await record(counts, [1, 2])

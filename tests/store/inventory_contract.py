@@ -2,11 +2,13 @@
 
 class TestSqliteInventory(InventoryContract):
     @pytest.fixture
-    def open_inventory(self, tmp_path): return lambda: SqliteInventory(tmp_path / "inventory.db")
+    def open_inventory(self, tmp_path):
+        async def open_inventory(): return SqliteInventory(tmp_path / "inventory.db")
+        return open_inventory
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from kms_fast.store import ChangeRow, Client, HostPart, Inventory, Position, Total, Watermark
 
-OpenInventory = Callable[[], Inventory]
+OpenInventory = Callable[[], Awaitable[Inventory]]
 HOST, OTHER_HOST = b"h" * 16, b"o" * 16
 SKU, OTHER_SKU = b"s" * 16, b"t" * 16
 NOW_MS = 1_800_000_000_000
@@ -85,7 +87,7 @@ class InventoryContract:
 
     @pytest.fixture
     async def inventory(self, open_inventory: OpenInventory) -> AsyncIterator[Inventory]:
-        inventory = open_inventory()
+        inventory = await open_inventory()
         assert await inventory.elect(HOST)
         yield inventory
         await inventory.close()
@@ -274,18 +276,18 @@ class InventoryContract:
         assert (await get(inventory, 1)).activations == 2
 
     async def test_what_is_recorded_survives(self, open_inventory: OpenInventory) -> None:
-        first = open_inventory()
+        first = await open_inventory()
         assert await first.elect(HOST)
         mark = Watermark(1, 4096, 1, b"x" * 32, NOW_MS)
         await record(first, granted(7), watermarks=[mark])
         await first.close()
-        again = open_inventory()
+        again = await open_inventory()
         assert (await get(again, 7)).activations == 1
         assert await again.watermarks(HOST) == [mark]
         await again.close()
 
     async def test_one_recorder_at_a_time(self, open_inventory: OpenInventory) -> None:
-        one, other = open_inventory(), open_inventory()
+        one, other = await open_inventory(), await open_inventory()
         assert await one.elect(HOST)
         assert await one.elect(HOST)
         assert not await other.elect(HOST)
@@ -295,7 +297,7 @@ class InventoryContract:
         await other.close()
 
     async def test_others_read_meanwhile(self, open_inventory: OpenInventory, inventory: Inventory) -> None:
-        reader = open_inventory()
+        reader = await open_inventory()
         await record(inventory, granted(7))
         assert numbers(await reader.find()) == [7]
         await record(inventory, granted(8))
@@ -310,6 +312,7 @@ class InventoryContract:
             granted(7, sku=OTHER_SKU, expires_ms=NOW_MS - DAY_MS),
             totals=[Total(SKU, 0, 1, 7), Total(SKU, REFUSED, 2, 1), Total(SKU, REFUSED, 5, 4)],
         )  # fmt: skip
+        assert await inventory.elect(OTHER_HOST)
         await inventory.record(OTHER_HOST, [], [Total(SKU, 0, 1, 100)], [])
         summary = await inventory.summarize(NOW_MS)
         assert summary.as_of_ms == NOW_MS
@@ -324,7 +327,7 @@ class InventoryContract:
         await record(inventory, granted(1), totals=[Total(SKU, 0, 1, 1)])
         first = await inventory.summarize(NOW_MS)
         await record(inventory, granted(2))
-        reader = open_inventory()
+        reader = await open_inventory()
         kept = await reader.summary()
         assert kept is not None
         assert (kept.as_of_ms, list(map(tuple, kept.products)), kept.states) == (NOW_MS, [(SKU, 1)], {1: 1})
@@ -349,12 +352,14 @@ class InventoryContract:
         totals = [Total(SKU, 0, 1, 3), Total(OTHER_SKU, REFUSED, 2, 1)]
         await record(inventory, granted(1), refused(1, sku=OTHER_SKU), granted(2, hardware_changes=3), granted(3))
         await record(inventory, refused(3, NOW_MS + 5, predecessor=b"p" * 32), totals=totals, watermarks=marks)
+        assert await inventory.elect(OTHER_HOST)
         await inventory.record(OTHER_HOST, [], totals[:1], marks)
         parts = [part async for part in inventory.read_all()]
-        other = open_other()
+        other = await open_other()
         assert await other.elect(HOST)
         for part in parts:
             if isinstance(part, HostPart):
+                assert await other.elect(part.host_id)
                 await other.record(part.host_id, [], part.totals, part.watermarks)
             else:
                 await other.record(HOST, [client.to_change() for client in part], [], [])

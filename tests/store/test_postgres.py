@@ -10,10 +10,10 @@ import pytest
 
 from kms_fast.errors import KmsFastError
 from kms_fast.store import postgres
-from kms_fast.store.postgres import PostgresSession, close, connect
+from kms_fast.store.postgres import PostgresSession, close, connect, migrate
 from kms_fast.store.postgres_counts import PostgresCounts
-from kms_fast.store.postgres_schema import VERSION, migrate
-from tests.postgres import PASSWORD, PostgresServer, migrate_database
+from kms_fast.store.postgres_schema import VERSION
+from tests.postgres import PASSWORD, PostgresServer
 from tests.store.contract import NOW_MS, load, record
 
 DATABASE = "postgres"
@@ -29,7 +29,7 @@ def server(start_postgres: Callable[..., PostgresServer]) -> PostgresServer:
 async def url(server: PostgresServer) -> str:
     """URL of that server's database, with new tables."""
     server.execute("DROP SCHEMA IF EXISTS kms_fast CASCADE")
-    await migrate_database(server.url())
+    await migrate(server.url())
     return server.url()
 
 
@@ -123,10 +123,8 @@ async def test_tables_of_another_version_are_refused(server: PostgresServer, url
     server.execute("UPDATE kms_fast.schema_version SET version = version + 1")
     error = await refusal(url)
     assert (error.result.name, error.details) == ("STORE_VERSION", {"version": VERSION + 1, "needed": VERSION})
-    connection = await connect(url)
     with pytest.raises(KmsFastError, match="this program needs version"):
-        await migrate(connection)
-    await close(connection)
+        await migrate(url)
     server.execute("DROP SCHEMA kms_fast CASCADE")
     error = await refusal(url)
     assert (error.result.name, "no tables" in error.message) == ("STORE_VERSION", True)
@@ -164,7 +162,7 @@ async def test_the_next_server_of_a_url_is_tried(server: PostgresServer, url: st
 
 async def test_migrations_at_once_are_one(server: PostgresServer) -> None:
     server.execute("DROP SCHEMA IF EXISTS kms_fast CASCADE")
-    await asyncio.gather(*(migrate_database(server.url()) for _ in range(8)))
+    await asyncio.gather(*(migrate(server.url()) for _ in range(8)))
     assert server.execute("SELECT version FROM kms_fast.schema_version") == str(VERSION)
 
 

@@ -23,11 +23,17 @@ from tests.store.inventory_contract import (
 class TestSqliteInventory(InventoryContract):
     @pytest.fixture
     def open_inventory(self, tmp_path: Path) -> OpenInventory:
-        return lambda: SqliteInventory(tmp_path / "inventory.db")
+        async def open_inventory() -> SqliteInventory:
+            return SqliteInventory(tmp_path / "inventory.db")
+
+        return open_inventory
 
     @pytest.fixture
     def open_other(self, tmp_path: Path) -> OpenInventory:
-        return lambda: SqliteInventory(tmp_path / "other.db")
+        async def open_other() -> SqliteInventory:
+            return SqliteInventory(tmp_path / "other.db")
+
+        return open_other
 
 
 @pytest.mark.parametrize(
