@@ -60,8 +60,11 @@ async def _serve(plan: ChildPlan) -> None:
         reloads.add(reload)
         reload.add_done_callback(reloads.discard)
 
-    follow_commands(obey, lambda: server.end(Ended()))
-    await server.run(lambda: tell("ready"))
+    def begin() -> None:
+        follow_commands(obey, lambda: server.end(Ended()))
+        tell("ready")
+
+    await server.run(begin)
 
 
 async def _reload(server: Server, command: Command) -> None:

@@ -64,11 +64,11 @@ class Keeper:
             await self._sleep(delay_s)
 
     async def reload(self, settings: HostSettings) -> None:
-        """Let the child take up settings and files anew; one that is just starting does so anyway.
+        """Let the child take up settings and files anew, if one runs; one that is just starting does it then.
 
         Raises `KmsFastError` when it could not.
         """
-        if self._child is not None and self.is_ready:
+        if self._child is not None:
             await self._child.reload(settings)
 
     def drain(self) -> None:

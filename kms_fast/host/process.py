@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from asyncio.subprocess import PIPE, Process
 
 import msgspec
@@ -11,6 +12,8 @@ from kms_fast.host.child import ChildPlan, Command, Event, child_command
 from kms_fast.model.settings import HostSettings
 
 LONGEST_EVENT_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
 
 
 class Child:
@@ -50,7 +53,10 @@ class Child:
         """Listen until it has ended; its exit code, negative for the signal that ended it."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            self._note(msgspec.json.decode(line, type=Event))
+            try:
+                self._note(msgspec.json.decode(line, type=Event))
+            except msgspec.DecodeError:
+                logger.warning("%s said on its stdout: %r", self.name, line)
         code = await self._process.wait()
         self._finish_reload(KmsFastError(f"{self.name} ended before it had reloaded.", name="PROCESS_FAILED"))
         return code
