@@ -1,5 +1,6 @@
 """Blanking what a ledger holds of a machine outside its hashed leaves: name, address and port."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,12 +8,15 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kms_fast import _core
+from kms_fast.errors import KmsFastError
 from kms_fast.host.ledger import storage_errors
 from kms_fast.host.segment import CMID_AT, ENTRIES_AT, ENTRY_SIZE, MAX_RECORD_SIZE, list_segments, read_start
-from kms_fast.store import Watermark
+from kms_fast.store import Inventory, Watermark
 
 # Name; peer address and port.
 _BLANKS: Final = ((118, bytes(64)), (244, bytes(18)))
+_WAIT_S: Final = 0.2
+_WAITS: Final = 300
 
 
 @dataclass(slots=True)
@@ -54,6 +58,24 @@ def forget_machine(folder: Path, cmid: bytes, on_progress: Callable[[Forgotten],
             forgotten.last_records[start.segment] = entries[-1][0]
         on_progress(forgotten)
     return forgotten
+
+
+async def forget_recorded(inventory: Inventory, host_id: bytes, cmid: bytes, forgotten: Forgotten) -> int:
+    """Blank the machine in the inventory once nothing can bring its name back: how many clients that were.
+
+    A recorder may have read entries before `forget_machine` blanked them. So either it has taken them all up, or there
+    is none and this takes its place meanwhile. Raises `KmsFastError`: STORE_UNAVAILABLE when a recorder that runs does
+    not get that far, and what the store says.
+    """
+    for _ in range(_WAITS):
+        if await inventory.elect(host_id) or forgotten.are_recorded(await inventory.watermarks(host_id)):
+            return await inventory.forget(cmid)
+        await asyncio.sleep(_WAIT_S)
+    raise KmsFastError(
+        "The machine is forgotten in the ledger, but the recorder is too far behind to forget it in the inventory. "
+        "Run the command again later.",
+        name="STORE_UNAVAILABLE",
+    )
 
 
 def _blank(file: BinaryIO, entry: int) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from kms_fast.errors import KmsFastError
+from kms_fast.host import forget as forget_module
 from kms_fast.host.export import export_entries
-from kms_fast.host.forget import Forgotten, forget_machine
+from kms_fast.host.forget import Forgotten, forget_machine, forget_recorded
 from kms_fast.host.prune import prune_ledger
 from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE
 from kms_fast.store import Watermark
@@ -135,3 +136,60 @@ def test_only_the_bytes_of_the_document_change(realm: Realm, asked: list[bytes],
     assert after[entry + 118 : entry + 182] == bytes(64)
     assert after[entry + 244 : entry + 262] == bytes(18)
     assert after[entry + ENTRY_SIZE :] == before[entry + ENTRY_SIZE :]
+
+
+class FakeInventory:
+    """Stands in for an inventory whose recorder gets one step further each time it is looked at."""
+
+    def __init__(self, steps: list[list[Watermark]], *, recorder_runs: bool = True) -> None:
+        self.steps = steps
+        self.recorder_runs = recorder_runs
+        self.forgot_at: int | None = None
+        self.looks = 0
+
+    async def elect(self, host_id: bytes) -> bool:
+        return not self.recorder_runs
+
+    async def watermarks(self, host_id: bytes) -> list[Watermark]:
+        self.looks += 1
+        return self.steps[min(self.looks, len(self.steps)) - 1]
+
+    async def forget(self, cmid: bytes) -> int:
+        self.forgot_at = self.looks
+        return 2
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forget_module, "_WAIT_S", 0.0)
+    monkeypatch.setattr(forget_module, "_WAITS", 5)
+
+
+async def forget_in(inventory: FakeInventory, forgotten: Forgotten) -> int:
+    return await forget_recorded(inventory, bytes(16), bytes(range(16)), forgotten)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_the_inventory_forgets_once_the_recorder_is_past_the_entries() -> None:
+    def at(offset: int) -> list[Watermark]:
+        return [Watermark(1, offset, 1, bytes(32), 0)]
+
+    inventory = FakeInventory([[], at(4096), at(4999), at(5000), at(6000)])
+    assert await forget_in(inventory, Forgotten(3, 3, {1: 5000})) == 2
+    assert inventory.forgot_at == 4
+
+
+@pytest.mark.usefixtures("patient")
+async def test_without_a_recorder_the_inventory_forgets_at_once() -> None:
+    inventory = FakeInventory([[]], recorder_runs=False)
+    assert await forget_in(inventory, Forgotten(3, 3, {1: 5000})) == 2
+    assert inventory.looks == 0
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_recorder_that_is_stuck() -> None:
+    inventory = FakeInventory([[]])
+    with pytest.raises(KmsFastError, match="too far behind") as caught:
+        await forget_in(inventory, Forgotten(3, 3, {1: 5000}))
+    assert caught.value.result.name == "STORE_UNAVAILABLE"
+    assert inventory.forgot_at is None
