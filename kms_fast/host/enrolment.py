@@ -184,13 +184,11 @@ def read_installation(folder: Path) -> Installation:
     Raises OSError or `ConfigurationError`: HOST_NOT_ACTIVATED when there is no certificate, otherwise the name of the
     check that failed (CERTIFICATE_REVOKED …).
     """
-    chain_path = folder / "host.cert"
     publisher = _read_publisher(folder / "publisher.json")
-    if publisher is None or not chain_path.exists():
-        raise ConfigurationError(f"There is no host certificate in {folder}.", name="HOST_NOT_ACTIVATED")
-    chain_data = read_bounded(chain_path, _SMALL_BYTES)
-    with _naming(chain_path):
-        certificate, issuer = parse_chain(chain_data)
+    if publisher is None:
+        raise _not_activated(folder)
+    chain_path = folder / "host.cert"
+    chain_data, certificate, issuer = _read_chain(folder)
     private_key = read_host_key(folder)
     if signing.public_bytes(private_key) != certificate.public_key:
         raise ConfigurationError(f"{folder / 'host.key'} is not the key that {chain_path} certifies.")
@@ -199,6 +197,28 @@ def read_installation(folder: Path) -> Installation:
     with _naming(catalog_path):
         catalog = Catalog.parse(read_bounded(catalog_path), roots=publisher.roots, publisher_id=publisher.publisher_id)
     return Installation(private_key, certificate, issuer, chain_data, catalog, publisher)
+
+
+def read_host_id(folder: Path) -> bytes:
+    """The ID of a certified host, 16 bytes, without its private key. Raises OSError or `ConfigurationError`
+    (HOST_NOT_ACTIVATED when there is no certificate).
+    """
+    _, certificate, _ = _read_chain(folder)
+    return certificate.host_id
+
+
+def _read_chain(folder: Path) -> tuple[bytes, HostCertificate, IssuerCertificate]:
+    path = folder / "host.cert"
+    if not path.exists():
+        raise _not_activated(folder)
+    data = read_bounded(path, _SMALL_BYTES)
+    with _naming(path):
+        certificate, issuer = parse_chain(data)
+    return data, certificate, issuer
+
+
+def _not_activated(folder: Path) -> ConfigurationError:
+    return ConfigurationError(f"There is no host certificate in {folder}.", name="HOST_NOT_ACTIVATED")
 
 
 def _verify(certificate: HostCertificate, issuer: IssuerCertificate, publisher: PublisherFile, at_ms: int) -> None:

@@ -21,15 +21,16 @@ class SqliteFile:
 
     ``migrations``: the scripts that make the tables, each from the version before it; the file knows how many it has
     had. Raises `KmsFastError`: STORAGE_FAILED when the file cannot be opened, STORE_VERSION when a newer program made
-    its tables. ``what`` names the content in messages.
+    its tables. ``what`` names the content in messages; a new file gets pages of ``page_bytes``.
     """
 
-    def __init__(self, path: Path, what: str, migrations: Sequence[str]) -> None:
+    def __init__(self, path: Path, what: str, migrations: Sequence[str], *, page_bytes: int = 4096) -> None:
         self._path = path
         self._what = what
         with self.storage_errors():
             self.db = apsw.Connection(str(path))
             self.db.set_busy_timeout(_WAIT_FOR_LOCK_MS)
+            self.db.pragma("page_size", page_bytes)
             self.db.pragma("journal_mode", "wal")
             self.db.pragma("synchronous", "full")
         self._migrate(migrations)

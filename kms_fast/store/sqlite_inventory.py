@@ -27,8 +27,9 @@ PORTION_CLIENTS: Final = 10_000
 # Staging this many rows at once costs least: the price of a step is shared, and SQLite's program stays small.
 _STAGED_AT_ONCE: Final = 20
 # A checkpoint writes and syncs the pages of many transactions at once; beyond the second bound it waits for readers.
-_CHECKPOINT_PAGES: Final = 4_096
-_WAIT_FOR_READERS_PAGES: Final = 1 << 19
+_PAGE_BYTES: Final = 16 << 10
+_CHECKPOINT_PAGES: Final = (16 << 20) // _PAGE_BYTES
+_WAIT_FOR_READERS_PAGES: Final = (2 << 30) // _PAGE_BYTES
 _CACHE_KIB: Final = 128 << 10
 # No name sorts behind its prefix and these: a name has at most 64 bytes.
 _LAST_NAME: Final = "\U0010ffff" * 16
@@ -42,7 +43,7 @@ class SqliteInventory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = SqliteFile(path, "inventory", sql.MIGRATIONS)
+        self._file = SqliteFile(path, "inventory", sql.MIGRATIONS, page_bytes=_PAGE_BYTES)
         self._db = self._file.db
         self._elected_fd: int | None = None
         self._wal_pages = 0

@@ -145,7 +145,7 @@ UPDATE products SET clients = products.clients + n.added FROM (
 
 # A row is written with more room for its predecessor than that needs, so that the first renewals make no page overflow:
 # pages that new rows filled would split into halves.
-_ROOM: Final = 40
+_ROOM: Final = 34
 ADD_ACTIVITY: Final = f"""
 INSERT INTO activity (id, {", ".join(_ACTIVITY)}, predecessor)
 SELECT f.id, {", ".join(f"s.{name}" for name in _ACTIVITY)}, coalesce(s.predecessor, zeroblob({_ROOM}))

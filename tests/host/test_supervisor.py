@@ -250,6 +250,8 @@ def fetch(address: str, page: str) -> tuple[int, dict[str, object]]:
 def test_health_pages(realm: Realm) -> None:
     with serve(realm, "--workers", "2", "--web", "127.0.0.1:0", "--timeout-graceful-shutdown", "3s") as host:
         address = log_of(host).partition("http://")[2].partition("/")[0]
+        # The recorder is not waited for: a host serves without it.
+        wait_for(lambda: fetch(address, "readyz")[1]["recorder_ready"])
         assert fetch(address, "readyz") == (200, {
             "ready": True, "draining": False, "workers": 2, "workers_ready": 2, "recorder_ready": True,
         })  # fmt: skip

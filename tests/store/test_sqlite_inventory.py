@@ -88,7 +88,7 @@ async def test_the_first_renewals_split_no_pages(tmp_path: Path) -> None:
 
 async def test_the_log_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorder itself checkpoints: the log is as large as a few transactions, not as all of them."""
-    monkeypatch.setattr(sqlite_inventory, "_CHECKPOINT_PAGES", 100)
+    monkeypatch.setattr(sqlite_inventory, "_CHECKPOINT_PAGES", 20)
     inventory = SqliteInventory(tmp_path / "inventory.db")
     sizes = []
     for step in range(20):

@@ -1,0 +1,154 @@
+"""The recorder: takes what hosts committed to the ledger into the inventory, each record exactly once.
+
+Everything that is new at once forms the next transaction, which also sets the watermarks that it reaches. Whatever ends
+a recorder, and whenever, the next one goes on behind the watermarks it finds.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from kms_fast import _core
+from kms_fast.errors import KmsFastError
+from kms_fast.host.tail import LedgerTail
+from kms_fast.store import Inventory, Total
+
+logger = logging.getLogger(__name__)
+
+# More records in a transaction make each cheaper, since it rewrites fewer pages for each; they are held in memory.
+ROOM_RECORDS: Final = 1 << 20
+POLL_S: Final = 0.2
+ELECTION_S: Final = 2.0
+FIRST_RETRY_S: Final = 0.5
+LONGEST_RETRY_S: Final = 30.0
+SUMMARY_S: Final = 10.0
+# At most this share of the recorder's time goes into summaries.
+SUMMARY_SHARE: Final = 0.05
+_OUTAGES: Final = frozenset({"STORAGE_FAILED", "STORE_UNAVAILABLE"})
+
+
+class Recorder:
+    """Records one host's ledger until told to drain.
+
+    ``open_inventory`` is called at the start, and again after each outage of the store or the ledger's disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        host_id: bytes,
+        open_inventory: Callable[[], Awaitable[Inventory]],
+        clock_ms: Callable[[], int],
+        room: int = ROOM_RECORDS,
+    ) -> None:
+        self._folder = folder
+        self._host_id = host_id
+        self._open_inventory = open_inventory
+        self._clock_ms = clock_ms
+        self._room = room
+        self._draining = asyncio.Event()
+        self._failures = 0
+        self._summary_due_s = 0.0
+        self.recorded = 0
+
+    def drain(self) -> None:
+        """Let `run` record what is there, and return."""
+        self._draining.set()
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Record until drained; ``on_ready`` is called once the inventory is open. An outage of the store is waited
+        for, but not while draining.
+
+        Raises `KmsFastError` for anything else, such as STORE_VERSION.
+        """
+        while True:
+            try:
+                inventory = await self._open_inventory()
+                try:
+                    on_ready()
+                    return await self._record_ledger(inventory)
+                finally:
+                    await inventory.close()
+            except KmsFastError as error:
+                if error.result.name not in _OUTAGES:
+                    raise
+                self._note_outage(error)
+                if self._draining.is_set():
+                    return None
+            await self._pause(self._retry_delay_s())
+
+    async def _record_ledger(self, inventory: Inventory) -> None:
+        if not await self._wait_for_election(inventory):
+            return
+        # What was recorded last is not known after a transaction that failed: the store is asked each time.
+        watermarks = await inventory.watermarks(self._host_id)
+        tail = await asyncio.to_thread(LedgerTail, self._folder, self._host_id, watermarks)
+        try:
+            while True:
+                # Asked first: what was committed before is then recorded.
+                last = self._draining.is_set()
+                if await self._record_new(inventory, tail):
+                    await self._summarize_when_due(inventory)
+                elif last:
+                    return
+                else:
+                    await self._summarize_when_due(inventory)
+                    await self._pause(POLL_S)
+        finally:
+            tail.close()
+
+    async def _wait_for_election(self, inventory: Inventory) -> bool:
+        """Whether this became the host's only recorder; False when drained before."""
+        waiting = False
+        while not await inventory.elect(self._host_id):
+            if self._draining.is_set():
+                return False
+            if not waiting:
+                logger.info("another recorder of this host is at work; this one waits")
+                waiting = True
+            await self._pause(ELECTION_S)
+        return True
+
+    async def _record_new(self, inventory: Inventory, tail: LedgerTail) -> bool:
+        """Record what is new in one transaction; whether there was anything."""
+        fold = _core.Fold(self._room)
+        watermarks = await asyncio.to_thread(tail.fold_new, fold)
+        if watermarks:
+            totals = [Total(*total) for total in fold.totals()]
+            await inventory.record(self._host_id, fold, totals, watermarks)
+            self.recorded += len(fold)
+        if self._failures:
+            logger.info("the inventory is recorded again")
+            self._failures = 0
+        return bool(watermarks)
+
+    async def _summarize_when_due(self, inventory: Inventory) -> None:
+        """Count the inventory anew: every ten seconds, and the less often the longer that takes."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        if started_s < self._summary_due_s:
+            return
+        await inventory.summarize(self._clock_ms())
+        ended_s = loop.time()
+        self._summary_due_s = ended_s + max(SUMMARY_S, (ended_s - started_s) / SUMMARY_SHARE)
+
+    def _note_outage(self, error: KmsFastError) -> None:
+        if not self._failures:
+            logger.error("%s The recorder tries again until it can go on.", error)
+        self._failures += 1
+
+    def _retry_delay_s(self) -> float:
+        """Twice as long each time, and never the same for two hosts."""
+        longest_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * float(1 << min(self._failures - 1, 10)))
+        return longest_s * random.uniform(0.5, 1.0)
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait; not for long once draining."""
+        try:
+            await asyncio.wait_for(self._draining.wait(), delay_s)
+        except TimeoutError:
+            return

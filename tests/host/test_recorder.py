@@ -1,0 +1,260 @@
+"""The recorder in this process: what it records when, elections, outages of the store, a full disk."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast.errors import KmsFastError
+from kms_fast.host import recorder as recorder_module
+from kms_fast.host.recorder import Recorder
+from kms_fast.store import ChangeRow, Inventory, Total, Watermark
+from kms_fast.store.sqlite_inventory import SqliteInventory
+from tests.segments import HOST_ID, REFUSED, SKU, SegmentWriter, make_entry
+
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POLL_S", "ELECTION_S", "FIRST_RETRY_S", "LONGEST_RETRY_S"):
+        monkeypatch.setattr(recorder_module, name, 0.01)
+
+
+@pytest.fixture
+def segment(tmp_path: Path) -> Iterator[SegmentWriter]:
+    with SegmentWriter(tmp_path / "ledger", 1) as segment:
+        yield segment
+
+
+def make_recorder(tmp_path: Path, open_inventory: Callable[[], Awaitable[Inventory]] | None = None) -> Recorder:
+    async def open_file() -> Inventory:
+        return SqliteInventory(tmp_path / "inventory.db")
+
+    return Recorder(
+        folder=tmp_path / "ledger",
+        host_id=HOST_ID,
+        open_inventory=open_inventory or open_file,
+        clock_ms=lambda: NOW_MS,
+        room=1000,
+    )
+
+
+@asynccontextmanager
+async def running(recorder: Recorder) -> Any:
+    """The recorder at work; drained at the end."""
+    ready = asyncio.Event()
+    task = asyncio.create_task(recorder.run(ready.set))
+    await asyncio.wait_for(ready.wait(), 30)
+    yield task
+    recorder.drain()
+    await asyncio.wait_for(task, 60)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def count_activations(tmp_path: Path) -> int:
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    clients = await inventory.find(limit=100_000)
+    results = (await inventory.summarize(NOW_MS)).results
+    await inventory.close()
+    activations = sum(client.activations for client in clients)
+    assert results.get(0, 0) == activations
+    return activations
+
+
+def fill(path: Path) -> None:
+    """Leave no room on the path's file system."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def entry(number: int, **changes: Any) -> bytes:
+    return make_entry(number.to_bytes(16, "big"), **changes)
+
+
+async def test_drained_it_has_recorded_what_was_there(tmp_path: Path, segment: SegmentWriter) -> None:
+    for number in range(30):
+        segment.append([entry(number), entry(number + 1)], NOW_MS + number)
+    async with running(make_recorder(tmp_path)):
+        pass
+    assert await count_activations(tmp_path) == 60
+
+
+async def test_what_comes_is_recorded(tmp_path: Path, segment: SegmentWriter) -> None:
+    recorder = make_recorder(tmp_path)
+    async with running(recorder):
+        for number in range(20):
+            segment.append([entry(number), entry(7, result=REFUSED)], NOW_MS + number)
+            await wait_until(lambda number=number: recorder.recorded == 2 * number + 2)  # type: ignore[misc]
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    [seven] = await inventory.get((7).to_bytes(16, "big"))
+    assert (seven.activations, seven.refusals, seven.refused_ms) == (1, 20, NOW_MS + 19)
+    [mark] = await inventory.watermarks(HOST_ID)
+    assert mark == Watermark(1, segment.offsets[-1], 20, segment.header_hash, NOW_MS + 19)
+    assert (await inventory.summarize(NOW_MS)).results == {0: 20, REFUSED: 20}
+    await inventory.close()
+
+
+async def test_a_transaction_is_bounded(
+    tmp_path: Path, segment: SegmentWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Counting(SqliteInventory):
+        async def record(
+            self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
+        ) -> None:
+            sizes.append(sum(total.requests for total in totals))
+            await super().record(host_id, rows, totals, watermarks)
+
+    for number in range(30):
+        segment.append([entry(number * 100 + i) for i in range(100)], NOW_MS)
+
+    async def open_counting() -> Inventory:
+        return Counting(tmp_path / "inventory.db")
+
+    async with running(make_recorder(tmp_path, open_counting)):
+        pass
+    assert sizes == [1000, 1000, 1000]
+    assert await count_activations(tmp_path) == 3000
+
+
+async def test_one_after_the_other_counts_once(tmp_path: Path, segment: SegmentWriter) -> None:
+    for number in range(5):
+        segment.append([entry(number)], NOW_MS)
+        async with running(make_recorder(tmp_path)):
+            pass
+    assert await count_activations(tmp_path) == 5
+
+
+async def test_only_the_elected_one_works_and_the_other_takes_over(tmp_path: Path, segment: SegmentWriter) -> None:
+    first, second = make_recorder(tmp_path), make_recorder(tmp_path)
+    async with running(second):
+        await wait_until(lambda: (tmp_path / "inventory.lock").exists())
+        async with running(first):
+            for number in range(10):
+                segment.append([entry(number)], NOW_MS)
+                await wait_until(lambda number=number: first.recorded + second.recorded == number + 1)  # type: ignore[misc]
+            assert (first.recorded, second.recorded) == (0, 10)
+            second.drain()
+            await asyncio.sleep(0.05)
+            segment.append([entry(10)], NOW_MS)
+            await wait_until(lambda: first.recorded == 1)
+    assert await count_activations(tmp_path) == 11
+
+
+async def test_an_outage_is_waited_for_and_told_once(
+    tmp_path: Path, segment: SegmentWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    outages = 5
+
+    async def open_late() -> Inventory:
+        nonlocal outages
+        if outages:
+            outages -= 1
+            raise KmsFastError("The store is down.", name="STORE_UNAVAILABLE")
+        return SqliteInventory(tmp_path / "inventory.db")
+
+    segment.append([entry(1)], NOW_MS)
+    recorder = make_recorder(tmp_path, open_late)
+    async with running(recorder):
+        await wait_until(lambda: recorder.recorded == 1)
+    assert outages == 0
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        "The store is down. The recorder tries again until it can go on."
+    ]
+    assert "the inventory is recorded again" in caplog.text
+
+
+async def test_a_transaction_in_doubt_is_counted_once(tmp_path: Path, segment: SegmentWriter) -> None:
+    """The connection is lost with the answer to COMMIT: it may have happened. Every other transaction did."""
+    attempts = 0
+
+    class Doubtful(SqliteInventory):
+        async def record(
+            self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
+        ) -> None:
+            nonlocal attempts
+            attempts += 1
+            if attempts % 2:
+                await super().record(host_id, rows, totals, watermarks)
+            if attempts % 3:
+                raise KmsFastError("Connection lost.", name="STORE_UNAVAILABLE")
+
+    async def open_doubtful() -> Inventory:
+        return Doubtful(tmp_path / "inventory.db")
+
+    recorder = make_recorder(tmp_path, open_doubtful)
+    # The third succeeds and is told so; every sixth claims success and did nothing: never reached here.
+    task = asyncio.create_task(recorder.run(lambda: None))
+    segment.append([entry(1), entry(2)], NOW_MS)
+    await wait_until(lambda: attempts >= 1)
+    segment.append([entry(1)], NOW_MS + 1)
+    await wait_until(lambda: attempts >= 3)
+    recorder.drain()
+    await asyncio.wait_for(task, 30)
+    assert await count_activations(tmp_path) == 3
+
+
+async def test_other_errors_end_it(tmp_path: Path, segment: SegmentWriter) -> None:
+    async def refuse() -> Inventory:
+        raise KmsFastError("Tables of the future.", name="STORE_VERSION")
+
+    with pytest.raises(KmsFastError, match="future"):
+        await make_recorder(tmp_path, refuse).run(lambda: None)
+
+
+async def test_drained_during_an_outage_it_ends(tmp_path: Path, segment: SegmentWriter) -> None:
+    async def fail() -> Inventory:
+        raise KmsFastError("Down.", name="STORE_UNAVAILABLE")
+
+    recorder = make_recorder(tmp_path, fail)
+    recorder.drain()
+    await asyncio.wait_for(recorder.run(lambda: None), 30)
+
+
+async def test_a_summary_is_kept(tmp_path: Path, segment: SegmentWriter) -> None:
+    segment.append([entry(1), entry(2)], NOW_MS)
+    recorder = make_recorder(tmp_path)
+    async with running(recorder):
+        await wait_until(lambda: recorder.recorded == 2)
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    summary = await inventory.summary()
+    await inventory.close()
+    assert summary is not None
+    assert (summary.as_of_ms, list(map(tuple, summary.products))) == (NOW_MS, [(SKU, 2)])
+
+
+async def test_a_full_disk_costs_nothing(
+    tmp_path: Path, segment: SegmentWriter, mount: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    small = mount("size=2m")
+    ballast = small / "ballast"
+
+    async def open_small() -> Inventory:
+        return SqliteInventory(small / "inventory.db")
+
+    recorder = make_recorder(tmp_path, open_small)
+    segment.append([entry(1)], NOW_MS)
+    async with running(recorder):
+        await wait_until(lambda: recorder.recorded == 1)
+        fill(ballast)
+        for number in range(2, 12):
+            segment.append([entry(number * 100 + i) for i in range(100)], NOW_MS)
+        await wait_until(lambda: "cannot be used" in caplog.text)
+        assert recorder.recorded == 1
+        ballast.unlink()
+        await wait_until(lambda: recorder.recorded == 1001)
+    assert await count_activations(small) == 1001
