@@ -25,6 +25,7 @@ COMMANDS = {
     "host": "Install a host key, ask for a certificate, apply it.",
     "client": "Install a setup key, activate this machine, show its state.",
     "ledger": "Verify and list what a host has signed.",
+    "inventory": "Find machines that asked, and count them.",
     "store": "Prepare, back up, restore and check counts and inventory.",
     "config": "Show, check and print the host's settings.",
     "explain": "Say what a result code means and what to do.",
