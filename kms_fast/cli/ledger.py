@@ -1,5 +1,6 @@
-"""``kms-fast ledger``: prove that a ledger is whole, and list what it holds."""
+"""``kms-fast ledger``: prove that a ledger is whole, list what it holds, drop what is old."""
 
+import asyncio
 import os
 import sys
 import time
@@ -10,14 +11,19 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.settings import LoadedSettings, config_option
+from kms_fast.cli.stores import open_inventory
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, open_atomically
 from kms_fast.host.audit import Verdict, verify_ledger
+from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.export import export_entries
+from kms_fast.host.prune import prune_ledger
 from kms_fast.host.segment import END
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.settings import parse_quantity
+from kms_fast.model.settings import host_options, parse_quantity
+from kms_fast.store import Watermark
 
 
 class TimeType(click.ParamType[int]):
@@ -44,7 +50,7 @@ class TimeType(click.ParamType[int]):
 
 @click.group
 def command() -> None:
-    """Verify and list what a host has signed.
+    """Verify, list and prune what a host has signed.
 
     \b
     Examples:
@@ -121,6 +127,57 @@ def _write(path: Path, pieces: Iterable[bytes], out: Output) -> int:
             lines += piece.count(b"\n")
             out.progress(f"{lines} entries written")
     return lines
+
+
+@command.command
+@click.option("--keep", help="Drop records older than this, such as 90d; else the setting keep_records.")
+@home_option
+@config_option
+@json_option
+def prune(keep: str | None, home: Path, loaded: LoadedSettings, out: Output) -> None:
+    """Drop the records of segments that are older than keep_records, keeping all signed headers.
+
+    Only what the inventory has taken up goes. The recorder of a running host does the same about hourly.
+
+    \b
+    Examples:
+      kms-fast ledger prune
+      kms-fast ledger prune --keep 90d --json
+    """
+    folder = _host_file(home, "ledger")
+    keep_s = _read_keep(keep, loaded)
+    watermarks = asyncio.run(_read_watermarks(loaded, home))
+    pruned = prune_ledger(
+        folder,
+        watermarks,
+        before_ms=time.time_ns() // 1_000_000 - 1000 * keep_s,
+        on_progress=lambda so_far: out.progress(f"{so_far.segments} segments pruned"),
+    )
+    waiting = f"\n{pruned.waiting} wait until the inventory has taken them up." if pruned.waiting else ""
+    out.result(
+        pruned.to_json(),
+        f"Dropped the records of {pruned.segments} segments ({pruned.batches} batches): "
+        f"{pruned.freed_bytes / 1e6:.1f} MB.{waiting}",
+    )
+
+
+def _read_keep(keep: str | None, loaded: LoadedSettings) -> int:
+    if keep is not None:
+        try:
+            return int(host_options()["keep_records"].parse(keep, strict=False))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--keep") from None
+    if loaded.settings.keep_records_s is None:
+        raise ConfigurationError("keep_records is not set, so records are kept for ever. Say how long with --keep.")
+    return loaded.settings.keep_records_s
+
+
+async def _read_watermarks(loaded: LoadedSettings, home: Path) -> list[Watermark]:
+    inventory = await open_inventory(loaded.settings, home)
+    try:
+        return await inventory.watermarks(read_host_id(home / "host"))
+    finally:
+        await inventory.close()
 
 
 def _host_file(home: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from kms_fast.host.child import ChildPlan, Command, follow_commands, read_plan, 
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.recorder import Recorder
 from kms_fast.host.server import wall_clock_ms
+from kms_fast.model.settings import HostSettings
 
 NICENESS = 10
 
@@ -43,6 +44,7 @@ async def _record(plan: ChildPlan) -> None:
         host_id=read_host_id(home / "host"),
         open_inventory=lambda: open_inventory(plan.settings, home),
         clock_ms=wall_clock_ms,
+        keep_records_ms=_keep_records_ms(plan.settings),
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, recorder.drain)
 
@@ -51,11 +53,16 @@ async def _record(plan: ChildPlan) -> None:
             recorder.drain()
             return
         start_logging(command.settings.log_level, command.settings.log_format, plan.name)
+        recorder.keep_records_ms = _keep_records_ms(command.settings)
         tell("reloaded")
 
     # At once, also in the middle of a transaction that takes seconds: the next recorder goes on behind the last one.
     follow_commands(obey, lambda: os._exit(0))
     await recorder.run(lambda: tell("ready"))
+
+
+def _keep_records_ms(settings: HostSettings) -> int | None:
+    return None if settings.keep_records_s is None else settings.keep_records_s * 1000
 
 
 if __name__ == "__main__":

@@ -170,9 +170,9 @@ class _LedgerAudit:
         self._heads |= {(segment, header_hash): time_ms for header_hash, time_ms in findings.heads.items()}
         if not findings.is_whole:
             self._unreadable.add(segment)
-        if wanted.is_last:
+        if wanted.last_number is None:
             verdict.segments += 1
-            verdict.pruned_segments += wanted.start.pruned
+            verdict.pruned_segments += findings.is_pruned
             self._ends[segment] = findings.end_hash
 
     def check_heads(self) -> None:

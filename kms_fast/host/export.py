@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kms_fast import _core
-from kms_fast.host.segment import END, check_tail, is_held, list_segments, read_start_of
+from kms_fast.host.segment import END, check_tail, is_held, list_segments, read_start, read_start_of
 
 
 def export_entries(folder: Path, *, csv: bool = False, since_ms: int = 0, until_ms: int = END) -> Iterator[bytes]:
@@ -21,9 +21,11 @@ def export_entries(folder: Path, *, csv: bool = False, since_ms: int = 0, until_
     starts = {path: read_start_of(path) for path in list_segments(folder)}
     ends_ms = {head.segment: head.time_ms for start in starts.values() for head in start.heads if head.ended}
     for path, start in starts.items():
-        if start.pruned or start.time_ms >= until_ms or ends_ms.get(start.segment, since_ms) < since_ms:
+        if start.time_ms >= until_ms or ends_ms.get(start.segment, since_ms) < since_ms:
             continue
         with path.open("rb") as file:
+            if read_start(file, path).pruned:
+                continue
             held = is_held(file)
             reader = _core.RecordReader(file.fileno(), start.size)
             while text := formatter.format(reader, since_ms, until_ms):

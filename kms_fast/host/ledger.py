@@ -33,7 +33,7 @@ class Ledger:
     """The open segment of a host.
 
     ``previous`` (32 bytes), ``number`` and ``last_time_ms`` are what the next batch header follows; ``used_bytes`` is
-    where its record will begin. Made by `open_ledger`.
+    where its record will begin; ``first_time_ms`` the time of the first batch, None before it. Made by `open_ledger`.
     """
 
     def __init__(self, path: Path, fd: int, start: SegmentStart) -> None:
@@ -42,6 +42,7 @@ class Ledger:
         self.previous = start.previous
         self.number = 1
         self.last_time_ms = start.time_ms
+        self.first_time_ms: int | None = None
         self._fd = fd
         self.used_bytes = start.size
         self._allocated_bytes = start.size
@@ -61,6 +62,8 @@ class Ledger:
         self.previous = header_hash
         self.number += 1
         self.last_time_ms = time_ms
+        if self.first_time_ms is None:
+            self.first_time_ms = time_ms
 
     def close(self) -> None:
         """Give back what was preallocated and not used, and the lock."""

@@ -10,7 +10,7 @@ from kms_fast import _core
 from kms_fast.errors import LedgerError
 from kms_fast.files import SECRET, open_atomically
 from kms_fast.host.ledger import lock_ledger, storage_errors
-from kms_fast.host.segment import END, ENTRIES_AT, FRAME, PRUNED_MAGIC, Head, list_segments, read_start_of
+from kms_fast.host.segment import END, ENTRIES_AT, FRAME, PRUNED_MAGIC, Head, find_head, list_segments, read_start_of
 from kms_fast.model.lease import HEADER_SIZE
 from kms_fast.store import Watermark
 
@@ -36,21 +36,25 @@ def prune_ledger(
     watermarks: Iterable[Watermark],
     *,
     before_ms: int,
+    limit: int | None = None,
     on_progress: Callable[[Pruned], None] = lambda pruned: None,
 ) -> Pruned:
-    """Drop the entries of every segment whose last batch was signed before a time (ms).
+    """Drop the entries of every segment that has ended, and whose last batch was signed before a time (ms).
 
-    Only of segments that a later one names as ended, and whose last batch is a watermark: the inventory has them whole.
-    A segment is replaced as a whole or not at all; hosts may run meanwhile. Raises `LedgerError` for a segment that
-    is damaged, `KmsFastError` (STORAGE_FAILED).
+    Only where that batch is a watermark: the inventory has the segment whole. A segment is replaced as a whole or not
+    at all; hosts may run meanwhile. ``limit``: at most so many segments. Raises `LedgerError` for a segment that is
+    damaged, `KmsFastError` (STORAGE_FAILED).
     """
     recorded = {(mark.segment, mark.header_hash) for mark in watermarks}
     starts = {path: read_start_of(path) for path in list_segments(folder)}
     ends = {head.segment: head for start in starts.values() for head in start.heads if head.ended}
     pruned = Pruned()
     for path, start in starts.items():
-        end = ends.get(start.segment)
-        if start.pruned or end is None or end.header_hash == start.previous or end.time_ms >= before_ms:
+        if start.pruned:
+            continue
+        with storage_errors(folder):
+            end = ends.get(start.segment) or find_head(path)
+        if not end.ended or end.header_hash == start.previous or end.time_ms >= before_ms:
             continue
         if (end.segment, end.header_hash) not in recorded:
             pruned.waiting += 1
@@ -59,6 +63,8 @@ def prune_ledger(
             _remove_unfinished(folder)
             _prune_segment(path, end, pruned)
         on_progress(pruned)
+        if pruned.segments == limit:
+            break
     return pruned
 
 

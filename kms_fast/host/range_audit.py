@@ -1,13 +1,14 @@
 """The checks of a range of one segment's records; `kms_fast.host.audit` puts the ranges of a ledger together."""
 
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from kms_fast import _core
 from kms_fast.errors import LedgerError
-from kms_fast.host.segment import SegmentStart, check_tail, is_held
+from kms_fast.host.segment import ENTRIES_AT, SegmentStart, check_tail, is_held, read_start
 from kms_fast.model import signing
 from kms_fast.model.certificate import HostCertificate
 from kms_fast.model.lease import HEADER_SIZE, BatchHeader
@@ -53,8 +54,9 @@ class Problem:
 class Range:
     """Records of a segment that are checked in one go.
 
-    Those that begin from ``offset`` to before ``end``; without the first, which is checked elsewhere, unless
-    ``is_first``. ``named``: hashes of the segment's headers that later segments continue.
+    Those that begin from ``offset`` to before ``end``; without the first, which the range before checks, unless
+    there is none. ``number``: of the batch before ``offset``; ``last_number``: of the range's last batch, None in
+    the last range. ``named``: hashes of the segment's headers that later segments continue.
     """
 
     path: Path
@@ -62,9 +64,15 @@ class Range:
     certificate: HostCertificate
     offset: int
     end: int
-    is_first: bool
-    is_last: bool
+    number: int
+    last_number: int | None
     named: frozenset[bytes]
+
+    def as_pruned(self, size: int) -> "Range":
+        """The same records once the segment was pruned, whose file has this size."""
+        start = replace(self.start, pruned=True)
+        end = size if self.last_number is None else start.size + (self.last_number - 1) * ENTRIES_AT + 1
+        return replace(self, start=start, offset=start.size + self.number * ENTRIES_AT, end=end)
 
 
 @dataclass(slots=True)
@@ -81,6 +89,7 @@ class Findings:
     end_hash: bytes = b""
     problems: list[Problem] = field(default_factory=list)
     is_whole: bool = True
+    is_pruned: bool = False
 
 
 def plan_ranges(path: Path, start: SegmentStart, certificate: HostCertificate, named: frozenset[bytes]) -> list[Range]:
@@ -96,8 +105,8 @@ def plan_ranges(path: Path, start: SegmentStart, certificate: HostCertificate, n
             offset,
             # The record at the next cut is this range's: the next one begins with what follows it.
             cuts[at + 1] + 1 if at + 1 < last else cuts[-1],
-            at == 0,
-            at + 1 == last,
+            at * RANGE_RECORDS,
+            (at + 1) * RANGE_RECORDS + 1 if at + 1 < last else None,
             named,
         )
         for at, offset in enumerate(cuts[:last])
@@ -107,6 +116,9 @@ def plan_ranges(path: Path, start: SegmentStart, certificate: HostCertificate, n
 def audit_range(wanted: Range) -> Findings:
     """Check a range. Raises OSError."""
     with wanted.path.open("rb") as file:
+        # The recorder prunes while this runs.
+        if read_start(file, wanted.path).pruned and not wanted.start.pruned:
+            wanted = wanted.as_pruned(os.fstat(file.fileno()).st_size)
         return _RangeAudit(wanted, file).run()
 
 
@@ -116,12 +128,12 @@ class _RangeAudit:
         self._file = file
         self._held = is_held(file)
         self._reader = _core.RecordReader(file.fileno(), wanted.offset, wanted.start.pruned)
-        self._findings = Findings()
+        self._findings = Findings(is_pruned=wanted.start.pruned)
 
     def run(self) -> Findings:
         wanted, findings = self._range, self._findings
         number, previous, time_ms = 0, wanted.start.previous, wanted.start.time_ms
-        if wanted.is_first:
+        if wanted.number == 0:
             self._note(previous, time_ms)
         else:
             headers = self._reader.read_headers(1, wanted.end)
@@ -178,7 +190,7 @@ class _RangeAudit:
     def _check_end(self) -> None:
         """Tell a last record that was cut short, or is being written, from one that was damaged."""
         wanted, findings = self._range, self._findings
-        if self._reader.offset >= wanted.end and (self._held or not wanted.is_last):
+        if self._reader.offset >= wanted.end and (self._held or wanted.last_number is not None):
             return
         try:
             torn = check_tail(self._file, wanted.path, wanted.start, self._reader)

@@ -13,6 +13,7 @@ from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import KmsFastError
+from kms_fast.host.prune import prune_ledger
 from kms_fast.host.tail import LedgerTail
 from kms_fast.store import Inventory, Total
 
@@ -27,6 +28,7 @@ LONGEST_RETRY_S: Final = 30.0
 SUMMARY_S: Final = 10.0
 # At most this share of the recorder's time goes into summaries.
 SUMMARY_SHARE: Final = 0.05
+PRUNE_S: Final = 3600.0
 _OUTAGES: Final = frozenset({"STORAGE_FAILED", "STORE_UNAVAILABLE"})
 
 
@@ -34,6 +36,7 @@ class Recorder:
     """Records one host's ledger until told to drain.
 
     ``open_inventory`` is called at the start, and again after each outage of the store or the ledger's disk.
+    ``keep_records_ms``: how long the ledger keeps entries; None for ever. It may be set while this runs.
     """
 
     def __init__(
@@ -43,16 +46,19 @@ class Recorder:
         host_id: bytes,
         open_inventory: Callable[[], Awaitable[Inventory]],
         clock_ms: Callable[[], int],
+        keep_records_ms: int | None = None,
         room: int = ROOM_RECORDS,
     ) -> None:
         self._folder = folder
         self._host_id = host_id
         self._open_inventory = open_inventory
         self._clock_ms = clock_ms
+        self.keep_records_ms = keep_records_ms
         self._room = room
         self._draining = asyncio.Event()
         self._failures = 0
         self._summary_due_s = 0.0
+        self._prune_due_s = 0.0
         self.recorded = 0
 
     def drain(self) -> None:
@@ -97,6 +103,7 @@ class Recorder:
                     return
                 else:
                     await self._summarize_when_due(inventory)
+                    await self._prune_when_due(inventory)
                     await self._pause(POLL_S)
         finally:
             tail.close()
@@ -135,6 +142,23 @@ class Recorder:
         await inventory.summarize(self._clock_ms())
         ended_s = loop.time()
         self._summary_due_s = ended_s + max(SUMMARY_S, (ended_s - started_s) / SUMMARY_SHARE)
+
+    async def _prune_when_due(self, inventory: Inventory) -> None:
+        """Every hour drop entries that are old enough; a segment at a time, so that recording goes on between them."""
+        now_s = asyncio.get_running_loop().time()
+        if self.keep_records_ms is None or now_s < self._prune_due_s:
+            return
+        self._prune_due_s = now_s + PRUNE_S
+        watermarks = await inventory.watermarks(self._host_id)
+        before_ms = self._clock_ms() - self.keep_records_ms
+        try:
+            pruned = await asyncio.to_thread(prune_ledger, self._folder, watermarks, before_ms=before_ms, limit=1)
+        except KmsFastError as error:
+            logger.error("%s (%s) The ledger is pruned again in an hour.", error, error.result.name)
+            return
+        if pruned.segments:
+            logger.info("dropped the records of %d batches, older than keep_records", pruned.batches)
+            self._prune_due_s = now_s
 
     def _note_outage(self, error: KmsFastError) -> None:
         if not self._failures:

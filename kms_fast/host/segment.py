@@ -223,7 +223,7 @@ def check_tail(file: BinaryIO, path: Path, start: SegmentStart, reader: _core.Re
         followed = torn = bool(_read_at(file, offset, 1))
     else:
         followed = _is_followed(file, offset)
-        torn = bool(_read_at(file, offset, MAX_RECORD_SIZE).strip(b"\0"))
+        torn = not _is_zero(_read_at(file, offset, MAX_RECORD_SIZE))
     if followed:
         raise LedgerError(
             f"The record behind batch {reader.number} of {path}, at byte {offset}, is damaged.",
@@ -279,7 +279,7 @@ def _is_followed(file: BinaryIO, offset: int) -> bool:
         return True
     at = offset + FRAME.size
     while len(chunk := _read_at(file, at, SCAN_BYTES)) >= len(RECORD_MAGIC):
-        if chunk[max(0, offset + MAX_RECORD_SIZE - at) :].strip(b"\0"):
+        if not _is_zero(chunk[max(0, offset + MAX_RECORD_SIZE - at) :]):
             return True
         found = chunk.find(RECORD_MAGIC)
         while found >= 0:
@@ -288,3 +288,7 @@ def _is_followed(file: BinaryIO, offset: int) -> bool:
             found = chunk.find(RECORD_MAGIC, found + 1)
         at += len(chunk) - len(RECORD_MAGIC) + 1
     return False
+
+
+def _is_zero(data: bytes) -> bool:
+    return data == bytes(len(data))

@@ -23,6 +23,7 @@ from kms_fast.store import Counts
 
 logger = logging.getLogger(__name__)
 
+SEGMENT_AGE_MS: Final = 24 * 3600 * 1000
 WATCH_S: Final = 10.0
 LAST_REQUESTS_S: Final = 0.2
 LAST_ANSWERS_S: Final = 5.0
@@ -198,13 +199,21 @@ class Server:
         while True:
             try:
                 await self._batcher.flush_counts()
-                full = self._batcher.ledgers[-1].used_bytes >= self._settings.segment_size_bytes
-                if full and not self._stop.is_set():
+                if self._is_segment_done() and not self._stop.is_set():
                     await self._begin_epoch(self._installation, self._settings)
             except KmsFastError as error:
                 logger.error("%s", error)
             self._check_disk()
             await asyncio.sleep(WATCH_S)
+
+    def _is_segment_done(self) -> bool:
+        """Whether the next segment is due: this one is full, or a day old where records are dropped by age."""
+        ledger, settings = self._batcher.ledgers[-1], self._settings
+        if ledger.used_bytes >= settings.segment_size_bytes:
+            return True
+        if settings.keep_records_s is None or ledger.first_time_ms is None:
+            return False
+        return self._clock_ms() - ledger.first_time_ms >= SEGMENT_AGE_MS
 
     def _check_disk(self) -> None:
         if self._stop.is_set():

@@ -1,5 +1,6 @@
-"""``kms-fast ledger verify | export``, text and JSON, on a host's home."""
+"""``kms-fast ledger verify | export | prune``, text and JSON, on a host's home."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -7,9 +8,12 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kms_fast.host.recorder import Recorder
+from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.batches import BatchMaker
 from tests.hosts import Realm, make_key, make_realm
 from tests.system.asker import Asker, now_ms
@@ -159,6 +163,66 @@ def test_every_problem_is_told_with_its_facts(realm: Realm) -> None:
 def main_fields(out: str) -> list[dict[str, object]]:
     names = ("request_hash", "cmid", "sku", "result", "time", "batch", "index")
     return [{name: entry[name] for name in names} for entry in map(json.loads, out.splitlines())]
+
+
+def record(realm: Realm) -> None:
+    """Takes the ledger into the inventory, as the recorder of a running host does."""
+    host_id = BatchMaker(realm).installation.certificate.host_id
+
+    async def run_recorder() -> None:
+        async def open_file() -> SqliteInventory:
+            return SqliteInventory(realm.home / "host" / "inventory.db")
+
+        recorder = Recorder(
+            folder=realm.home / "host" / "ledger", host_id=host_id, open_inventory=open_file, clock_ms=now_ms
+        )
+        recorder.drain()
+        await recorder.run(lambda: None)
+
+    asyncio.run(run_recorder())
+
+
+def prune(realm: Realm, *options: str) -> tuple[int, dict[str, Any]]:
+    code, out, _ = run("prune", "--home", realm.home, *options, "--json")
+    return code, json.loads(out)
+
+
+def test_prune_drops_what_is_old_and_recorded(realm: Realm) -> None:
+    maker = BatchMaker(realm)
+    asker = Asker.of(realm, "desktop")
+    # The certificate has been valid for a day.
+    for time_ms in (maker.installation.certificate.not_before_ms, now_ms()):
+        ledger = maker.open_ledger()
+        maker.write(ledger, maker.collect([asker.ask().request]), time_ms)
+        ledger.close()
+    assert prune(realm, "--keep", "1d") == (
+        0, {"ok": True, "segments": 0, "batches": 0, "freed_bytes": 0, "waiting": 1}
+    )  # fmt: skip
+    record(realm)
+    assert prune(realm, "--keep", "1d") == (
+        0, {"ok": True, "segments": 1, "batches": 1, "freed_bytes": 264, "waiting": 0}
+    )  # fmt: skip
+    code, out, _ = run("verify", "--home", realm.home)
+    assert code == 0
+    assert "segments without their records (pruned): 1" in out
+    assert len(run("export", "--home", realm.home)[1].splitlines()) == 1
+
+
+def test_prune_takes_the_setting(realm: Realm, tmp_path: Path) -> None:
+    write(realm)
+    code, said = prune(realm)
+    assert (code, said["name"]) == (1, "CONFIGURATION_INVALID")
+    assert "keep_records is not set" in said["message"]
+    (tmp_path / "kms.toml").write_text('keep_records = "90d"')
+    assert prune(realm, "--config", str(tmp_path / "kms.toml"))[0] == 0
+
+
+@pytest.mark.parametrize("keep", ["90", "1h", "never"])
+def test_prune_with_a_span_that_is_none(realm: Realm, keep: str) -> None:
+    write(realm)
+    code, said = prune(realm, "--keep", keep)
+    assert (code, said["name"]) == (2, "COMMAND_INVALID")
+    assert "--keep" in said["message"]
 
 
 def test_export(realm: Realm) -> None:

@@ -6,10 +6,12 @@ import os
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kms_fast.errors import KmsFastError, LedgerError
+from kms_fast.host import audit, range_audit
 from kms_fast.host.export import export_entries
 from kms_fast.host.prune import Pruned, prune_ledger
 from kms_fast.host.segment import ENTRIES_AT, list_segments, read_start_of
@@ -42,7 +44,7 @@ def three(realm: Realm, requests: list[bytes]) -> list[Path]:
 def test_the_bytes_of_a_pruned_segment_are_those_of_the_document(realm: Realm, three: list[Path]) -> None:
     before = three[1].read_bytes()
     size = len(before)
-    assert prune(realm, three[1]) == Pruned(1, 3, size - PAGE_SIZE - 3 * HEADER_RECORD, waiting=1)
+    assert prune(realm, three[1]) == Pruned(1, 3, size - PAGE_SIZE - 3 * HEADER_RECORD, waiting=2)
     block = bytearray(before[: PAGE_SIZE - 32])
     block[36:40] = struct.pack("<I", 1)
     headers = b"".join(struct.pack("<I4s", 188, b"KFH1") + before[at + 8 : at + 188] for at in offsets()[:3])
@@ -53,7 +55,7 @@ def test_the_bytes_of_a_pruned_segment_are_those_of_the_document(realm: Realm, t
 
 def test_a_pruned_ledger_still_proves(realm: Realm, requests: list[bytes], three: list[Path]) -> None:
     whole = verify(realm)
-    assert prune(realm, *three).segments == 2
+    assert prune(realm, *three[:2]).segments == 2
     verdict = verify(realm)
     assert (verdict.segments, verdict.pruned_segments, verdict.batches) == (3, 2, 9)
     assert (verdict.records, verdict.granted) == (whole.records, whole.granted // 3)
@@ -64,7 +66,7 @@ def test_a_pruned_ledger_still_proves(realm: Realm, requests: list[bytes], three
 
 
 def test_entries_of_pruned_segments_are_gone(realm: Realm, three: list[Path]) -> None:
-    prune(realm, *three)
+    prune(realm, *three[:2])
     exported = b"".join(export_entries(folder_of(realm))).splitlines()
     assert {json.loads(line)["batch"] for line in exported} == {"3/1", "3/2", "3/3"}
 
@@ -92,26 +94,36 @@ def test_only_what_is_old_enough(realm: Realm, requests: list[bytes]) -> None:
 
 
 def test_only_what_the_inventory_has_to_its_end(realm: Realm, three: list[Path]) -> None:
-    assert prune_ledger(folder_of(realm), [mark(three[0], 2)], before_ms=NEVER_MS) == Pruned(waiting=2)
-    assert prune_ledger(folder_of(realm), [], before_ms=NEVER_MS) == Pruned(waiting=2)
+    assert prune_ledger(folder_of(realm), [mark(three[0], 2)], before_ms=NEVER_MS) == Pruned(waiting=3)
+    assert prune_ledger(folder_of(realm), [], before_ms=NEVER_MS) == Pruned(waiting=3)
     assert verify(realm).pruned_segments == 0
 
 
-def test_a_segment_that_no_block_names_as_ended_stays(realm: Realm, requests: list[bytes]) -> None:
+def test_a_segment_that_a_host_holds_stays(realm: Realm, requests: list[bytes]) -> None:
     worker = Worker(realm, requests)
     worker.write()
-    write_segment(realm, requests)
-    assert prune(realm, *list_segments(folder_of(realm))) == Pruned()
+    first, second = worker.ledger.path, write_segment(realm, requests)
+    assert prune(realm, first, second).segments == 1
+    assert [read_start_of(path).pruned for path in (first, second)] == [False, True]
+    worker.write()
     worker.ledger.close()
-    Worker(realm, requests)
-    assert prune(realm, *list_segments(folder_of(realm))[:2]).segments == 2
+    assert prune(realm, first).segments == 1
+    assert verify(realm).batches == 5
+
+
+def test_the_newest_segment_goes_once_its_host_has_ended(realm: Realm, requests: list[bytes]) -> None:
+    path = write_segment(realm, requests, end=False)
+    assert prune(realm, path).segments == 1
+    following = write_segment(realm, requests)
+    assert [(head.segment, head.ended) for head in read_heads(following)] == [(1, True)]
+    assert verify(realm).batches == 6
 
 
 def test_a_segment_without_a_batch_stays_as_it_is(realm: Realm, requests: list[bytes]) -> None:
     empty = write_segment(realm, requests, ())
     write_segment(realm, requests)
     content = empty.read_bytes()
-    assert prune(realm) == Pruned()
+    assert prune(realm) == Pruned(waiting=1)
     assert empty.read_bytes() == content
 
 
@@ -218,9 +230,22 @@ def test_while_hosts_run_and_open_segments(realm: Realm, requests: list[bytes]) 
     for turn in range(6):
         workers[turn % 3].write()
         workers[turn % 3].rotate()
-        ended = [head.segment for path in list_segments(folder_of(realm)) for head in read_heads(path) if head.ended]
-        marks = [mark(path) for path in list_segments(folder_of(realm)) if read_start_of(path).segment in ended]
-        prune_ledger(folder_of(realm), marks, before_ms=NEVER_MS)
-        verdict = verify(realm)
-        assert verdict.pruned_segments == len(ended)
-    assert verdict.pruned_segments > 3
+        ended = [path for path in list_segments(folder_of(realm)) if path not in [at.ledger.path for at in workers]]
+        prune(realm, *ended)
+        assert verify(realm).pruned_segments == len(ended) == turn + 1
+
+
+def test_pruned_while_it_is_verified_or_exported(
+    realm: Realm, three: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder may prune at any time, also between the plan of a proof and its work."""
+
+    def plan_and_prune(*arguments: Any) -> list[range_audit.Range]:
+        planned = range_audit.plan_ranges(*arguments)
+        prune(realm, *[path for path in three if not read_start_of(path).pruned])
+        return planned
+
+    monkeypatch.setattr(range_audit, "RANGE_RECORDS", 2)
+    monkeypatch.setattr(audit, "plan_ranges", plan_and_prune)
+    verdict = verify(realm)
+    assert (verdict.segments, verdict.pruned_segments, verdict.batches, verdict.records) == (3, 3, 9, 18)

@@ -13,6 +13,7 @@ import pytest
 from kms_fast.errors import KmsFastError
 from kms_fast.host import recorder as recorder_module
 from kms_fast.host.recorder import Recorder
+from kms_fast.host.segment import read_start_of
 from kms_fast.store import ChangeRow, Inventory, Total, Watermark
 from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.segments import HOST_ID, REFUSED, SKU, SegmentWriter, make_entry
@@ -43,6 +44,47 @@ def make_recorder(tmp_path: Path, open_inventory: Callable[[], Awaitable[Invento
         clock_ms=lambda: NOW_MS,
         room=1000,
     )
+
+
+DAY_MS = 86_400_000
+
+
+def write_ended(tmp_path: Path, segment: int, time_ms: int) -> Path:
+    with SegmentWriter(tmp_path / "ledger", segment) as writer:
+        writer.append([entry(segment)], time_ms)
+        writer.end()
+    return writer.path
+
+
+async def test_old_records_are_dropped_once_they_are_recorded(tmp_path: Path) -> None:
+    old = [write_ended(tmp_path, number, NOW_MS - 91 * DAY_MS) for number in (1, 2)]
+    young = write_ended(tmp_path, 3, NOW_MS - 89 * DAY_MS)
+    recorder = make_recorder(tmp_path)
+    async with running(recorder):
+        await wait_until(lambda: recorder.recorded == 3)
+        await asyncio.sleep(0.1)
+        assert not any(read_start_of(path).pruned for path in old)
+        recorder.keep_records_ms = 90 * DAY_MS
+        await wait_until(lambda: all(read_start_of(path).pruned for path in old))
+    assert not read_start_of(young).pruned
+    assert await count_activations(tmp_path) == 3
+
+
+async def test_a_segment_that_cannot_be_pruned_does_not_stop_the_recorder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise KmsFastError("The disk is full.", name="STORAGE_FAILED")
+
+    monkeypatch.setattr(recorder_module, "prune_ledger", fail)
+    write_ended(tmp_path, 1, NOW_MS - 91 * DAY_MS)
+    recorder = make_recorder(tmp_path)
+    recorder.keep_records_ms = 90 * DAY_MS
+    async with running(recorder):
+        await wait_until(lambda: "pruned again in an hour" in caplog.text)
+        write_ended(tmp_path, 2, NOW_MS)
+        await wait_until(lambda: recorder.recorded == 2)
+    assert caplog.text.count("The disk is full") == 1
 
 
 @asynccontextmanager
