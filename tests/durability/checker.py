@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.durability import claims
+from tests.durability import claims, stores
 from tests.durability.claims import Findings, LedgerIndex
 from tests.durability.conversation import Trust
 from tests.durability.recording import Recording
@@ -56,9 +56,12 @@ def check_cut(question: dict[str, Any], recording: Recording, findings: Findings
     ledger = LedgerIndex(segments)
     claims.check_told(told, ledger, findings)
     claims.check_counts_grow(segments, findings)
+    inventory = home / "host" / "inventory.db"
     if question["record"] is None:
-        claims.check_stored(conversation, place, claims.read_counts(home / "host" / "counts.db", findings), findings)
+        stores.check_stored(conversation, place, stores.read_counts(home / "host" / "counts.db", findings), findings)
+        stores.check_inventory(segments, inventory, findings, complete=False)
         return len(told)
+    stores.check_inventory(segments, inventory, findings, complete=True)
     lines = claims.read_acknowledged(Path(question["record"]))
     claims.check_acknowledged(lines, ledger, findings)
     return len(told) + len(lines)
@@ -72,7 +75,8 @@ def check_home(question: dict[str, Any], findings: Findings) -> int:
     claims.check_acknowledged(lines, LedgerIndex(segments), findings)
     claims.check_counts_grow(segments, findings)
     if question["below_cap"]:
-        claims.check_all_stored(segments, claims.read_counts(home / "host" / "counts.db", findings), findings)
+        stores.check_all_stored(segments, stores.read_counts(home / "host" / "counts.db", findings), findings)
+    stores.check_inventory(segments, home / "host" / "inventory.db", findings, complete=True)
     return len(lines)
 
 

@@ -4,11 +4,9 @@ Nothing here is kms_fast's: ledger, leases and RPC are read by the reference in 
 """
 
 import json
-import sqlite3
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -119,63 +117,9 @@ def check_counts_grow(segments: Sequence[Segment], findings: Findings) -> None:
             highest[segment.start.segment, header_hash] = dict(counts)
 
 
-Counted = dict[tuple[int, bytes], int]
-"""The machines in a store of counts: (family, CMID) and when each was seen (ms)."""
-
-
-def read_counts(path: Path, findings: Findings) -> Counted:
-    """Every row of a counts database that nobody has open; none, and a finding, when it is damaged."""
-    if not path.exists():
-        return {}
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            rows = database.execute("SELECT family, cmid, seen_ms FROM counts").fetchall()
-    except sqlite3.DatabaseError as error:
-        findings.add(f"the counts cannot be read: {error}")
-        return {}
-    return {(family, cmid): seen_ms for family, cmid, seen_ms in rows}
-
-
-def check_stored(conversation: Conversation, place: int, counted: Counted, findings: Findings) -> None:
-    """Every machine that was answered before ``place``, while its family was below the cap, is still counted.
-
-    Unless so many others may have asked since that it had to make room: requests without an answer may have come last.
-    """
-    latest: dict[tuple[int, bytes], int] = {}
-    promised: dict[tuple[int, bytes], int] = {}
-    caps: dict[int, int] = {}
-    open_questions = Counter((question.family, question.cmid) for question in before(conversation.questions, place))
-    for answer in before(conversation.told, place):
-        machine = answer.family, answer.leaf.cmid
-        open_questions[machine] -= 1
-        latest[machine] = max(answer.header.time, latest.get(machine, 0))
-        caps[answer.family] = 2 * answer.leaf.threshold
-        if answer.leaf.current_count < caps[answer.family]:
-            promised[machine] = max(answer.header.time, promised.get(machine, 0))
-    latest |= {machine: NEVER for machine, count in open_questions.items() if count > 0}
-    times = {family: sorted(time for (other, _), time in latest.items() if other == family) for family in caps}
-    for (family, cmid), time in promised.items():
-        as_late = len(times[family]) - bisect_left(times[family], time)
-        if as_late <= caps[family] and counted.get((family, cmid), 0) < time:
-            findings.add(f"lost: machine {cmid.hex()} was counted in an answer and is not in the store")
-    for family, cap in caps.items():
-        if sum(other == family for other, _ in counted) > cap:
-            findings.add(f"family {family} has more than {cap} machines in the store")
-
-
 def before(sequence: Sequence[Placed], place: int) -> Sequence[Placed]:
     """What came before a place."""
     return sequence[: bisect_left(sequence, place, key=lambda placed: placed.place)]
-
-
-def check_all_stored(segments: Iterable[Segment], counted: Counted, findings: Findings) -> None:
-    """Every machine in the ledger is counted, as it must be while its family is below the cap."""
-    cmids = {cmid for _, cmid in counted}
-    for segment in segments:
-        for record in segment.records:
-            for leaf in map(Leaf.parse, record.leaves):
-                if leaf.result in (0, COUNT_TOO_LOW) and leaf.cmid not in cmids:
-                    findings.add(f"lost: machine {leaf.cmid.hex()} is in the ledger and not in the store")
 
 
 def check_counting(conversation: Conversation, findings: Findings) -> None:
