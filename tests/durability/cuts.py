@@ -11,9 +11,12 @@ from typing import Final
 from kms_fast.errors import KmsFastError
 from kms_fast.host import ledger as ledger_module
 from kms_fast.host.audit import verify_ledger
-from kms_fast.host.enrolment import read_installation
+from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import open_ledger
+from kms_fast.host.rollback import check_rollback
+from kms_fast.store import Watermark
 from kms_fast.store.sqlite_counts import SqliteCounts
+from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.durability.checker import CheckerProcess
 from tests.durability.claims import Findings
 from tests.durability.disk import CHOICES, TORN, Content, PowerCuts
@@ -91,24 +94,28 @@ def rebuild(contents: Mapping[str, Content | None], home: Path) -> None:
 
 
 def recover(home: Path) -> None:
-    """Open ledger and counts as a starting host does, and let `ledger verify` look at them. Raises KmsFastError."""
+    """Open stores and ledger as a starting host does, and let `ledger verify` look at that. Raises KmsFastError."""
     ledger_module.PREALLOCATE_BYTES = 1 << 20  # type: ignore[misc]
     folder = home / TRACED
     installation = read_installation(folder)
-    counts = SqliteCounts(folder / "counts.db")
-    certificate = installation.certificate
-    open_ledger(folder / "ledger", host_id=certificate.host_id, certificates=installation.chain_data).close()
-    asyncio.run(_read_counts(counts, [family.number for family in certificate.families]))
+    host_id, certificates = installation.certificate.host_id, installation.chain_data
+    watermarks = asyncio.run(_read_stores(folder, installation))
+    check_rollback(folder / "ledger", watermarks, host_id=host_id, certificates=certificates, accept=False)
+    open_ledger(folder / "ledger", host_id=host_id, certificates=certificates).close()
     publisher = installation.publisher
     verify_ledger(
         folder / "ledger", roots=publisher.roots, publisher_id=publisher.publisher_id, on_progress=lambda verdict: None
     )
 
 
-async def _read_counts(counts: SqliteCounts, families: Sequence[int]) -> None:
-    for family in families:
-        await counts.load(family, 0, cap=1 << 20, retention_ms=RETENTION_MS)
+async def _read_stores(folder: Path, installation: Installation) -> list[Watermark]:
+    counts, inventory = SqliteCounts(folder / "counts.db"), SqliteInventory(folder / "inventory.db")
+    for family in installation.certificate.families:
+        await counts.load(family.number, 0, cap=1 << 20, retention_ms=RETENTION_MS)
+    watermarks = await inventory.watermarks(installation.certificate.host_id)
     await counts.close()
+    await inventory.close()
+    return watermarks
 
 
 def continue_host(home: Path, realm: Realm, script: Script, folder: Path, draw: random.Random) -> Path:
