@@ -31,6 +31,13 @@ CONTROLS: Final[dict[str, Control]] = {
     "ledger_not_synced": Control(
         replace(_SCRIPT, pretend=".kfl"), {"order": "answered before it was on disk", "cut": "lost: batch"}
     ),
+    "recorded_before_sync": Control(
+        replace(_SCRIPT, pretend=".kfl", lives=("drain", "drain")), {"cut": "in the inventory and not in the ledger"}
+    ),
+    "recorded_twice": Control(
+        replace(_SCRIPT, plants=("recorded_twice",), lives=("drain", "drain")),
+        {"cut": r"has \[\d+, \d+\] activations and refusals in the inventory, \[\d+, \d+\] in the ledger"},
+    ),
     "early_answer": Control(
         replace(_SCRIPT, plants=("early_answer",)), {"order": "answered before it was on disk", "cut": "lost: batch"}
     ),

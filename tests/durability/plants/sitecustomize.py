@@ -121,6 +121,17 @@ def count_twice(store: ModuleType) -> None:
     store.SqliteCounts.record = record_twice
 
 
+def record_twice(store: ModuleType) -> None:
+    """The recorder adds every batch to the inventory twice."""
+    record = store.SqliteInventory.record
+
+    async def record_again(self: Any, host_id: bytes, rows: Any, totals: Any, watermarks: Any) -> None:
+        await record(self, host_id, rows, totals, watermarks)
+        await record(self, host_id, rows, totals, watermarks)
+
+    store.SqliteInventory.record = record_again
+
+
 PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
     "small_steps": {"kms_fast.host.ledger": take_small_steps},
     "early_answer": {"kms_fast._core": use_committer(EarlyCommitter)},
@@ -129,6 +140,7 @@ PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
     "synchronous_normal": {"apsw": use_synchronous("normal")},
     "synchronous_off": {"apsw": use_synchronous("off")},
     "double_count": {"kms_fast.store.sqlite_counts": count_twice},
+    "recorded_twice": {"kms_fast.store.sqlite_inventory": record_twice},
 }
 
 
