@@ -102,8 +102,8 @@ class Run:
         state.continued += tally.continued
         state.answers_checked += order["answers"]
         state.answers_before_commit += order["count"]
-        texts = [f"{folder.name}: {text}" for text in [*order["texts"], *counting["texts"]]] + tally.texts
-        self._note(tally.lost + counting["count"], texts, folder)
+        texts = [f"{folder.name}: {text}" for text in [*order["texts"], *counting["texts"]]] + tally.findings.texts
+        self._note(tally.findings.count + counting["count"], texts, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
     def _note(self, lost: int, texts: list[str], folder: Path) -> None:

@@ -75,4 +75,4 @@ def _ask(check: str, recording: Recording, script: Script, checker: CheckerProce
         return texts
     realm = make_realm(recording.folder / "realm")
     tally = cut_power(recording, realm, script, CUTS, checker, recording.folder, draw, continued=0)
-    return tally.texts
+    return tally.findings.texts

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -32,17 +32,11 @@ RETENTION_MS: Final = 30 * 86_400_000
 
 @dataclass
 class Tally:
-    """What cuts found: how many they were, how many were continued, how much is wrong and the first words."""
+    """What cuts found: how many they were, how many were continued, and what is wrong."""
 
     cuts: int = 0
     continued: int = 0
-    lost: int = 0
-    texts: list[str] = field(default_factory=list)
-
-    def add(self, count: int, texts: Sequence[str], where: str) -> None:
-        """What is wrong after one cut."""
-        self.lost += count
-        self.texts += [f"{where}: {text}" for text in texts][: max(0, Findings.LISTED - len(self.texts))]
+    findings: Findings = field(default_factory=Findings)
 
 
 def draw_places(recording: Recording, count: int, draw: random.Random) -> list[int]:
@@ -76,9 +70,9 @@ def cut_power(
             else:
                 recover(home)
         except (KmsFastError, HostFailed) as error:
-            tally.add(1, [f"no recovery: {error}"], where)
+            tally.findings.add(f"{where}: no recovery: {error}")
         answer = checker.ask(check="cut", recording=recording.folder, place=place, home=home, record=record)
-        tally.add(answer["count"], answer["texts"], where)
+        tally.findings.add_all(answer["count"], [f"{where}: {text}" for text in answer["texts"]])
         tally.cuts += 1
     return tally
 

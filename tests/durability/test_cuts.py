@@ -17,7 +17,7 @@ from tests.hosts import make_realm
 def test_nothing_is_lost(checker: CheckerProcess, recording: Recording, tmp_path: Path) -> None:
     realm = make_realm(tmp_path / "realm")
     tally = cut_power(recording, realm, Script(), 40, checker, tmp_path, random.Random(2), continued=2)
-    assert (tally.cuts, tally.continued, tally.lost, tally.texts) == (40, 2, 0, [])
+    assert (tally.cuts, tally.continued, tally.findings.texts) == (40, 2, [])
 
 
 def test_places_ascend_and_are_in_the_trace(recording: Recording) -> None:
