@@ -76,6 +76,17 @@ class Host:
             self.kill()
             raise HostFailed(f"{line.decode().strip()} {self.read_log()}")
         self.listening = True
+        self._size = len(self.list_processes())
+
+    def wait_until_complete(self) -> None:
+        """Until those that were killed alone have been replaced: a worker's death is no failure of a drain, which it
+        would be if the supervisor was told to stop before it noticed. Raises HostFailed after a minute.
+        """
+        end_s = time.monotonic() + END_LIMIT_S
+        while len(self.list_processes()) < self._size:
+            if time.monotonic() > end_s or self.process.poll() is not None:
+                raise HostFailed(f"a process is not replaced: {self.read_log()}")
+            time.sleep(0.01)
 
     def list_processes(self) -> list[int]:
         """The host's process and all that came of it."""

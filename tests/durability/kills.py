@@ -28,9 +28,9 @@ KILL_AT_START_SHARE: Final = 0.15
 START_S: Final = 1.0
 RATE: Final = 1_500.0
 CONNECTIONS: Final = 32
-ALONE_SHARE: Final = 0.5
+ALONE_SHARE: Final = 0.7
 SUPERVISOR_SHARE: Final = 0.2
-MOST_ALONE: Final = 3
+MOST_ALONE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ class Executioner:
         """Let the host drain. Raises HostFailed unless it ends with exit code 0, and those left behind have ended."""
         if not self.host.listening:
             self.host.wait_until_listening()
+        self.host.wait_until_complete()
         self.host.stop()
         for pid in self._orphans:
             wait_for_end(pid)
