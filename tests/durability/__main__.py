@@ -9,6 +9,7 @@ import json
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -151,6 +152,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # However it is told to stop, its hosts stop with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
