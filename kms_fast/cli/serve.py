@@ -13,11 +13,12 @@ from kms_fast import __version__, _core
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
 from kms_fast.cli.settings import LoadedSettings, settings_options
-from kms_fast.cli.stores import open_counts
+from kms_fast.cli.stores import open_counts, open_inventory
 from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, Presence
+from kms_fast.host.rollback import check_rollback
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
 from kms_fast.host.systemd import take_sockets
@@ -27,10 +28,15 @@ logger = logging.getLogger("kms_fast")
 
 
 @click.command
+@click.option(
+    "--accept-rollback",
+    is_flag=True,
+    help="Serve although the ledger is older than what is known of it: what it lacks is lost.",
+)
 @home_option
 @settings_options
 @json_option
-def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
+def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Output) -> None:
     """Run the activation host until TERM, which answers what waits and ends with exit code 0.
 
     HUP, or kms-fast host reload, takes up certificate, catalog and settings anew; connections stay.
@@ -46,6 +52,7 @@ def command(home: Path, loaded: LoadedSettings, out: Output) -> None:
     folder = home / "host"
     installation = read_checked(folder, settings)
     sockets = _open_sockets(settings)
+    asyncio.run(_check_state(home, settings, installation, accept_rollback))
     presence = Presence(
         folder,
         HostProcess(
@@ -80,6 +87,30 @@ def read_checked(folder: Path, settings: HostSettings) -> Installation:
     return installation
 
 
+async def _check_state(home: Path, settings: HostSettings, installation: Installation, accept_rollback: bool) -> None:
+    """Refuse a store that is not fit for a host, and a ledger that went back; workers that start later do not ask.
+
+    Raises `KmsFastError`.
+    """
+    counts = await open_counts(settings, home)
+    await counts.close()
+    inventory = await open_inventory(settings, home)
+    host_id = installation.certificate.host_id
+    try:
+        watermarks = await inventory.watermarks(host_id)
+    finally:
+        await inventory.close()
+    lost = check_rollback(
+        home / "host" / "ledger",
+        watermarks,
+        host_id=host_id,
+        certificates=installation.chain_data,
+        accept=accept_rollback,
+    )
+    if lost:
+        logger.warning("accepted that the ledger lacks batches; it names them in a segment of its own")
+
+
 def _open_sockets(settings: HostSettings) -> list[list[socket.socket]]:
     """For each worker its listening sockets; those that a service manager handed over are shared by all."""
     given = take_sockets()
@@ -94,9 +125,6 @@ async def _supervise(
     presence: Presence,
     on_listening: Callable[[], None],
 ) -> None:
-    # A store that is not fit for a host is told now, in one line; workers that start later wait for theirs.
-    counts = await open_counts(settings, home)
-    await counts.close()
     supervisor = Supervisor(
         home=str(home.absolute()),
         settings=settings,
