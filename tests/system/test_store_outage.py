@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from kms_fast.load.proof import prove_ledger
+from kms_fast.store.postgres import migrate
 from tests.hosts import DESKTOP, PUBLISHER_ID, SERVER, Realm, RunningHost, make_realm, run_cli, serve
-from tests.postgres import PostgresServer, migrate_database, own_database
+from tests.postgres import PostgresServer, own_database
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
 
@@ -35,7 +36,7 @@ def server(start_postgres: Callable[..., PostgresServer]) -> PostgresServer:
 def url(server: PostgresServer) -> Iterator[str]:
     """URL of a database with the store's tables."""
     with own_database(server) as url:
-        asyncio.run(migrate_database(url))
+        asyncio.run(migrate(url))
         yield url
 
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import apsw
 import pytest
 
+from kms_fast.store.postgres import migrate
 from tests.hosts import Realm, make_realm, serve
-from tests.postgres import PostgresServer, migrate_database, own_database
+from tests.postgres import PostgresServer, own_database
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
 
@@ -45,7 +46,7 @@ def run_workers(folder: Path) -> Iterator[Hosts]:
 def run_hosts(folder: Path, server: PostgresServer) -> Iterator[Hosts]:
     """Two hosts, each with 2 workers, on one PostgreSQL database."""
     with own_database(server) as url, ExitStack() as running:
-        asyncio.run(migrate_database(url))
+        asyncio.run(migrate(url))
         addresses = []
         for name in ("first", "second"):
             (folder / name).mkdir()
