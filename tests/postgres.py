@@ -50,20 +50,8 @@ class PostgresServer:
         if self._as_user:
             for path in (self.folder, password):
                 shutil.chown(path, "postgres", "postgres")
-        self._call(
-            "initdb",
-            "-D",
-            self.data,
-            "-U",
-            "kms",
-            "-A",
-            "scram-sha-256",
-            "--pwfile",
-            password,
-            "--no-sync",
-            "-E",
-            "UTF8",
-        )
+        login = ["-U", "kms", "-A", "scram-sha-256", "--pwfile", password]
+        self._call("initdb", "-D", self.data, *login, "--no-sync", "--data-checksums", "-E", "UTF8")
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -9,12 +10,16 @@ import asyncpg
 import pytest
 
 from kms_fast.errors import KmsFastError
-from kms_fast.store import postgres
+from kms_fast.store import Total, Watermark, postgres
+from kms_fast.store.check import check_postgres
 from kms_fast.store.postgres import PostgresSession, close, connect, migrate
 from kms_fast.store.postgres_counts import PostgresCounts
+from kms_fast.store.postgres_inventory import PostgresInventory
 from kms_fast.store.postgres_schema import VERSION
+from tests.conftest import ROOT
 from tests.postgres import PASSWORD, PostgresServer
-from tests.store.contract import NOW_MS, load, record
+from tests.store.contract import NOW_MS, cmid, load, record
+from tests.store.inventory_contract import HOST, SKU, granted
 
 DATABASE = "postgres"
 
@@ -155,6 +160,37 @@ async def test_the_next_server_of_a_url_is_tried(server: PostgresServer, url: st
     counts = await PostgresCounts.open(both)
     assert await record(counts, [1]) == []
     await counts.close()
+
+
+async def test_the_documented_rights_are_enough_and_no_more(server: PostgresServer) -> None:
+    """What docs/store.md tells to run: the owner migrates, the host counts and records, and cannot change tables."""
+    text = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```sql\n(.*?)```", text.split("<!-- roles -->")[1], re.DOTALL)
+    for statement in filter(str.strip, first.split(";")):
+        server.execute(statement)
+    server.execute(second, "kms_fast")
+    for role in ("kms_fast_owner", "kms_fast_host"):
+        server.execute(f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
+    assert await migrate(server.url("kms_fast", user="kms_fast_owner")) == 0
+    url = server.url("kms_fast", user="kms_fast_host")
+    counts, inventory = await PostgresCounts.open(url), await PostgresInventory.open(url)
+    await record(counts, [1])
+    assert len(await load(counts)) == 1
+    assert await inventory.elect(HOST)
+    await inventory.record(HOST, [granted(1)], [Total(SKU, 0, 1, 1)], [Watermark(1, 4096, 1, b"x" * 32, NOW_MS)])
+    await inventory.summarize(NOW_MS)
+    assert [len(await inventory.find()), await inventory.forget(cmid(1))] == [1, 1]
+    assert [problem async for problem in check_postgres(url)] == []
+    await counts.close()
+    await inventory.close()
+    connection = await connect(url)
+    for statement in ("DROP TABLE kms_fast.counts", "CREATE TABLE kms_fast.x ()", "TRUNCATE kms_fast.clients"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await close(connection)
+    server.execute("UPDATE kms_fast.schema_version SET version = 1", "kms_fast")
+    with pytest.raises(KmsFastError, match="cannot be migrated: permission denied"):
+        await migrate(url)
 
 
 # Outages.
