@@ -26,6 +26,7 @@ from tests.store.inventory_contract import SKU, granted
 from tests.system.asker import Asker, now_ms
 
 FILES = HostSettings()
+PAGE_BYTES = 16 << 10  # of the inventory; those of counts are smaller
 
 
 @pytest.fixture
@@ -210,10 +211,10 @@ def test_check_finds_damaged_files(realm: Realm, name: str, damage: str) -> None
     path = realm.home / "host" / name
     apsw.Connection(str(path)).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     data = path.read_bytes()
-    half = len(data) // 2 // 4096 * 4096
+    half = len(data) // 2 // PAGE_BYTES * PAGE_BYTES
     path.write_bytes(
         {
-            "overwritten": data[:half] + b"\xff" * 4096 + data[half + 4096 :],
+            "overwritten": data[:half] + b"\xff" * PAGE_BYTES + data[half + PAGE_BYTES :],
             "truncated": data[:half],
             "no database": b"x" * 4096,
         }[damage]
