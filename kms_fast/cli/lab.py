@@ -1,5 +1,6 @@
 """``kms-fast lab``: a publisher, a host and its clients on one machine, and the proof that all of it is true."""
 
+import asyncio
 import os
 import secrets
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from kms_fast.load.processes import Interrupted, run_load
 from kms_fast.load.proof import LedgerProof, prove_ledger
 from kms_fast.load.report import draw_load, find_failure, make_figures
 from kms_fast.model import policy
+from kms_fast.store import Summary
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Findings:
     load: LoadResult
     server_cpu_s: float | None = None
     ledger: LedgerProof | None = None
+    inventory: Summary | None = None
     server_exit_code: int | None = None
 
     @property
@@ -57,7 +60,14 @@ class Findings:
             and ledger.ok
             and ledger.acknowledged == self.activations
             and ledger.records == self.requests
+            and self.recorded == (self.activations, self.requests)
         )
+
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """How many activations and requests the inventory has."""
+        results = self.inventory.results if self.inventory else {}
+        return results.get(0, 0), sum(results.values())
 
 
 @click.command
@@ -179,6 +189,7 @@ def measure(realm: Realm, findings: Findings, out: Output) -> None:
     out.progress("comparing the ledger with what clients were told")
     assert findings.plan.record is not None
     findings.ledger = prove_ledger(realm.home, Path(findings.plan.record))
+    findings.inventory = asyncio.run(findings.host.read_inventory(realm.home))
 
 
 def _warm_up(realm: Realm, findings: Findings) -> None:
@@ -207,7 +218,19 @@ def describe(findings: Findings) -> dict[str, Any]:
             round(cpu_s * 1e6 / load.activations, 3) if cpu_s is not None and load.activations else None
         ),
         "ledger": ledger.to_json() if ledger else None,
+        "inventory": _describe_inventory(findings),
         "warmup": {"requests": findings.warm_up.requests, "refused": findings.warm_up.refused},
+    }
+
+
+def _describe_inventory(findings: Findings) -> dict[str, int] | None:
+    if findings.inventory is None:
+        return None
+    granted, requests = findings.recorded
+    return {
+        "machines": sum(number for _, number in findings.inventory.products),
+        "granted": granted,
+        "refused": requests - granted,
     }
 
 
@@ -266,6 +289,9 @@ def draw_proof(findings: Findings) -> Text:
         ]
         if ledger.records != findings.requests:
             lines.append((False, f"{findings.requests:,} requests were made, not {ledger.records:,}"))
+    if (inventory := _describe_inventory(findings)) is not None:
+        told = "{machines:,} machines, {granted:,} activations and {refused:,} refusals recorded".format(**inventory)
+        lines.append((findings.recorded == (findings.activations, findings.requests), f"inventory: {told}"))
     if findings.server_exit_code:
         lines.append((False, f"the host ended with exit code {findings.server_exit_code}"))
     text = Text()

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kms_fast.cli.stores import open_inventory
 from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import apply_answer, make_request
 from kms_fast.load.processes import hold_interrupts
-from kms_fast.load.server import ServerProcess
+from kms_fast.load.server import DRAIN_LIMIT_S, ServerProcess
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.model.settings import HostSettings
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
+from kms_fast.store import Summary
 from kms_fast.store.postgres_database import create_database, drop_database
 
 FAMILY = "desktop"
@@ -50,12 +53,21 @@ class HostOptions:
 
     def start(self, home: Path, *, connections: int = 0) -> ServerProcess:
         """Start the host. Raises `KmsFastError` with what it said when it does not get there."""
-        options = ["--workers", str(self.workers)]
+        # The recorder may be behind by what one core takes up more slowly than the host signs.
+        options = ["--workers", str(self.workers), "--timeout-graceful-shutdown", f"{DRAIN_LIMIT_S}s"]
         if connections > MANY_CONNECTIONS:
             options += ["--max-connections", str(connections + WARM_UP_CONNECTIONS + 64)]
         # Not on the command line: the URL may hold a password.
         environment = {"KMS_FAST_STORE": self.store} if self.store else {}
         return ServerProcess(home, home / "serve.log", options=options, environment=environment)
+
+    async def read_inventory(self, home: Path) -> Summary:
+        """The inventory in numbers, counted now. Raises `KmsFastError`."""
+        inventory = await open_inventory(HostSettings(store=self.store), home)
+        try:
+            return await inventory.summarize(time.time_ns() // 1_000_000)
+        finally:
+            await inventory.close()
 
     @property
     def database(self) -> str | None:

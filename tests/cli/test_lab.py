@@ -20,6 +20,7 @@ from kms_fast.cli.lab import Findings, draw_proof
 from kms_fast.cli.realm import HostOptions, prepare_home
 from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.proof import LedgerProof
+from kms_fast.store import Summary
 from tests.hosts import run_cli
 from tests.postgres import PostgresServer, find_free_port
 
@@ -74,6 +75,9 @@ def test_nothing_is_missing_wrong_or_unverified(tmp_path: Path, options: list[st
     assert ledger["acknowledged"] == ledger["records"] - warm_up["refused"]
     assert (ledger["acknowledged_missing"], ledger["acknowledged_repeated"], ledger["chain_ok"]) == (0, 0, True)
     assert 0 < ledger["batches"] <= ledger["records"]
+    inventory = figures["inventory"]
+    assert (inventory["granted"], inventory["refused"]) == (ledger["acknowledged"], warm_up["refused"])
+    assert 0 < inventory["machines"] <= ledger["records"]
     assert (figures["backend"], figures["version"]) == (backend(), __version__)
     assert list(tmp_path.iterdir()) == []
     assert find_servers(tmp_path) == []
@@ -100,7 +104,15 @@ def test_a_lab_on_a_server_that_is_not_there(tmp_path: Path) -> None:
 def test_the_page_shows_what_was_measured_and_proven(tmp_path: Path) -> None:
     code, out, _ = run_lab(tmp_path, "--seconds", "0.5")
     assert code == 0
-    for words in ("activations a second", "leases verified", "p99", "µs of CPU", "0 missing, 0 twice", "chain verify"):
+    for words in (
+        "activations a second",
+        "leases verified",
+        "p99",
+        "µs of CPU",
+        "0 missing, 0 twice",
+        "chain verify",
+        "recorded",
+    ):
         assert words in out
     assert "✗" not in out
 
@@ -189,6 +201,7 @@ GOOD = Findings(
     warm_up=LoadResult(requests=4, activations=3, refused=1),
     load=LoadResult(requests=10, activations=10, verified=10),
     ledger=LedgerProof(batches=3, records=14, acknowledged=13, missing=0, repeated=0, chain_ok=True),
+    inventory=Summary(0, [(b"", 5)], {1: 5}, 0, {}, 0, {0: 13, 0xC004F038: 1}),
     server_exit_code=0,
 )
 
@@ -208,6 +221,9 @@ GOOD = Findings(
         {"ledger": replace(GOOD.ledger, chain_ok=False)},
         {"ledger": replace(GOOD.ledger, records=15)},
         {"ledger": replace(GOOD.ledger, acknowledged=12)},
+        {"inventory": None},
+        {"inventory": replace(GOOD.inventory, results={0: 12, 0xC004F038: 2})},
+        {"inventory": replace(GOOD.inventory, results={0: 13})},
         {"server_exit_code": 1},
     ],
 )
@@ -221,6 +237,8 @@ def test_the_page_marks_what_the_ledger_does_not_bear_out() -> None:
     for wrong in (
         {"ledger": replace(GOOD.ledger, records=15)},
         {"ledger": replace(GOOD.ledger, acknowledged=12)},
+        {"inventory": replace(GOOD.inventory, results={0: 12, 0xC004F038: 2})},
+        {"inventory": replace(GOOD.inventory, results={0: 13})},
         {"server_exit_code": 1},
     ):
         assert draw_proof(replace(GOOD, **wrong)).plain.count("✗") == 1
