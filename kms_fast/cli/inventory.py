@@ -14,6 +14,8 @@ from kms_fast.cli.output import Output
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import inventory_file, open_inventory
 from kms_fast.errors import RESULTS, ConfigurationError
+from kms_fast.host.enrolment import read_host_id
+from kms_fast.host.forget import forget_machine, forget_recorded
 from kms_fast.model.policy import LicenceState, format_time
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
@@ -26,7 +28,7 @@ _Found = TypeVar("_Found")
 
 @click.group
 def command() -> None:
-    """Find machines by CMID, name or state, and count them.
+    """Find machines by CMID, name or state, count them, and forget one's name.
 
     \b
     Examples:
@@ -109,6 +111,41 @@ def summary(settings: HostSettings, home: Path, out: Output) -> None:
 
     counted = _ask(settings, home, read)
     out.result(_describe_summary(counted, _read_products(home)))
+
+
+@command.command
+@click.argument("cmid", type=click.UUID)
+@store_options
+def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> None:
+    """Blank name and address of the machine with this CMID, in this host's ledger and in the inventory.
+
+    Every proof still holds, and hosts may run. Of hosts that share an inventory, run it on each: each has its own
+    ledger. It reaches no backups and exports, and the machine is known again when it asks again.
+
+    \b
+    Example:
+      kms-fast inventory forget 0b9e7a52-5d1c-4f0e-9d55-3c4f6c1f7a10
+    """
+    folder = home / "host" / "ledger"
+    if not folder.exists():
+        raise ConfigurationError(
+            f"{folder} is not there: {home} is not the home of a host that has run. Name it with --home.",
+            file=str(folder),
+        )
+    # The ledger first: what is still to be recorded then comes without a name.
+    forgotten = forget_machine(
+        folder, cmid.bytes, lambda so_far: out.progress(f"{so_far.entries} entries of the machine found")
+    )
+    host_id = read_host_id(home / "host")
+    clients = 0
+    # Where there is no inventory yet, nothing was read before the ledger was blank.
+    if settings.store is not None or inventory_file(home).exists():
+        clients = _ask(settings, home, lambda inventory: forget_recorded(inventory, host_id, cmid.bytes, forgotten))
+    out.result(
+        {"cmid": cmid, "entries": forgotten.entries, "blanked": forgotten.blanked, "clients": clients},
+        f"Machine {cmid}: blanked {forgotten.blanked} of its {forgotten.entries} entries in the ledger, and its name "
+        f"and address for {clients} products in the inventory.",
+    )
 
 
 def _ask(settings: HostSettings, home: Path, question: Callable[[Inventory], Awaitable[_Found]]) -> _Found:

@@ -1,4 +1,4 @@
-"""``kms-fast inventory list | show | summary``."""
+"""``kms-fast inventory list | show | summary | forget``."""
 
 import asyncio
 import json
