@@ -49,7 +49,7 @@ def impacket_python(unavailable: Callable[[str], NoReturn]) -> str:
 
 @pytest.fixture(scope="session")
 def start_postgres(unavailable: Callable[[str], NoReturn]) -> Iterator[Callable[..., PostgresServer]]:
-    """Call it with settings for a PostgreSQL server of your own; it ends with the tests."""
+    """Call it with settings (or ``primary=``) for a PostgreSQL server of your own; it ends with the tests."""
     with ExitStack() as servers:
         yield lambda **settings: servers.enter_context(
             PostgresServer(find_programs() or unavailable("PostgreSQL is not installed"), **settings)

@@ -24,10 +24,14 @@ def find_programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server that can be stopped, killed, frozen and started again; use it as a context."""
+    """A server that can be stopped, killed, frozen and started again; use it as a context.
 
-    def __init__(self, programs: Path, **settings: str) -> None:
+    ``primary``: the running server that this one is to be a standby of.
+    """
+
+    def __init__(self, programs: Path, *, primary: "PostgresServer | None" = None, **settings: str) -> None:
         self._programs = programs
+        self._primary = primary
         # PostgreSQL refuses to run as root.
         self._as_user = (
             ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
@@ -50,8 +54,11 @@ class PostgresServer:
         if self._as_user:
             for path in (self.folder, password):
                 shutil.chown(path, "postgres", "postgres")
-        login = ["-U", "kms", "-A", "scram-sha-256", "--pwfile", password]
-        self._call("initdb", "-D", self.data, *login, "--no-sync", "--data-checksums", "-E", "UTF8")
+        if self._primary is not None:
+            self._call("pg_basebackup", "-D", self.data, "-d", self._primary.url(), "-R", "-c", "fast", "--no-sync")
+        else:
+            login = ["-U", "kms", "-A", "scram-sha-256", "--pwfile", password]
+            self._call("initdb", "-D", self.data, *login, "--no-sync", "--data-checksums", "-E", "UTF8")
         with (self.data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
         try:
@@ -96,6 +103,10 @@ class PostgresServer:
         self._process.wait(timeout=60)
         while any(map(is_alive, processes)):
             time.sleep(0.01)
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.execute("SELECT pg_promote()")
 
     def freeze(self) -> None:
         """Let every process of it hang (SIGSTOP): connections open, nothing answers."""

@@ -5,8 +5,9 @@
     up      calls take turns on the connection, each for at most `limit_s`
     down    calls fail at once; a task waits for the call that hangs, then connects anew with growing pauses
 
-A call that hangs is never cancelled, since a cancel request would end its commit's wait for a replica and let it pass
-for done. It goes on in a task of its own, and until that has ended or its connection is cut, nothing else uses it.
+A call that hangs is never cancelled: the request would need a connection to the same server, which hangs as well, and
+what had become of the call would still not be known. It goes on in a task of its own, and until that has ended or its
+connection is cut, nothing else uses the connection.
 """
 
 import asyncio

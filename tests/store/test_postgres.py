@@ -155,6 +155,27 @@ async def test_a_role_without_rights_is_told_which(server: PostgresServer, url: 
     assert (error.result.name, "permission denied" in error.message) == ("STORE_UNAVAILABLE", True)
 
 
+async def test_a_unix_socket(server: PostgresServer, url: str) -> None:
+    counts = await PostgresCounts.open(
+        f"postgresql://kms:{PASSWORD}@/{DATABASE}?host={server.folder}&port={server.port}"
+    )
+    assert await record(counts, [1]) == []
+    await counts.close()
+
+
+async def test_a_server_that_hangs_leaves_time_for_the_next(
+    server: PostgresServer, url: str, quick: None, start_postgres: Callable[..., PostgresServer]
+) -> None:
+    other = start_postgres()
+    await migrate(other.url())
+    server.freeze()
+    both = url.replace(str(server.port), f"{server.port},127.0.0.1:{other.port}")
+    counts = await PostgresCounts.open(both)
+    assert await record(counts, [1]) == []
+    await counts.close()
+    server.thaw()
+
+
 async def test_the_next_server_of_a_url_is_tried(server: PostgresServer, url: str) -> None:
     both = url.replace("127.0.0.1", "127.0.0.1:1,127.0.0.1", 1)
     counts = await PostgresCounts.open(both)
