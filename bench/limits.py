@@ -362,11 +362,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=5, help="how often each server is measured (5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (3)")
+    parser.add_argument("--inventory", type=Path, help="what bench/inventory.py --json printed: shown with the rest")
     options = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         print("limits.py needs two cores: one for the server, one for the load.", file=sys.stderr)
         return 1
+    inventory = json.loads(options.inventory.read_text()) if options.inventory else {}
     report = run(options.rounds, options.seconds, lambda what: print(what, file=sys.stderr, flush=True))
+    report |= {key: inventory[key] for key in ("recorder_per_s", "dashboard_ms") if key in inventory}
     print(json.dumps(report) if options.json else format_figures(report))
     return 0
 

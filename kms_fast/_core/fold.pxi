@@ -171,12 +171,16 @@ cdef class Fold:
             for i in range(self.kind_count)
         ]
 
-    def __iter__(self):
-        cdef Py_ssize_t at = 0, end
+    def sort(self) -> None:
+        """Does ahead what iterating would begin with, without the interpreter lock."""
         if not self.is_sorted:
             with nogil:
                 qsort(self.sorted, self.count, sizeof(FoldEntry), &compare_fold_entries)
             self.is_sorted = True
+
+    def __iter__(self):
+        cdef Py_ssize_t at = 0, end
+        self.sort()
         while at < self.count:
             end = at + 1
             while (end < self.count and self.sorted[end].prefix == self.sorted[at].prefix

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host.prune import prune_ledger
 from kms_fast.host.tail import LedgerTail
-from kms_fast.store import Inventory, Total
+from kms_fast.store import Inventory, Total, Watermark
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,15 @@ SUMMARY_S: Final = 10.0
 SUMMARY_SHARE: Final = 0.05
 PRUNE_S: Final = 3600.0
 _OUTAGES: Final = frozenset({"STORAGE_FAILED", "STORE_UNAVAILABLE"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one transaction records. ``is_last``: the recorder was told to drain before this was read."""
+
+    fold: _core.Fold
+    watermarks: list[Watermark]
+    is_last: bool
 
 
 class Recorder:
@@ -94,17 +104,9 @@ class Recorder:
         watermarks = await inventory.watermarks(self._host_id)
         tail = await asyncio.to_thread(LedgerTail, self._folder, self._host_id, watermarks)
         try:
-            while True:
-                # Asked first: what was committed before is then recorded.
-                last = self._draining.is_set()
-                if await self._record_new(inventory, tail):
-                    await self._summarize_when_due(inventory)
-                elif last:
-                    return
-                else:
-                    await self._summarize_when_due(inventory)
-                    await self._prune_when_due(inventory)
-                    await self._pause(POLL_S)
+            part = await self._read_part(tail)
+            while part.watermarks or not part.is_last:
+                part = await self._record_part(inventory, tail, part)
         finally:
             tail.close()
 
@@ -120,18 +122,40 @@ class Recorder:
             await self._pause(ELECTION_S)
         return True
 
-    async def _record_new(self, inventory: Inventory, tail: LedgerTail) -> bool:
-        """Record what is new in one transaction; whether there was anything."""
+    async def _read_part(self, tail: LedgerTail) -> _Part:
+        is_last = self._draining.is_set()  # asked first: what was committed before is in this part or the next
         fold = _core.Fold(self._room)
-        watermarks = await asyncio.to_thread(tail.fold_new, fold)
-        if watermarks:
-            totals = [Total(*total) for total in fold.totals()]
-            await inventory.record(self._host_id, fold, totals, watermarks)
-            self.recorded += len(fold)
-        if self._failures:
-            logger.info("the inventory is recorded again")
-            self._failures = 0
-        return bool(watermarks)
+
+        def read() -> list[Watermark]:
+            watermarks = tail.fold_new(fold)
+            fold.sort()
+            return watermarks
+
+        return _Part(fold, await asyncio.to_thread(read), is_last)
+
+    async def _record_part(self, inventory: Inventory, tail: LedgerTail, part: _Part) -> _Part:
+        """Record a part, or wait when it is empty; the part behind it."""
+        if not part.watermarks:
+            self._note_recovery()
+            await self._summarize_when_due(inventory)
+            await self._prune_when_due(inventory)
+            await self._pause(POLL_S)
+            return await self._read_part(tail)
+        storing = asyncio.create_task(self._store(inventory, part))
+        try:
+            # More waits behind a full part. Otherwise the next is read later, so that it is larger.
+            following = await self._read_part(tail) if part.fold.is_full else None
+        finally:
+            await asyncio.wait([storing])
+        storing.result()
+        await self._summarize_when_due(inventory)
+        return following or await self._read_part(tail)
+
+    async def _store(self, inventory: Inventory, part: _Part) -> None:
+        totals = [Total(*total) for total in part.fold.totals()]
+        await inventory.record(self._host_id, part.fold, totals, part.watermarks)
+        self.recorded += len(part.fold)
+        self._note_recovery()
 
     async def _summarize_when_due(self, inventory: Inventory) -> None:
         """Count the inventory anew: every ten seconds, and the less often the longer that takes."""
@@ -159,6 +183,11 @@ class Recorder:
         if pruned.segments:
             logger.info("dropped the records of %d batches, older than keep_records", pruned.batches)
             self._prune_due_s = now_s
+
+    def _note_recovery(self) -> None:
+        if self._failures:
+            logger.info("the inventory is recorded again")
+            self._failures = 0
 
     def _note_outage(self, error: KmsFastError) -> None:
         if not self._failures:

@@ -172,6 +172,31 @@ async def test_a_transaction_is_bounded(
     assert await count_activations(tmp_path) == 3000
 
 
+async def test_a_part_that_was_read_ahead_is_read_again_after_an_outage(tmp_path: Path, segment: SegmentWriter) -> None:
+    attempts = 0
+
+    class Failing(SqliteInventory):
+        async def record(
+            self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
+        ) -> None:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 2:
+                raise KmsFastError("Connection lost.", name="STORE_UNAVAILABLE")
+            await super().record(host_id, rows, totals, watermarks)
+
+    async def open_failing() -> Inventory:
+        return Failing(tmp_path / "inventory.db")
+
+    for number in range(40):
+        segment.append([entry(number * 100 + i) for i in range(100)], NOW_MS)
+    recorder = make_recorder(tmp_path, open_failing)
+    async with running(recorder):
+        await wait_until(lambda: recorder.recorded == 4000)
+    assert attempts == 5
+    assert await count_activations(tmp_path) == 4000
+
+
 async def test_one_after_the_other_counts_once(tmp_path: Path, segment: SegmentWriter) -> None:
     for number in range(5):
         segment.append([entry(number)], NOW_MS)
