@@ -18,6 +18,7 @@ from typing import Final
 from tests.durability.checker import CheckerProcess
 from tests.durability.controls import CONTROLS, find_planted, is_caught
 from tests.durability.cuts import cut_power
+from tests.durability.host import HostFailed
 from tests.durability.kills import FLEETS, kill_often
 from tests.durability.progress import FINDINGS, ROOT, Progress, State, hash_code
 from tests.durability.staging import Script, record
@@ -79,7 +80,13 @@ class Run:
         while state.cuts < state.targets[1] or state.answers_checked < state.targets[2]:
             number = state.recordings
             self._progress.show(f"recording {number}")
-            self._cut_recording(FOLDER / f"recording-{number}", self._draw(f"recording {number}"))
+            folder = FOLDER / f"recording-{number}"
+            try:
+                self._cut_recording(folder, self._draw(f"recording {number}"))
+            except HostFailed as error:
+                # Without a host there is nothing to cut: the run ends here, short of its targets.
+                self._note(1, [f"recording {number}: no recovery: {error}"], folder)
+                return
             state.recordings += 1
             self._progress.save(f"recording {number}")
 

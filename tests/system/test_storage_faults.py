@@ -15,9 +15,11 @@ from typing import NoReturn
 
 import pytest
 
+from tests.durability.claims import Findings
+from tests.durability.stores import check_inventory
 from tests.hosts import PUBLISHER_ID, Realm, RunningHost, make_realm, run_cli, serve
 from tests.reference.answer import Leaf
-from tests.reference.ledger import check_ledger
+from tests.reference.ledger import ENTRY_SIZE, Segment, check_ledger
 from tests.reference.rpc import Connection
 from tests.reference.verify import Verified
 from tests.system.asker import Asker
@@ -59,8 +61,8 @@ class Clients:
             assert time.monotonic() < end_s
             time.sleep(0.1)
 
-    def check(self) -> None:
-        """The ledger verifies, holds all that was told exactly once, and counts never went back."""
+    def check(self) -> list[Segment]:
+        """The ledger, which verifies, holds all that was told exactly once, and whose counts never went back."""
         assert run_cli("ledger", "verify", home=self.realm.home)[1]["ok"]
         segments = check_ledger(self.realm.home / "host" / "ledger", (self.realm.root,), PUBLISHER_ID)
         leaves = [Leaf.parse(leaf) for segment in segments for record in segment.records for leaf in record.leaves]
@@ -68,6 +70,7 @@ class Clients:
         counts = [verified.leaf.current_count for verified in self.told]
         assert counts == sorted(counts)
         assert counts[-1] == min(2 * THRESHOLD, len(counts))
+        return segments
 
 
 @pytest.fixture
@@ -202,11 +205,17 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
+def put_back(copy: Path, folder: Path) -> None:
+    """The folder is as its copy."""
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+
+
 def cut(path: Path, size: int) -> None:
     os.truncate(path, size)
 
 
-SEGMENT, COUNTS = "ledger/segment-00000001.kfl", "counts.db"
+SEGMENT, COUNTS, INVENTORY = "ledger/segment-00000001.kfl", "counts.db", "inventory.db"
 
 
 @pytest.mark.parametrize(
@@ -217,13 +226,19 @@ SEGMENT, COUNTS = "ledger/segment-00000001.kfl", "counts.db"
         (SEGMENT, lambda path: cut(path, 2000), "LEDGER_DAMAGED"),
         (SEGMENT, lambda path: path.write_bytes(os.urandom(9000)), "LEDGER_DAMAGED"),
         (SEGMENT, lambda path: path.rename(path.with_name("segment-00000007.kfl")), "LEDGER_DAMAGED"),
+        (SEGMENT, lambda path: cut(path, path.stat().st_size - 1), "LEDGER_WENT_BACK"),
+        (SEGMENT, lambda path: change_byte(path, path.stat().st_size - ENTRY_SIZE), "LEDGER_WENT_BACK"),
+        (SEGMENT, lambda path: path.unlink(), "LEDGER_WENT_BACK"),
         (COUNTS, lambda path: path.write_bytes(os.urandom(9000)), "STORAGE_FAILED"),
         (COUNTS, lambda path: cut(path, path.stat().st_size // 2), "STORAGE_FAILED"),
         (COUNTS, lambda path: cut(path, 50), "STORAGE_FAILED"),
+        (INVENTORY, lambda path: path.write_bytes(os.urandom(9000)), "STORAGE_FAILED"),
+        (INVENTORY, lambda path: cut(path, path.stat().st_size // 2), "STORAGE_FAILED"),
     ],
     ids=[
         "first block changed", "segment emptied", "segment cut in its first block", "segment of other bytes",
-        "segment renamed", "counts of other bytes", "counts cut in half", "counts cut in their header",
+        "segment renamed", "last batch cut", "last batch changed", "segment gone", "counts of other bytes",
+        "counts cut in half", "counts cut in their header", "inventory of other bytes", "inventory cut in half",
     ],
 )  # fmt: skip
 def test_a_damaged_file(
@@ -237,8 +252,7 @@ def test_a_damaged_file(
     damage(folder / name)
     with pytest.raises(RuntimeError, match=result), serve(clients.realm):
         pass
-    shutil.rmtree(folder)
-    shutil.copytree(tmp_path / "backup", folder)
+    put_back(tmp_path / "backup", folder)
     with serve(clients.realm) as host:
         clients.ask_often(host, 2)
         assert host.stop() == 0
@@ -277,6 +291,20 @@ def test_counts_that_were_emptied(clients: Clients) -> None:
     ]  # fmt: skip
 
 
+def test_an_inventory_that_is_gone(clients: Clients) -> None:
+    """It is made anew from the ledger."""
+    with serve(clients.realm) as host:
+        clients.ask_often(host, 5)
+        assert host.stop() == 0
+    (clients.realm.home / "host" / INVENTORY).unlink()
+    with serve(clients.realm) as host:
+        clients.ask_often(host, 1)
+        assert host.stop() == 0
+    findings = Findings()
+    check_inventory(clients.check(), clients.realm.home / "host" / INVENTORY, findings, complete=True)
+    assert findings.texts == []
+
+
 def test_a_full_disk_of_counts(mount: Callable[[str], Path], clients: Clients) -> None:
     """Below the cap a machine that cannot be stored is not answered; with room again it is, and counts once."""
     folder = mount("size=72m")
@@ -299,28 +327,30 @@ def test_a_full_disk_of_counts(mount: Callable[[str], Path], clients: Clients) -
 @pytest.mark.parametrize(
     ("name", "result"),
     [
-        ("ledger", "LEDGER_DAMAGED"),
+        ("ledger", "LEDGER_WENT_BACK"),
+        ("ledger/segment-00000002.kfl", "LEDGER_DAMAGED"),
         ("host.key", "CONFIGURATION_INVALID"),
         ("host.cert", "CONFIGURATION_INVALID"),
     ],
 )
 def test_another_hosts_files(clients: Clients, tmp_path: Path, name: str, result: str) -> None:
     other = make_realm(tmp_path / "other", threshold=THRESHOLD, host="other")
-    with serve(other) as host:
-        Clients(other).ask_often(host, 1)
-        assert host.stop() == 0
+    for _ in range(2):
+        with serve(other) as host:
+            Clients(other).ask_often(host, 1)
+            assert host.stop() == 0
     with serve(clients.realm) as host:
         clients.ask_often(host, 4)
         assert host.stop() == 0
     folder = clients.realm.home / "host"
-    (folder / name).rename(tmp_path / name)
-    copy: Callable[..., object] = shutil.copytree if name == "ledger" else shutil.copy
-    copy(other.home / "host" / name, folder / name)
+    shutil.copytree(folder, tmp_path / "backup")
+    if name == "ledger":
+        put_back(other.home / "host" / name, folder / name)
+    else:
+        shutil.copy(other.home / "host" / name, folder / name)
     with pytest.raises(RuntimeError, match=result), serve(clients.realm):
         pass
-    if name == "ledger":
-        shutil.rmtree(folder / name)
-    (tmp_path / name).rename(folder / name)
+    put_back(tmp_path / "backup", folder)
     with serve(clients.realm) as host:
         clients.ask_often(host, 2)
         assert host.stop() == 0
