@@ -1,6 +1,7 @@
 """``kms-fast host backup | restore`` on a host that runs, and on one that is restored."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ def test_a_host_that_runs_is_backed_up_and_restored(tmp_path: Path) -> None:
     assert (code, said["folder"]) == (0, str(tmp_path / "new" / "host"))
     code, verdict, _ = run_cli("ledger", "verify", home=tmp_path / "new")
     assert (code, verdict["records"]) == (0, 20)
+    code, said, _ = run_cli("serve", "--listen", "127.0.0.1:0", home=tmp_path / "new")
+    assert (code, said["name"]) == (1, "LEDGER_WENT_BACK")
+    assert "restored from a backup" in said["message"]
+    restored = replace(realm, home=tmp_path / "new")
+    for options in (("--accept-rollback",), ()):
+        with serve(restored, *options) as host, Connection(host.address) as connection:
+            connection.bind()
+            asked = asker.ask()
+            header = asker.check(asked, connection.call(asked.request)[0]).header
+            assert header.segment > 1_000_000
+    code, verdict, _ = run_cli("ledger", "verify", home=tmp_path / "new")
+    assert (code, verdict["records"], verdict["lost_heads"]) == (0, 22, 1)
 
 
 def test_a_home_without_a_host(tmp_path: Path) -> None:
