@@ -40,7 +40,7 @@ _HEAD = struct.Struct("<IIQ32s")
 _ENDED: Final = 1
 _LOST: Final = 2
 _DIGEST_SIZE: Final = 32
-_sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ def find_head(path: Path) -> Head:
             check_tail(file, path, start, reader)
         if not last:
             return Head(start.segment, start.previous, start.time_ms, ended)
-        _sync_data(file.fileno())
+        sync_data(file.fileno())
     header = BatchHeader.parse(last)
     return Head(start.segment, header.hash, header.time_ms, ended)
 

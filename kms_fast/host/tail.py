@@ -5,7 +5,6 @@ read from: its host may be about to do so, or may have been killed before it cou
 """
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,7 @@ from kms_fast import _core
 from kms_fast.errors import LedgerError
 from kms_fast.host.ledger import storage_errors
 from kms_fast.host.rollback import find_missing
-from kms_fast.host.segment import SegmentStart, check_tail, is_held, list_segments, read_start, segment_path
+from kms_fast.host.segment import SegmentStart, check_tail, is_held, list_segments, read_start, segment_path, sync_data
 from kms_fast.store import Watermark
 
 logger = logging.getLogger(__name__)
@@ -137,6 +136,6 @@ class _SegmentTail:
                 self.has_ended = True
                 check_tail(self.file, self.path, self._start, self._reader)
             return None
-        os.fdatasync(self.file.fileno())
+        sync_data(self.file.fileno())
         self._number, self._header_hash = batch.number, batch.header_hash
         return Watermark(self._start.segment, batch.offset, batch.number, batch.header_hash, batch.time_ms)

@@ -109,7 +109,7 @@ def test_what_is_taken_was_synced(tmp_path: Path, segment: SegmentWriter, monkey
     """After it was read: what was written since is not taken."""
     synced: list[tuple[int, int]] = []
     fold = _core.Fold(100)
-    monkeypatch.setattr(tail_module.os, "fdatasync", lambda fd: synced.append((os.fstat(fd).st_ino, len(fold))))
+    monkeypatch.setattr(tail_module, "sync_data", lambda fd: synced.append((os.fstat(fd).st_ino, len(fold))))
     assert len(LedgerTail(tmp_path, HOST_ID, []).fold_new(fold)) == 1
     assert synced == [(segment.path.stat().st_ino, 1)]
 
@@ -120,7 +120,7 @@ def test_a_sync_that_fails_is_told_and_nothing_is_taken(
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(tail_module.os, "fdatasync", fail)
+    monkeypatch.setattr(tail_module, "sync_data", fail)
     with pytest.raises(KmsFastError, match="Input/output error") as caught:
         LedgerTail(tmp_path, HOST_ID, []).fold_new(_core.Fold(100))
     assert caught.value.result.name == "STORAGE_FAILED"
