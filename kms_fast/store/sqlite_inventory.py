@@ -79,9 +79,7 @@ class SqliteInventory:
             with self._file.transaction():
                 self._stage(rows)
                 self._merge()
-                for total in totals:
-                    self._add_product(total.sku)
-                self._db.executemany(sql.ADD_TOTAL, [(host_id, t.requests, t.sku, t.result, t.state) for t in totals])
+                self._db.executemany(sql.ADD_TOTAL, [(host_id, t.sku, t.result, t.state, t.requests) for t in totals])
                 self._db.executemany(
                     sql.SET_WATERMARK,
                     [(host_id, w.segment, w.offset, w.number, w.header_hash, w.time_ms) for w in watermarks],

@@ -51,11 +51,11 @@ CREATE TABLE activity (
 
 CREATE TABLE totals (
     host_id BLOB NOT NULL,
-    product INTEGER NOT NULL REFERENCES products,
+    sku BLOB NOT NULL CHECK (length(sku) = 16),
     result INTEGER NOT NULL,
     state INTEGER NOT NULL,
     requests INTEGER NOT NULL,
-    PRIMARY KEY (host_id, product, result, state)
+    PRIMARY KEY (host_id, sku, result, state)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE watermarks (
@@ -174,14 +174,10 @@ MERGE: Final = (
 )
 
 ADD_TOTAL: Final = """
-INSERT INTO totals (host_id, requests, product, result, state)
-VALUES (?, ?, (SELECT product FROM products WHERE sku = ?), ?, ?)
-ON CONFLICT (host_id, product, result, state) DO UPDATE SET requests = requests + excluded.requests
+INSERT INTO totals (host_id, sku, result, state, requests) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (host_id, sku, result, state) DO UPDATE SET requests = requests + excluded.requests
 """
-TOTALS: Final = """
-SELECT p.sku, t.result, t.state, t.requests FROM totals t JOIN products p USING (product)
-WHERE t.host_id = ? ORDER BY p.sku, t.result, t.state
-"""
+TOTALS: Final = "SELECT sku, result, state, requests FROM totals WHERE host_id = ? ORDER BY sku, result, state"
 
 SET_WATERMARK: Final = """
 INSERT INTO watermarks (host_id, segment, offset, number, header_hash, time_ms) VALUES (?, ?, ?, ?, ?, ?)

@@ -115,6 +115,9 @@ async def test_the_view_is_what_the_documents_say(tmp_path: Path) -> None:
     columns = [name for _, name, *_ in inventory._rows("PRAGMA table_info(inventory)")]
     assert len(columns) == 19
     assert [name for name in columns if f"`{name}`" not in text] == []
+    for table in ("totals", "watermarks"):
+        columns = [f"`{name}`" for _, name, *_ in inventory._rows(f"PRAGMA table_info({table})")]
+        assert f"| `{table}` | {', '.join(columns)} |" in text
     await inventory.close()
 
 
