@@ -1,0 +1,125 @@
+"""Whether millions of known clients slow a host down: its rate beside a recorder that keeps them, and without any.
+
+    python bench/known_clients.py [--json] [--clients N] [--rounds N] [--seconds S]
+
+Two hosts with all of their processes on one core, the load on the other. One host gets an activation of every client
+first, which its recorder takes up; then both are loaded in turn, each stopped while the other is measured.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from limits import Server, describe_machine, make_plan, measure, run_host
+
+from kms_fast.cli.stores import open_inventory
+from kms_fast.host.enrolment import read_host_id
+from kms_fast.load.processes import run_load
+from kms_fast.load.server import list_processes
+from kms_fast.model.settings import HostSettings
+
+SETTLED_S = 3.0
+
+
+@contextmanager
+def stopped(host: Server) -> Iterator[None]:
+    """A host's processes stand still while the block runs: they share its core with another host."""
+    processes = list_processes(host.pid)
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def read_recorded(home: Path) -> tuple[int, int]:
+    """Batches recorded so far, and requests counted in the inventory."""
+    inventory = await open_inventory(HostSettings(), home)
+    try:
+        watermarks = await inventory.watermarks(read_host_id(home / "host"))
+        return sum(mark.number for mark in watermarks), watermarks[-1].time_ms if watermarks else 0
+    finally:
+        await inventory.close()
+
+
+def wait_for_recorder(home: Path) -> float:
+    """Until the recorder has taken up all there is; how long that took, in s."""
+    started_s, before = time.monotonic(), (-1, 0)
+    while (recorded := asyncio.run(read_recorded(home))) != before:
+        before = recorded
+        time.sleep(SETTLED_S)
+    return time.monotonic() - started_s - SETTLED_S
+
+
+def run(clients: int, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """The object of ``--json``."""
+    started_s = time.monotonic()
+    ratios, known_rates, none_rates = [], [], []
+    with tempfile.TemporaryDirectory(prefix="kms-fast-known-", dir="/var/tmp") as folder:
+        homes = Path(folder) / "known", Path(folder) / "none"
+        with run_host(homes[0]) as known, run_host(homes[1]) as none:
+            plan = make_plan(known, clients=(0, clients), activations=clients, verify_percent=0.0)
+            with stopped(none):
+                say(f"{clients:,} clients ask for the first time")
+                first = run_load(plan)
+                if first.failed or first.refused:
+                    raise RuntimeError(f"{first.errors or first.refusals}")
+                caught_up_s = wait_for_recorder(homes[0])
+            machines = {"clients": (0, clients), "machine_seed": plan.machine_seed}
+            for number in range(rounds):
+                say(f"round {number + 1}/{rounds}")
+                with stopped(none):
+                    with_known = measure(known, seconds=seconds, **machines)
+                with stopped(known):
+                    with_none = measure(none, seconds=seconds, clients=(0, 50))
+                ratios.append(with_known.rate / with_none.rate)
+                known_rates.append(with_known.rate)
+                none_rates.append(with_none.rate)
+            behind_s = wait_for_recorder(homes[0])
+            inventory_bytes = sum(path.stat().st_size for path in (homes[0] / "host").glob("inventory.db*"))
+    return {
+        "rate_ratio_10m": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "rate_known": round(statistics.median(known_rates)),
+        "rate_none": round(statistics.median(none_rates)),
+        "clients": clients,
+        "first_rate": round(first.activations / first.seconds),
+        "recorder_behind_s": {"after the first time": round(caught_up_s, 1), "at the end": round(behind_s, 1)},
+        "inventory_bytes_per_client": round(inventory_bytes / clients, 1),
+        **describe_machine(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "took_s": round(time.monotonic() - started_s),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--clients", type=int, default=10_000_000, help="known clients (10,000,000)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each host is measured (5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each time (5)")
+    options = parser.parse_args()
+    report = run(
+        options.clients,
+        options.rounds,
+        options.seconds,
+        lambda what: print(what, file=sys.stderr, flush=True),
+    )
+    print(json.dumps(report) if options.json else "\n".join(f"{name:28}{value}" for name, value in report.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
