@@ -1,9 +1,11 @@
 """How close the host and the load generator come to what this machine allows: the yardsticks of bench/README.md.
 
-    python bench/limits.py [--json] [--rounds N] [--seconds S]
+    python bench/limits.py [--json] [--rounds N] [--seconds S] [--clients N]
 
 Needs two cores, gcc and an installed kms_fast. Servers run on one core, the load on another; every round measures each
-server once in turn, and each figure is the median over the rounds. A figure that could not be measured is null.
+server once in turn, and each figure is the median over the rounds. A figure that could not be measured is null. The
+figures with known clients come from inventory.py and known_clients.py, and take most of the time; --clients 0 leaves
+them out.
 """
 
 import argparse
@@ -250,6 +252,15 @@ def measure_siv(product: Product) -> float:
     return statistics.median(time_ours() / time_reference() for _ in range(15))
 
 
+def measure_known_clients(clients: int) -> dict[str, Any]:
+    """What the other programs say of a host and an inventory that know so many clients."""
+    figures: dict[str, Any] = {}
+    for program in ("inventory.py", "known_clients.py"):
+        command = [sys.executable, BENCH / program, "--json", "--clients", str(clients)]
+        figures |= json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return {key: figures[key] for key in ("rate_ratio_10m", "recorder_per_s", "dashboard_ms")}
+
+
 # ---- figures
 
 
@@ -362,14 +373,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=5, help="how often each server is measured (5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (3)")
-    parser.add_argument("--inventory", type=Path, help="what bench/inventory.py --json printed: shown with the rest")
+    parser.add_argument("--clients", type=int, default=10_000_000, help="known clients (10,000,000); 0: none")
     options = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         print("limits.py needs two cores: one for the server, one for the load.", file=sys.stderr)
         return 1
-    inventory = json.loads(options.inventory.read_text()) if options.inventory else {}
     report = run(options.rounds, options.seconds, lambda what: print(what, file=sys.stderr, flush=True))
-    report |= {key: inventory[key] for key in ("recorder_per_s", "dashboard_ms") if key in inventory}
+    if options.clients:
+        report |= measure_known_clients(options.clients)
     print(json.dumps(report) if options.json else format_figures(report))
     return 0
 
