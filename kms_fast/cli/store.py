@@ -145,7 +145,8 @@ def check(settings: HostSettings, home: Path, out: Output) -> None:
 
 async def _find_problems(settings: HostSettings, home: Path, content: Content, out: Output) -> list[str]:
     if settings.store is None:
-        problems = [*check_sqlite_file(counts_file(home)), *check_sqlite_file(inventory_file(home))]
+        files = [path for path in (counts_file(home), inventory_file(home)) if path.exists()]
+        problems = [problem for path in files for problem in check_sqlite_file(path)]
     else:
         problems = [problem async for problem in check_postgres(settings.store)]
     if problems:

@@ -78,6 +78,7 @@ class PostgresSession:
         self._down: KmsFastError | None = None
         self._turn = asyncio.Lock()
         self._working: asyncio.Task[object] | None = None
+        self._work_ends_s = 0.0
         self._recovery: asyncio.Task[None] | None = None
 
     @classmethod
@@ -108,13 +109,16 @@ class PostgresSession:
         limit it is not known whether something will. At once while the store is down.
         """
         limit_s = limit_s or self._limit_s
+        working: asyncio.Task[_Result] | None = None
         try:
             async with asyncio.timeout(limit_s):
-                working = await self._begin(work)
+                working = await self._begin(work, limit_s)
                 return await asyncio.shield(working)
         except TimeoutError as error:
             unavailable = self._unavailable(f"it did not answer within {limit_s:g} s")
-            self._go_down(unavailable)
+            # A call that only waited for its turn says nothing of one that may take longer.
+            if working is not None or asyncio.get_running_loop().time() >= self._work_ends_s:
+                self._go_down(unavailable)
             raise unavailable from error
         except POSTGRES_ERRORS as error:
             raise self._unavailable(describe(error)) from error
@@ -134,7 +138,9 @@ class PostgresSession:
         else:
             await close(connection)
 
-    async def _begin(self, work: Callable[[asyncpg.Connection], Awaitable[_Result]]) -> "asyncio.Task[_Result]":
+    async def _begin(
+        self, work: Callable[[asyncpg.Connection], Awaitable[_Result]], limit_s: float
+    ) -> "asyncio.Task[_Result]":
         """Start the work in a task of its own when it is its turn."""
         self._check_up()
         await self._turn.acquire()
@@ -143,7 +149,7 @@ class PostgresSession:
         except BaseException:
             self._turn.release()
             raise
-        self._working = working
+        self._working, self._work_ends_s = working, asyncio.get_running_loop().time() + limit_s
         working.add_done_callback(self._end)
         return working
 

@@ -204,6 +204,14 @@ def test_check_finds_times_in_the_future_and_clients_that_cannot_be(realm: Realm
     assert "-1 activations" in negative
 
 
+def test_a_host_that_has_recorded_nothing_yet_is_well(realm: Realm) -> None:
+    fill(FILES, realm)
+    for path in (realm.home / "host").glob("inventory.*"):
+        path.unlink()
+    code, result = run("check", "--home", realm.home)
+    assert (code, result["counts"], result["clients"]) == (0, 2, 0)
+
+
 @pytest.mark.parametrize("name", ["counts.db", "inventory.db"])
 @pytest.mark.parametrize("damage", ["overwritten", "truncated", "no database"])
 def test_check_finds_damaged_files(realm: Realm, name: str, damage: str) -> None:

@@ -417,6 +417,38 @@ async def test_nothing_that_was_acknowledged_is_lost(server: PostgresServer, url
         await user.close()
 
 
+async def test_a_call_that_may_take_long_is_not_cut_by_one_that_waits_for_it(url: str, quick: None) -> None:
+    session = await PostgresSession.open(url, limit_s=0.2)
+
+    async def sleep(connection: asyncpg.Connection) -> object:
+        return await connection.fetchval("SELECT 7 FROM pg_sleep(1)")
+
+    async def look(connection: asyncpg.Connection) -> object:
+        return await connection.fetchval("SELECT 8")
+
+    long = asyncio.create_task(session.run(sleep, limit_s=60))
+    await asyncio.sleep(0)
+    with pytest.raises(KmsFastError, match=r"did not answer within 0\.2 s"):
+        await session.run(look)
+    assert await long == 7
+    assert await session.run(look) == 8
+    await session.close()
+
+
+async def test_a_hanging_call_that_nobody_waits_for_is_found(server: PostgresServer, url: str, quick: None) -> None:
+    counts = await PostgresCounts.open(url)
+    server.freeze()
+    call = asyncio.ensure_future(record(counts, [1]))
+    await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(KmsFastError, match="did not answer"):
+        await record(counts, [2])
+    fail_at_once(record(counts, [2]))
+    server.thaw()
+    await wait_until_up(counts)
+    await counts.close()
+
+
 async def test_a_defect_of_a_call_is_raised_as_it_is(url: str) -> None:
     session = await PostgresSession.open(url, limit_s=1.0)
 
