@@ -96,10 +96,7 @@ class PostgresServer:
 
     def kill(self) -> None:
         """End every process of it at once (SIGKILL), as a crash does."""
-        processes = self._find_processes()
-        for pid in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        processes = self._signal_all(signal.SIGKILL)
         self._process.wait(timeout=60)
         while any(map(is_alive, processes)):
             time.sleep(0.01)
@@ -110,24 +107,27 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Let every process of it hang (SIGSTOP): connections open, nothing answers."""
-        for pid in self._find_processes():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let them go on."""
-        for pid in self._find_processes():
-            os.kill(pid, signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
 
     def execute(self, statement: str, database: str = "postgres") -> str:
         """Run SQL as the superuser; what psql prints."""
         command = [self._programs / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
-    def _find_processes(self) -> list[int]:
-        """The postmaster, then its children."""
+    def _signal_all(self, number: signal.Signals) -> list[int]:
+        """Send a signal to the postmaster, then to its children; which these were."""
         postmaster = self._process.pid
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        return [postmaster, *map(int, children)]
+        processes = [postmaster, *map(int, children)]
+        for pid in processes:
+            # A connection's process may end by itself meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return processes
 
     def _answers(self) -> bool:
         command = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]

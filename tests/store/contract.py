@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from kms_fast.errors import KmsFastError
 from kms_fast.store import CountRow, Counts
 
 OpenCounts = Callable[[], Awaitable[Counts]]
@@ -34,6 +35,15 @@ async def record(
 
 async def load(counts: Counts, now_ms: int = NOW_MS, *, family: int = 1, cap: int = CAP) -> list[CountRow]:
     return await counts.load(family, now_ms, cap=cap, retention_ms=RETENTION_MS)
+
+
+async def load_once_up(counts: Counts, now_ms: int, *, cap: int) -> list[CountRow]:
+    """What is stored, as soon as the store answers."""
+    while True:
+        try:
+            return await load(counts, now_ms, cap=cap)
+        except KmsFastError:
+            await asyncio.sleep(0.02)
 
 
 def numbers(rows: list[CountRow]) -> list[int]:

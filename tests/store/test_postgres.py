@@ -18,7 +18,7 @@ from kms_fast.store.postgres_inventory import PostgresInventory
 from kms_fast.store.postgres_schema import VERSION
 from tests.conftest import ROOT
 from tests.postgres import PASSWORD, PostgresServer
-from tests.store.contract import NOW_MS, cmid, load, record
+from tests.store.contract import NOW_MS, cmid, load, load_once_up, record
 from tests.store.inventory_contract import HOST, SKU, granted
 
 DATABASE = "postgres"
@@ -409,8 +409,8 @@ async def test_nothing_that_was_acknowledged_is_lost(server: PostgresServer, url
                 await asyncio.sleep(1.1)
     ended = True
     await asyncio.gather(*asking)
-    await wait_until_up(users[0])
-    stored = {int.from_bytes(row[0], "big") for row in await load(users[0], NOW_MS + 10**6, cap=1 << 20)}
+    rows = await load_once_up(users[0], NOW_MS + 10**6, cap=1 << 20)
+    stored = {int.from_bytes(row[0], "big") for row in rows}
     assert acknowledged - stored == set()
     assert refused != set()
     for user in users:
