@@ -124,7 +124,8 @@ class _LedgerAudit:
                 self._starts[path] = read_start_of(path)
             except LedgerError as error:
                 self._report("first block", error)
-                self._unreadable.add(int(path.stem.rpartition("-")[2]))
+                number = path.stem.removeprefix("segment-")
+                self._unreadable |= {int(number)} if number.isdecimal() else set()
         named: dict[int, set[bytes]] = defaultdict(set)
         for start in self._starts.values():
             for head in start.heads:

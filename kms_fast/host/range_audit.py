@@ -114,7 +114,7 @@ def plan_ranges(path: Path, start: SegmentStart, certificate: HostCertificate, n
 
 
 def audit_range(wanted: Range) -> Findings:
-    """Check a range. Raises OSError."""
+    """Check a range. Raises `LedgerError` when the file is no segment any more, OSError."""
     with wanted.path.open("rb") as file:
         # The recorder prunes while this runs.
         if read_start(file, wanted.path).pruned and not wanted.start.pruned:

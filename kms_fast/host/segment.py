@@ -147,7 +147,7 @@ class Record:
     @property
     def header(self) -> BatchHeader:
         """The batch header, taken apart."""
-        return BatchHeader.parse(self.data[HEADER_AT : HEADER_AT + 116])
+        return BatchHeader.parse(self.data[HEADER_AT : HEADER_AT + HEADER_SIZE])
 
     @property
     def entries(self) -> bytes:
@@ -162,7 +162,8 @@ def segment_path(folder: Path, segment: int) -> Path:
 
 def list_segments(folder: Path) -> list[Path]:
     """The segment files of a ledger, in ascending number."""
-    return sorted(folder.glob("segment-*.kfl"))
+    # A number above eight digits makes a longer name.
+    return sorted(folder.glob("segment-*.kfl"), key=lambda path: (len(path.name), path.name))
 
 
 def read_start(file: BinaryIO, path: Path) -> SegmentStart:

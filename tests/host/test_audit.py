@@ -225,6 +225,14 @@ def test_swapped_or_copied_segments_are_damage(realm: Realm, requests: list[byte
             use()
 
 
+def test_a_copy_under_another_name_is_damage(realm: Realm, requests: list[bytes]) -> None:
+    path = write_segment(realm, requests)
+    path.with_name("segment-00000001-copy.kfl").write_bytes(path.read_bytes())
+    with pytest.raises(LedgerError, match="renamed or copied") as caught:
+        verify(realm)
+    assert [problem["kind"] for problem in caught.value.details["problems"]] == ["first block"]
+
+
 def write_segment_of_another_host(
     folder: Path, requests: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Realm, Path]:

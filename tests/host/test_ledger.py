@@ -10,7 +10,7 @@ import pytest
 
 from kms_fast.errors import KmsFastError, LedgerError
 from kms_fast.host import ledger as ledger_module
-from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, SegmentStart, find_head
+from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, SegmentStart, find_head, list_segments, segment_path
 from tests.batches import BatchMaker
 from tests.hosts import Realm
 from tests.ledgers import CHAIN_SIZE, PAGE_SIZE, SIZES, Worker, change, offsets, read_heads, verify, write_segment
@@ -183,3 +183,10 @@ def test_a_start_after_a_crash_in_a_start(realm: Realm, requests: list[bytes]) -
     (realm.home / "host" / "ledger" / "segment-00000002.new").write_bytes(b"half a blo")
     write_segment(realm, requests)
     assert verify(realm).segments == 2
+
+
+def test_segments_are_listed_by_number_however_long(tmp_path: Path) -> None:
+    numbers = (1, 99_999_999, 100_000_000, 1_234_567_890)
+    for number in reversed(numbers):
+        segment_path(tmp_path, number).touch()
+    assert list_segments(tmp_path) == [segment_path(tmp_path, number) for number in numbers]
