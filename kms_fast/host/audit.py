@@ -5,12 +5,13 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kms_fast.errors import ConfigurationError, LedgerError
+from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
 from kms_fast.host.range_audit import Findings, Problem, Range, audit_range, plan_ranges
 from kms_fast.host.segment import END, UNKNOWN, Head, SegmentStart, list_segments, read_start_of
 from kms_fast.model.certificate import HostCertificate, parse_chain, verify_chain
@@ -96,6 +97,8 @@ def _mapping(processes: int) -> Iterator[Callable[[Iterable[Range]], Iterator[Fi
     pool = ProcessPoolExecutor(processes, context, initializer=_leave_interrupts)
     try:
         yield lambda ranges: pool.map(audit_range, ranges)
+    except BrokenProcessPool as error:
+        raise KmsFastError("A process that verified the ledger was ended.", name="PROCESS_FAILED") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kms_fast.errors import LedgerError
-from kms_fast.host import range_audit
+from kms_fast.errors import KmsFastError, LedgerError
+from kms_fast.host import audit, range_audit
 from kms_fast.host.audit import Verdict
 from kms_fast.host.export import export_entries
 from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, list_segments, read_start_of
@@ -377,3 +377,13 @@ def test_several_processes_find_what_one_finds(realm: Realm, requests: list[byte
         found.append(caught.value.details)
     assert found[0] == found[1]
     assert [problem["kind"] for problem in found[0]["problems"]] == ["signature", "record"]
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_a_process_that_is_ended_is_told(realm: Realm, requests: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a machine that is short of memory."""
+    write_segment(realm, requests, (1,) * 9)
+    monkeypatch.setattr(audit, "_leave_interrupts", os.abort)
+    with pytest.raises(KmsFastError, match="was ended") as caught:
+        verify(realm, processes=2)
+    assert caught.value.result.name == "PROCESS_FAILED"
