@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 from kms_fast.cli.settings import OTHER_VARIABLES
-from kms_fast.errors import RESULTS
 from kms_fast.model.settings import host_options
+from kms_fast.results import RESULTS
 
 DOCS = Path(__file__).parent
 
 ERRORS_HEAD = """# Results
 
-Made by `docs/make_tables.py` from `kms_fast/errors.py`. `kms-fast explain CODE` tells a row on the command line. Codes
+Made by `docs/make_tables.py` from `kms_fast/results.py`. `kms-fast explain CODE` tells a row on the command line. Codes
 from 0xE04B0000 on are kms_fast's own; the others are those that administrators of volume activation know. In a
 failure's JSON object, `signed` says whether a host signed the result.
 

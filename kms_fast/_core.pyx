@@ -38,7 +38,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.ciphers.algorithms import AES128 as FallbackAes
 from cryptography.hazmat.primitives.cmac import CMAC as FallbackCmac
 
-from kms_fast.errors import AnswerRejected, find_result
+from kms_fast.errors import AnswerRejected
+from kms_fast.results import find_result
 
 include "_core/aes.pxi"
 include "_core/sha256.pxi"

@@ -9,8 +9,8 @@ import pytest
 
 from docs import make_tables
 from kms_fast.cli.main import cli
-from kms_fast.errors import RESULTS
 from kms_fast.model.settings import host_options
+from kms_fast.results import RESULTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# errors and the package itself (its version) are free to all. "store" stands for the contracts, kms_fast.store alone;
+# results, errors and the package itself (its version) are free to all. "store" stands for the contracts, kms_fast.store alone;
 # "files" writes files whole or not at all, and imports nothing of ours.
 ALLOWED = {
-    "errors": set(),
+    "results": set(),
+    "errors": {"results"},
     "files": set(),
     "_core": set(),
     "model": {"_core"},
@@ -25,6 +26,7 @@ ALLOWED = {
     "host": {"files", "store", "model", "_core"},
     "load": {"client", "model", "_core"},
 }
+FREE = {"errors", "results", "__version__"}
 # What values and rules have no business with; ``open`` and ``print`` are looked for too.
 INPUT_OUTPUT = {
     "asyncio",
@@ -68,7 +70,7 @@ def find_cython_imports(source: str) -> Iterator[str]:
 def complain(module: str, imported: str) -> str | None:
     """Why ``module`` may not import ``imported``; None when it may."""
     part, other = part_of(module), part_of(imported)
-    if not imported.startswith("kms_fast.") or part in {"cli", "", other} or other in {"errors", "__version__"}:
+    if not imported.startswith("kms_fast.") or part in {"cli", "", other} or other in FREE:
         return None
     if other not in ALLOWED[part]:
         return f"{module} imports {imported}"
@@ -115,12 +117,12 @@ def test_every_part_has_a_rule() -> None:
     assert parts - {"", "cli"} <= ALLOWED.keys()
 
 
-def test_the_core_imports_nothing_of_ours_but_itself_and_errors() -> None:
+def test_the_core_imports_nothing_of_ours_but_itself_errors_and_results() -> None:
     parts = [ROOT / "kms_fast" / "_core.pyx", *(ROOT / "kms_fast" / "_core").glob("*.p*")]
     assert len(parts) > 5
     for path in parts:
         ours = {name for name in find_cython_imports(path.read_text(encoding="utf-8")) if name.startswith("kms_fast")}
-        assert {name for name in ours if part_of(name) not in {"_core", "errors"}} == set(), path.name
+        assert {name for name in ours if part_of(name) not in {"_core", "errors", "results"}} == set(), path.name
 
 
 def test_the_model_does_no_input_or_output() -> None:

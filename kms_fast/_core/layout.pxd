@@ -156,7 +156,7 @@ cdef enum:
     MESSAGE_REVOCATIONS = 4
 
 
-# Results that the core itself gives; the table with names and cures is kms_fast/errors.py. Not an enum: they do not
+# Results that the core itself gives; the table with names and cures is kms_fast/results.py. Not an enum: they do not
 # fit an int.
 cdef extern from *:
     """

@@ -5,7 +5,7 @@ import difflib
 import click
 
 from kms_fast.cli.output import Output, json_option
-from kms_fast.errors import BY_NAME, RESULTS, Result
+from kms_fast.results import BY_NAME, RESULTS, Result
 
 
 @click.command

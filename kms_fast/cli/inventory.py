@@ -13,12 +13,13 @@ import click
 from kms_fast.cli.output import Output
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import inventory_file, open_inventory
-from kms_fast.errors import RESULTS, ConfigurationError
+from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.forget import forget_machine, forget_recorded
 from kms_fast.model.policy import LicenceState, format_time
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
+from kms_fast.results import RESULTS
 from kms_fast.store import Client, Inventory, Position, Summary
 
 STATES = {state.name.lower().replace("_", "-"): state for state in LicenceState}

@@ -22,8 +22,9 @@ from kms_fast._core import (
 )
 from kms_fast.client.trust import Inquiry
 from kms_fast.discovery.address import HostAddress
-from kms_fast.errors import BY_NAME, AnswerRejected, ConfigurationError, find_result
+from kms_fast.errors import AnswerRejected, ConfigurationError
 from kms_fast.model.lease import BatchHeader
+from kms_fast.results import BY_NAME, find_result
 
 ACTIVATE, GET_REVOCATIONS = 0, 2
 _RPC_REFUSED = BY_NAME["RPC_REFUSED"].code

@@ -17,7 +17,7 @@ from kms_fast.client.round import Round
 from kms_fast.client.state import Failure, Product, State, StateFile
 from kms_fast.client.trust import Trust, newest_revocations
 from kms_fast.discovery.address import HostAddress, parse_address
-from kms_fast.errors import ConfigurationError, KmsFastError, find_result
+from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.policy import (
@@ -29,6 +29,7 @@ from kms_fast.model.policy import (
     format_time,
 )
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.results import find_result
 
 LATEST_ATTEMPT_MS = int(LONGEST_INTERVAL_MIN * MINUTE_MS * (1 + JITTER))
 

@@ -16,9 +16,10 @@ from kms_fast.client.exchange import HostExchange, Kind, Outcome
 from kms_fast.client.trust import Inquiry
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service
-from kms_fast.errors import ActivationError, AnswerRejected, NoHost, Refused, Unsigned, find_result
+from kms_fast.errors import ActivationError, AnswerRejected, NoHost, Refused, Unsigned
 from kms_fast.model.lease import Answer, Leaf
 from kms_fast.model.policy import format_time
+from kms_fast.results import find_result
 
 
 @dataclass(frozen=True, slots=True)

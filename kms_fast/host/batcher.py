@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kms_fast import _core
-from kms_fast.errors import BY_NAME, KmsFastError
+from kms_fast.errors import KmsFastError
 from kms_fast.host.epoch import Epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.model.policy import format_time
+from kms_fast.results import BY_NAME
 from kms_fast.store import CountRow, Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000

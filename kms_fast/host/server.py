@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from kms_fast import _core
-from kms_fast.errors import BY_NAME, KmsFastError
+from kms_fast.errors import KmsFastError
 from kms_fast.host.batcher import Batcher
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.host.listener import BACKLOG
 from kms_fast.model.settings import HostSettings
+from kms_fast.results import BY_NAME
 from kms_fast.store import Counts
 
 logger = logging.getLogger(__name__)

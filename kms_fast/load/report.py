@@ -10,16 +10,9 @@ from rich.text import Text
 
 from kms_fast import __version__
 from kms_fast._core import CHECK_NAMES, backend
-from kms_fast.errors import (
-    BY_NAME,
-    AnswerRejected,
-    KmsFastError,
-    NoHost,
-    Refused,
-    Unsigned,
-    find_result,
-)
+from kms_fast.errors import AnswerRejected, KmsFastError, NoHost, Refused, Unsigned
 from kms_fast.load.plan import LoadPlan, LoadResult
+from kms_fast.results import BY_NAME, find_result
 
 BAR_CELLS = 40
 HISTOGRAM_ROWS = 10

@@ -12,7 +12,8 @@ import click
 import pytest
 
 from kms_fast.cli import main
-from kms_fast.errors import BY_NAME, RESULTS, KmsFastError, Refused
+from kms_fast.errors import KmsFastError, Refused
+from kms_fast.results import BY_NAME, RESULTS
 
 
 def run_process(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from kms_fast._core import RpcCounters, Session, build_bind
 from kms_fast.client import Client
 from kms_fast.client.exchange import HostExchange, Kind, Outcome
 from kms_fast.discovery.address import HostAddress
-from kms_fast.errors import BY_NAME
+from kms_fast.results import BY_NAME
 from tests.client.world import HOUR_MS, FakeClock, ScriptedHost, make_revocations, talk
 from tests.hosts import Realm
 

@@ -10,7 +10,8 @@ from kms_fast.client.exchange import HostExchange, Kind
 from kms_fast.client.round import Plan, Round
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service
-from kms_fast.errors import BY_NAME, ActivationError, AnswerRejected, NoHost, Refused, Unsigned
+from kms_fast.errors import ActivationError, AnswerRejected, NoHost, Refused, Unsigned
+from kms_fast.results import BY_NAME
 from tests.client.world import HOUR_MS, FakeClock, ScriptedHost, carry_out, make_client
 from tests.hosts import Realm
 

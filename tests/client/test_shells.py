@@ -11,7 +11,7 @@ import pytest
 from kms_fast.client import AsyncClient, Client, KmsFastError, Lease, LicenceState, aio, blocking
 from kms_fast.client.exchange import HostExchange
 from kms_fast.discovery.address import HostAddress
-from kms_fast.errors import BY_NAME
+from kms_fast.results import BY_NAME
 from tests.client.world import MACHINE, SETUP_KEYS, FakeClock, ScriptedHost, listening
 from tests.hosts import Realm, RunningHost
 

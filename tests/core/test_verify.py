@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from kms_fast._core import CHECK_NAMES, Checked, SkuKeys, Verifier, _use_backend, backend
-from kms_fast.errors import BY_NAME, AnswerRejected
+from kms_fast.errors import AnswerRejected
 from kms_fast.model.signing import verify_message
+from kms_fast.results import BY_NAME
 from tests.reference.certificate import DAY_MS
 from tests.reference.crypto import public_bytes
 from tests.reference.host import CANNOT_SERVE, COUNT_TOO_LOW, make_key

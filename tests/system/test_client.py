@@ -11,7 +11,7 @@ import pytest
 from kms_fast import errors
 from kms_fast.client import AsyncClient, Client, LicenceState
 from kms_fast.client.machine import SystemClock
-from kms_fast.errors import BY_NAME
+from kms_fast.results import BY_NAME
 from tests.hosts import PUBLISHER_ID, RunningHost, make_realm, run_cli, serve
 from tests.reference.rpc import Connection
 from tests.reference.verify import HOUR_MS, Asked

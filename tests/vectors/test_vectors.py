@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kms_fast import _core
-from kms_fast.errors import BY_NAME
+from kms_fast.results import BY_NAME
 from tests.reference import merkle
 from tests.reference.request import SkuKeys, Unreadable, open_request
 from tests.vectors.answers import ERRORS

@@ -1,0 +1,321 @@
+"""The one table of results: code, name, meaning, cure.
+
+The command line, the documents and the dashboard read it; nothing else spells out a code.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row of the table: ``code`` is the 32-bit number administrators know, ``meaning`` and ``cure`` sentences."""
+
+    code: int
+    name: str
+    meaning: str
+    cure: str
+
+    @property
+    def hex(self) -> str:
+        """The code as users write it: ``0xC004F038``."""
+        return f"0x{self.code:08X}"
+
+
+_ROWS = (
+    (0x00000000, "ACTIVATED", "The machine is activated.", "Nothing to do."),
+    (
+        0xC004F038,
+        "COUNT_TOO_LOW",
+        "The host has seen fewer machines than the product's threshold.",
+        (
+            "Let more machines ask this host. If enough exist, look for duplicated machine IDs (CMIDs): "
+            "cloned images that were not rearmed count once."
+        ),
+    ),
+    (
+        0xC004F041,
+        "HOST_NOT_ACTIVATED",
+        "The host has no certificate from the publisher.",
+        "On the host: kms-fast host request, publisher certify, host apply.",
+    ),
+    (
+        0xC004F042,
+        "HOST_CANNOT_SERVE",
+        "The host's certificate does not cover this product: the family is missing, or it is newer than the host key.",
+        "Get a host key that covers the family and generation named here, and certify the host with it.",
+    ),
+    (
+        0xC004F050,
+        "KEY_INVALID",
+        "The key is mistyped, of another publisher, or of the wrong kind.",
+        "Compare the key with the one you were given, character by character, and use it where its kind belongs.",
+    ),
+    (
+        0xC004F06C,
+        "CLOCKS_DIFFER",
+        "The clocks of this machine and of the host differ by more than 4 hours (in UTC).",
+        "Correct the clock that is wrong; let both follow NTP.",
+    ),
+    (
+        0xC004F074,
+        "NO_HOST_REACHED",
+        "No activation host could be reached.",
+        "See how each host failed; check that the host runs, its name resolves and TCP port 1688 is open.",
+    ),
+    (
+        0xC004F014,
+        "NO_KEY_INSTALLED",
+        "No client setup key is installed for this product.",
+        "Run kms-fast client install-key with the product's client setup key.",
+    ),
+    (
+        0xC004F00F,
+        "HARDWARE_CHANGED",
+        "The stored activation belongs to other hardware.",
+        "Activate again on this machine: kms-fast client activate.",
+    ),
+    (
+        0xC004F02C,
+        "OFFLINE_DATA_MALFORMED",
+        "A file of the offline exchange is damaged or is not what belongs here.",
+        "Copy the file again, whole, and check that it is the one this step asks for.",
+    ),
+    (
+        0xC004C008,
+        "HOST_KEY_USED_UP",
+        "The host key has activated as many hosts, or this host as often, as it may.",
+        "Ask the publisher for another host key or to raise its limits.",
+    ),
+    (
+        0xC004C020,
+        "MULTIPLE_ACTIVATION_KEY_USED_UP",
+        "The multiple-activation key has activated as many machines as it may.",
+        "Ask the publisher for more activations.",
+    ),
+    (0xC004F009, "GRACE_ENDED", "The grace period has ended.", "Activate: kms-fast client activate."),
+    (
+        0x8007232B,
+        "NO_SRV_RECORD",
+        "No SRV record of an activation host was found in DNS.",
+        "Publish the host's record, or name a host: kms-fast client set-host HOST.",
+    ),
+    (
+        0x80070005,
+        "NOT_ALLOWED",
+        "The operating system does not allow this.",
+        "Run the command as the user that owns the file or right named here.",
+    ),
+    (
+        0xE04B0001,
+        "REQUEST_UNREADABLE",
+        "The host could not open the request: the setup key is not the one in its catalog, or the request was damaged.",
+        "Install the right client setup key; if it is right, give the host the publisher's current catalog.",
+    ),
+    (
+        0xE04B0002,
+        "PRODUCT_UNKNOWN",
+        "The host's catalog does not contain this product.",
+        "Give the host the publisher's current catalog: kms-fast host apply.",
+    ),
+    (
+        0xE04B0003,
+        "SERVER_BUSY",
+        "The host cannot take the request now: too many wait, its disk is almost full, or counts cannot be stored.",
+        "Try again later; clients do so by themselves. On the host, look at its log for the reason.",
+    ),
+    (
+        0xE04B0004,
+        "HOST_CLOCK",
+        "The host's clock is behind the last time it signed, so it signs nothing.",
+        "Correct the host's clock; let it follow NTP.",
+    ),
+    (
+        0xE04B0005,
+        "HOST_CERTIFICATE_DATES",
+        "The host's certificate is not valid now, so it signs nothing.",
+        "Check the host's clock; if it is right, renew: kms-fast host request, publisher certify, host apply.",
+    ),
+    (
+        0xE04B0006,
+        "CONFIGURATION_INVALID",
+        "A setting or a file of this installation is wrong.",
+        "Correct what is named here; kms-fast config validate checks the settings of a host.",
+    ),
+    (
+        0xE04B0007,
+        "LEDGER_DAMAGED",
+        "The ledger does not verify.",
+        "Keep a copy of the ledger folder, then restore it from a backup; the host does not write to a damaged ledger.",
+    ),
+    (
+        0xE04B0008,
+        "STORAGE_FAILED",
+        "A file could not be read or written.",
+        "See the file and the system's reason; free space or correct rights, then start again.",
+    ),
+    (
+        0xE04B0009,
+        "ADDRESS_IN_USE",
+        "Another program already listens on this address and port.",
+        "Stop that program or choose another address with --listen.",
+    ),
+    (
+        0xE04B000A,
+        "RPC_REFUSED",
+        "The server refused the remote procedure call, or what answered does not speak this protocol.",
+        "Check that the address is a kms_fast host and that both run compatible versions.",
+    ),
+    (
+        0xE04B000B,
+        "KEY_FILE_LOCKED",
+        "The passphrase or key file does not open this private key.",
+        "Give the passphrase or key file with which the key was made.",
+    ),
+    (
+        0xE04B000C,
+        "VERSION_WENT_BACK",
+        "The file is older than the one already installed.",
+        "Take the newest file from the publisher.",
+    ),
+    (
+        0xE04B000D,
+        "COMMAND_INVALID",
+        "The command line is not understood.",
+        "Correct the command; kms-fast COMMAND --help has examples.",
+    ),
+    (0xE04B000E, "INTERRUPTED", "The command was stopped before it was done.", "Run it again when it suits."),
+    (
+        0xE04B000F,
+        "STORE_UNAVAILABLE",
+        "The shared store of counts and inventory cannot be reached, or does not do what a host needs of it.",
+        "Start the database server, and check its address, its rights and the settings named here.",
+    ),
+    (0xE04B0010, "ANSWER_MALFORMED", "The answer is damaged or of another version.", "SEE_HOST"),
+    (0xE04B0011, "ANSWER_UNREADABLE", "The answer does not belong to this request.", "SEE_HOST"),
+    (0xE04B0012, "REQUEST_HASH_MISMATCH", "The answer is for another request.", "SEE_HOST"),
+    (0xE04B0013, "SKU_MISMATCH", "The answer is for another product.", "SEE_HOST"),
+    (0xE04B0014, "CMID_MISMATCH", "The answer is for another machine.", "SEE_HOST"),
+    (0xE04B0015, "HARDWARE_MISMATCH", "The answer is for other hardware.", "SEE_HOST"),
+    (
+        0xE04B0020,
+        "ROOT_UNKNOWN",
+        "The host was certified under a root key that this product does not trust.",
+        "SEE_HOST",
+    ),
+    (0xE04B0021, "ISSUER_SIGNATURE", "The issuer's certificate is not signed by the publisher's root key.", "SEE_HOST"),
+    (0xE04B0022, "ISSUER_RIGHTS", "The issuer may not certify hosts of this publisher.", "SEE_HOST"),
+    (0xE04B0023, "ISSUER_DATES", "The issuer's certificate was not valid when the answer was signed.", "RENEW"),
+    (
+        0xE04B0024,
+        "CERTIFICATE_SIGNATURE",
+        "The host's certificate is not signed by the publisher's issuer.",
+        "SEE_HOST",
+    ),
+    (
+        0xE04B0025,
+        "CERTIFICATE_KIND",
+        "The host's certificate is not one for hosts of this publisher and customer.",
+        "SEE_HOST",
+    ),
+    (0xE04B0026, "CERTIFICATE_DATES", "The host's certificate was not valid when the answer was signed.", "RENEW"),
+    (
+        0xE04B0027,
+        "FAMILY_NOT_CERTIFIED",
+        "The host granted a product of a family that it is not certified for.",
+        "SEE_HOST",
+    ),
+    (
+        0xE04B0028,
+        "GENERATION_NOT_CERTIFIED",
+        "The host granted a product generation that it is not certified for.",
+        "SEE_HOST",
+    ),
+    (
+        0xE04B0029,
+        "CERTIFICATE_REVOKED",
+        "The publisher has revoked the host's certificate.",
+        "Do not use this host. Its administrator must ask the publisher for a new certificate.",
+    ),
+    (
+        0xE04B002A,
+        "HEADER_HOST_MISMATCH",
+        "The batch was signed for another host than its certificate names.",
+        "SEE_HOST",
+    ),
+    (0xE04B002B, "BATCH_SIGNATURE", "The batch is not signed by the certified host.", "SEE_HOST"),
+    (0xE04B002C, "NOT_INCLUDED", "The answer is not part of the signed batch.", "SEE_HOST"),
+    (0xE04B002D, "COUNT_OUT_OF_BOUNDS", "The host granted although its count is below the threshold.", "SEE_HOST"),
+    (0xE04B002E, "THRESHOLD_OUT_OF_BOUNDS", "The host used a lower threshold than it is certified for.", "SEE_HOST"),
+    (0xE04B002F, "VALIDITY_OUT_OF_BOUNDS", "The host granted a longer validity than it is certified for.", "SEE_HOST"),
+    (
+        0xE04B0030,
+        "ANSWER_TIME",
+        "The answer was signed more than 4 hours away from this machine's clock.",
+        "Correct the clock that is wrong, this machine's or the host's; let both follow NTP.",
+    ),
+    (
+        0xE04B0031,
+        "CLOCK_SET_BACK",
+        "This machine's clock or the host's is more than 8 hours before an activation already received.",
+        "Correct the clock; if the earlier activation was made with a wrong clock, rearm: kms-fast client rearm.",
+    ),
+    (
+        0xE04B0040,
+        "STORE_VERSION",
+        "The store's tables are of another version than this program's.",
+        "Stop older hosts, then run kms-fast store migrate. Tables that are newer need a newer program.",
+    ),
+    (
+        0xE04B0041,
+        "LEDGER_WENT_BACK",
+        "This host's ledger is older than what is known of it elsewhere: an older copy of it was put back.",
+        "Put the newest copy back. If what it lacks is lost, accept that: kms-fast serve --accept-rollback.",
+    ),
+    (
+        0xE04B0042,
+        "PROCESS_FAILED",
+        "A process of the host ended although nobody told it to.",
+        "See what it said in the log before it ended; after a traceback or a signal, report it with that log.",
+    ),
+    (
+        0xE04B0043,
+        "HOST_NOT_RUNNING",
+        "No host runs in this home.",
+        "Name its home with --home, or start it: kms-fast serve.",
+    ),
+    (
+        0xE04B0044,
+        "BACKUP_DAMAGED",
+        "The file is no whole backup of a host.",
+        "Copy it again from where it was made, or take an earlier backup. Nothing was restored.",
+    ),
+    (
+        0xE04B0045,
+        "STORE_DAMAGED",
+        "The store, or a backup of one, holds what cannot be right.",
+        "Stop the hosts, keep a copy, and restore the newest good backup into an empty store: kms-fast store restore.",
+    ),
+    (
+        0xE04B0046,
+        "STORE_IN_USE",
+        "The store is used or filled already, so nothing was written to it.",
+        "Stop the host that uses it; restore only into a store that is empty.",
+    ),
+)
+
+_CURES = {
+    "SEE_HOST": "Do not trust this host: check the address, what runs there, and which publisher certified it.",
+    "RENEW": "On the host: renew its certificate with kms-fast host request, publisher certify, host apply.",
+}
+
+RESULTS: dict[int, Result] = {
+    code: Result(code, name, meaning, _CURES.get(cure, cure)) for code, name, meaning, cure in _ROWS
+}
+BY_NAME: dict[str, Result] = {result.name: result for result in RESULTS.values()}
+
+
+def find_result(code: int) -> Result:
+    """The table's row for ``code``; for a code the table lacks, a row that says so."""
+    return RESULTS.get(code) or Result(
+        code, "UNKNOWN", "A result that this version does not know.", "Update kms_fast, or ask whoever runs the host."
+    )
