@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# results, errors and the package itself (its version) are free to all. "store" stands for the contracts, kms_fast.store alone;
-# "files" writes files whole or not at all, and imports nothing of ours.
+# "store" stands for the contracts, kms_fast.store alone; "files" writes files whole or not at all, and imports nothing
+# of ours.
 ALLOWED = {
     "results": set(),
     "errors": {"results"},
@@ -26,6 +26,7 @@ ALLOWED = {
     "host": {"files", "store", "model", "_core"},
     "load": {"client", "model", "_core"},
 }
+# Free to all, as is the package itself for its version.
 FREE = {"errors", "results", "__version__"}
 # What values and rules have no business with; ``open`` and ``print`` are looked for too.
 INPUT_OUTPUT = {
