@@ -49,6 +49,21 @@ def open_sockets(addresses: Sequence[str], workers: int = 1) -> list[list[socket
     return sockets
 
 
+def accept_waiting(opened: socket.socket) -> list[socket.socket]:
+    """Accept every connection that waits on a listening socket now, as far as the limit of open files allows."""
+    accepted = []
+    while True:
+        try:
+            accepted.append(opened.accept()[0])
+        except ConnectionAbortedError:
+            continue
+        except BlockingIOError:
+            return accepted
+        except OSError as error:
+            logger.warning("connections that waited were not accepted: %s", error.strerror)
+            return accepted
+
+
 def allow_connections(number: int) -> None:
     """Raise the process's limit of open files as far as it may, and warn when so many connections still do not fit.
 

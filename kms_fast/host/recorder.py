@@ -107,8 +107,11 @@ class Recorder:
         tail = await asyncio.to_thread(LedgerTail, self._folder, self._host_id, watermarks)
         try:
             part = await self._read_part(tail)
-            while part.watermarks or not part.is_last:
+            while not part.is_last or part.fold.is_full:
                 part = await self._record_part(inventory, tail, part)
+            # Not until nothing is new: another host may write to the same ledger.
+            if part.watermarks:
+                await self._store(inventory, part)
         finally:
             tail.close()
 

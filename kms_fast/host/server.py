@@ -17,10 +17,12 @@ from kms_fast.host.batcher import Batcher
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
-from kms_fast.host.listener import BACKLOG
+from kms_fast.host.listener import BACKLOG, accept_waiting
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
 from kms_fast.store import Counts
+
+Listening = tuple[socket.socket, Callable[[], _core.Connection], asyncio.Server]
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,8 @@ class Server:
             servers = []
             for opened in self._sockets:
                 factory = self._make_connection_factory(opened.getsockname()[1])
-                servers.append(await loop.create_server(factory, sock=opened, backlog=BACKLOG))
+                server = await loop.create_server(factory, sock=opened, backlog=BACKLOG)
+                servers.append((opened, factory, server))
             # What exists now lives as long as the process: the collector need not look at it again.
             gc.freeze()
             on_listening()
@@ -149,12 +152,17 @@ class Server:
                 return
             family.load(rows)
 
-    async def _drain(self, servers: Sequence[asyncio.Server]) -> None:
+    async def _drain(self, servers: Sequence[Listening]) -> None:
         """When told to stop: accept nobody any more, answer what waits, and give the answers some time to leave."""
         await self._stop.wait()
+        loop = asyncio.get_running_loop()
         logger.info("draining %d connections", len(self.host.connections))
-        for server in servers:
+        for opened, factory, server in servers:
+            # The kernel resets whoever waits on a socket that is closed, so nobody may.
+            waiting = accept_waiting(opened)
             server.close()
+            for accepted in waiting:
+                await loop.connect_accepted_socket(factory, accepted)
         # Whoever is sent away comes back at once, and must not meet a worker that is about to do the same.
         await asyncio.sleep(LAST_REQUESTS_S)
         self.host.refusal = BY_NAME["SERVER_BUSY"].code
@@ -163,7 +171,6 @@ class Server:
         except KmsFastError as error:
             logger.error("%s", error)
         self.host.close_connections()
-        loop = asyncio.get_running_loop()
         end_s = loop.time() + LAST_ANSWERS_S
         while self.host.connections and loop.time() < end_s:
             await asyncio.sleep(0.01)

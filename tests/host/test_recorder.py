@@ -23,7 +23,7 @@ NOW_MS = 1_800_000_000_000
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POLL_S", "ELECTION_S", "FIRST_RETRY_S", "LONGEST_RETRY_S"):
+    for name in ("POLL_S", "GATHER_S", "ELECTION_S", "FIRST_RETRY_S", "LONGEST_RETRY_S"):
         monkeypatch.setattr(recorder_module, name, 0.01)
 
 
@@ -146,6 +146,26 @@ async def test_what_comes_is_recorded(tmp_path: Path, segment: SegmentWriter) ->
     assert mark == Watermark(1, segment.offsets[-1], 20, segment.header_hash, NOW_MS + 19)
     assert (await inventory.summarize(NOW_MS)).results == {0: 20, REFUSED: 20}
     await inventory.close()
+
+
+async def test_draining_ends_although_another_host_goes_on(tmp_path: Path, segment: SegmentWriter) -> None:
+    """As when a new version serves beside the old one: there is always something new in the ledger."""
+
+    class Beside(SqliteInventory):
+        async def record(
+            self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
+        ) -> None:
+            segment.append([entry(segment.number)], NOW_MS + segment.number)
+            await super().record(host_id, rows, totals, watermarks)
+
+    async def open_beside() -> Inventory:
+        return Beside(tmp_path / "inventory.db")
+
+    segment.append([entry(0)], NOW_MS)
+    recorder = make_recorder(tmp_path, open_beside)
+    async with running(recorder):
+        await wait_until(lambda: recorder.recorded > 2)
+    assert recorder.recorded < segment.number
 
 
 async def test_a_transaction_is_bounded(
