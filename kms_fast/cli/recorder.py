@@ -3,38 +3,25 @@
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
+from kms_fast.cli.child import run_child
 from kms_fast.cli.logs import start_logging
-from kms_fast.cli.output import translate_os_error
 from kms_fast.cli.stores import open_inventory
-from kms_fast.errors import KmsFastError
-from kms_fast.host.child import ChildPlan, Command, follow_commands, read_plan, tell
+from kms_fast.host.child import ChildPlan, Command, follow_commands, tell
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.recorder import Recorder
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.model.settings import HostSettings
 
-NICENESS = 10
+NICENESS = 19
 
 
 def main() -> None:
-    """Record until told to drain, or at once end with the supervisor; exit code 1 after an error that was told."""
-    plan = read_plan()
-    if plan is None:
-        return
+    """Record until told to drain, or at once end with the supervisor."""
     # Workers, whose clients wait, come first.
     os.nice(NICENESS)
-    start_logging(plan.settings.log_level, plan.settings.log_format, plan.name)
-    try:
-        asyncio.run(_record(plan))
-    except (KmsFastError, OSError) as error:
-        explained = error if isinstance(error, KmsFastError) else translate_os_error(error)
-        if explained is None:
-            raise
-        tell("failed", explained)
-        sys.exit(1)
+    run_child(lambda plan: asyncio.run(_record(plan)))
 
 
 async def _record(plan: ChildPlan) -> None:

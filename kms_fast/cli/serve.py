@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
 from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.cli.stores import open_counts, open_inventory
+from kms_fast.errors import KmsFastError
 from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
@@ -53,6 +55,8 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
     installation = read_checked(folder, settings)
     sockets = _open_sockets(settings)
     asyncio.run(_check_state(home, settings, installation, accept_rollback))
+    # Whoever finds this host by its file may tell it to reload before it listens to that.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     presence = Presence(
         folder,
         HostProcess(
@@ -69,7 +73,7 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
             fresh = loaded.read_again()
             read_checked(folder, fresh)
         except OSError as error:
-            raise translate_os_error(error) or error from None
+            raise translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED") from None
         start_logging(fresh.log_level, fresh.log_format)
         return fresh
 

@@ -3,36 +3,21 @@
 import asyncio
 import signal
 import socket
-import sys
 from pathlib import Path
 
+from kms_fast.cli.child import explain, run_child
 from kms_fast.cli.logs import start_logging
-from kms_fast.cli.output import translate_os_error
 from kms_fast.cli.stores import start_counts
 from kms_fast.errors import KmsFastError
-from kms_fast.host.child import ChildPlan, Command, Ended, follow_commands, read_plan, tell
+from kms_fast.host.child import ChildPlan, Command, Ended, follow_commands, tell
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.listener import allow_connections
 from kms_fast.host.server import Server, wall_clock_ms
 
 
 def main() -> None:
-    """Serve until told to drain, or at once end with the supervisor; exit code 1 after an error that was told."""
-    plan = read_plan()
-    if plan is None:
-        return
-    settings = plan.settings
-    start_logging(settings.log_level, settings.log_format, plan.name)
-    try:
-        _run(plan)
-    except Ended:
-        return
-    except (KmsFastError, OSError) as error:
-        explained = error if isinstance(error, KmsFastError) else translate_os_error(error)
-        if explained is None:
-            raise
-        tell("failed", explained)
-        sys.exit(1)
+    """Serve until told to drain, or at once end with the supervisor."""
+    run_child(_run)
 
 
 async def _serve(plan: ChildPlan) -> None:
@@ -72,10 +57,7 @@ async def _reload(server: Server, command: Command) -> None:
     try:
         await server.reload(command.settings)
     except (KmsFastError, OSError) as error:
-        explained = error if isinstance(error, KmsFastError) else translate_os_error(error)
-        if explained is None:
-            raise
-        tell("reload_failed", explained)
+        tell("reload_failed", explain(error))
     else:
         tell("reloaded")
 

@@ -34,6 +34,7 @@ class Keeper:
         self._child: Child | None = None
         self._stopping = asyncio.Event()
         self._deaths: deque[float] = deque(maxlen=CRASH_LOOP_DEATHS)
+        self._failures = 0
         self.ready = asyncio.Event()
 
     @property
@@ -52,14 +53,13 @@ class Keeper:
         Raises `KmsFastError`, what the child said, when an essential one cannot be kept, or failed while it drained.
         """
         while not self._stopping.is_set():
-            code = await self._run_once()
-            if code == 0:
+            child, code = await self._run_once()
+            if code == 0 and (child.ready.is_set() or self._stopping.is_set()):
                 continue
-            error = self._explain(code)
-            self._child = None
+            error = child.error or _explain(child, code)
             if self._essential and (self._stopping.is_set() or not self.ready.is_set()):
                 raise error
-            delay_s = self._note_death(error)
+            delay_s = self._note_death(child, error)
             logger.error("%s It starts again in %.1f s.", error.message, delay_s)
             await self._sleep(delay_s)
 
@@ -89,40 +89,42 @@ class Keeper:
         if self._child is not None:
             self._child.kill()
 
-    async def _run_once(self) -> int:
+    async def _run_once(self) -> tuple[Child, int]:
+        """A child from its start to its end, and its exit code."""
         plan = self._make_plan()
         self._child = child = await Child.start(self._module, plan)
         if self._stopping.is_set():
             child.end()
-        started = asyncio.create_task(self._note_ready(child))
+        elif (settings := self._make_plan().settings) != plan.settings:
+            # A reload came while it was being started.
+            child.send_reload(settings)
+        noting = asyncio.create_task(self._note_ready(child))
         try:
-            return await child.wait()
+            return child, await child.wait()
         finally:
-            started.cancel()
+            self._child = None
+            noting.cancel()
 
     async def _note_ready(self, child: Child) -> None:
         await child.ready.wait()
         self.ready.set()
 
-    def _explain(self, code: int) -> KmsFastError:
-        assert self._child is not None
-        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        said = self._child.error
-        if said is not None:
-            return said
-        return KmsFastError(f"{self._child.name} ended {how}.", name="PROCESS_FAILED", exit_code=code)
-
-    def _note_death(self, error: KmsFastError) -> float:
+    def _note_death(self, child: Child, error: KmsFastError) -> float:
         """How long to wait before the next start. Raises ``error`` in a crash loop."""
         now_s = asyncio.get_running_loop().time()
         self._deaths.append(now_s)
-        recent = sum(now_s - death_s < CRASH_LOOP_S for death_s in self._deaths)
-        if self._essential and recent == CRASH_LOOP_DEATHS:
+        if self._essential and sum(now_s - death_s < CRASH_LOOP_S for death_s in self._deaths) == CRASH_LOOP_DEATHS:
             raise error
-        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (recent - 1)) * random.uniform(1.0, 1.5)
+        self._failures = 0 if now_s - child.started_s > CRASH_LOOP_S else self._failures + 1
+        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
 
     async def _sleep(self, delay_s: float) -> None:
         try:
             await asyncio.wait_for(self._stopping.wait(), delay_s)
         except TimeoutError:
             return
+
+
+def _explain(child: Child, code: int) -> KmsFastError:
+    how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+    return KmsFastError(f"{child.name} ended {how}.", name="PROCESS_FAILED", exit_code=code)

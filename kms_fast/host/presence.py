@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +66,8 @@ def list_running(folder: Path) -> list[HostProcess]:
     """The hosts that run in this home now. Raises OSError."""
     running = []
     for path in sorted(folder.glob("serve-*.json")):
-        with path.open("rb") as file:
+        # It may be gone by now.
+        with suppress(FileNotFoundError), path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -88,6 +90,8 @@ def reload_running(folder: Path, *, limit_s: float) -> list[HostProcess]:
     end_s = time.monotonic() + limit_s
     while True:
         running = [process for process in list_running(folder) if process.pid in asked]
+        if ended := asked.keys() - {process.pid for process in running}:
+            raise KmsFastError(f"The host (process {min(ended)}) ended before it reloaded.", name="PROCESS_FAILED")
         if all(process.reloads > asked[process.pid] for process in running):
             break
         if time.monotonic() > end_s:

@@ -22,6 +22,7 @@ class Child:
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
         self.ready = asyncio.Event()
+        self.started_s = asyncio.get_running_loop().time()
         self.error: KmsFastError | None = None
         self._process = process
         self._reloading: asyncio.Future[None] | None = None
@@ -64,8 +65,12 @@ class Child:
     async def reload(self, settings: HostSettings) -> None:
         """Let it take up settings and files anew. Raises `KmsFastError` when it could not."""
         self._reloading = asyncio.get_running_loop().create_future()
-        self._write(msgspec.json.encode(Command(command="reload", settings=settings)))
+        self.send_reload(settings)
         await self._reloading
+
+    def send_reload(self, settings: HostSettings) -> None:
+        """Let it take up settings and files anew, whatever comes of it."""
+        self._write(msgspec.json.encode(Command(command="reload", settings=settings)))
 
     def drain(self) -> None:
         """Let it finish its work and end."""

@@ -67,6 +67,7 @@ class Server:
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Future[None]] = set()
         self._foreign: set[tuple[bytes, bytes]] = set()
+        self._counts_wait = False
         self._batcher: Batcher
         self.host: _core.Host
 
@@ -97,7 +98,7 @@ class Server:
             await self._counts.close()
         for ledger in self._batcher.ledgers:
             ledger.close()
-        await asyncio.gather(*self._retiring)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
 
     def stop(self) -> None:
         """Let `run` drain and return."""
@@ -162,7 +163,10 @@ class Server:
             waiting = accept_waiting(opened)
             server.close()
             for accepted in waiting:
-                await loop.connect_accepted_socket(factory, accepted)
+                try:
+                    await loop.connect_accepted_socket(factory, accepted)
+                except OSError:
+                    accepted.close()  # its client is gone already
         # Whoever is sent away comes back at once, and must not meet a worker that is about to do the same.
         await asyncio.sleep(LAST_REQUESTS_S)
         self.host.refusal = BY_NAME["SERVER_BUSY"].code
@@ -179,7 +183,12 @@ class Server:
         """Close a segment that no batch will be written to any more; it syncs, so not in the event loop's thread."""
         closing = asyncio.get_running_loop().run_in_executor(None, ledger.close)
         self._retiring.add(closing)
-        closing.add_done_callback(self._retiring.discard)
+        closing.add_done_callback(self._note_retired)
+
+    def _note_retired(self, closing: asyncio.Future[None]) -> None:
+        self._retiring.discard(closing)
+        if error := closing.exception():
+            logger.error("%s", error)
 
     def _make_connection_factory(self, port: int) -> Callable[[], _core.Connection]:
         host, port_name = self.host, str(port)
@@ -205,14 +214,28 @@ class Server:
         disk.
         """
         while True:
-            try:
-                await self._batcher.flush_counts()
-                if self._is_segment_done() and not self._stop.is_set():
-                    await self._begin_epoch(self._installation, self._settings)
-            except KmsFastError as error:
-                logger.error("%s", error)
+            await self._exchange_counts()
+            await self._continue_segment()
             self._check_disk()
             await asyncio.sleep(WATCH_S)
+
+    async def _exchange_counts(self) -> None:
+        try:
+            await self._batcher.flush_counts()
+        except KmsFastError as error:
+            if not self._counts_wait:
+                logger.error("%s Families at their cap are served; what they counted is stored later.", error)
+            self._counts_wait = True
+        else:
+            self._counts_wait = False
+
+    async def _continue_segment(self) -> None:
+        if not self._is_segment_done() or self._stop.is_set():
+            return
+        try:
+            await self._begin_epoch(self._installation, self._settings)
+        except KmsFastError as error:
+            logger.error("%s", error)
 
     def _is_segment_done(self) -> bool:
         """Whether the next segment is due: this one is full, or a day old where records are dropped by age."""

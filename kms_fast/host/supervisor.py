@@ -76,16 +76,15 @@ class Supervisor:
         if self._settings.web is not None:
             logger.info("health pages on http://%s:%d/readyz", *await self._health.open(self._settings.web))
         jobs = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
-        reloading = asyncio.create_task(self._follow_reloads())
         try:
             await self._until(self._start(), jobs)
-            on_listening()
-            systemd.notify("READY=1")
-            await self._until(self._stop.wait(), jobs)
-            reloading.cancel()
-            await self._until(self._drain(jobs), jobs)
+            if not self._stop.is_set():
+                on_listening()
+                systemd.notify("READY=1")
+                await self._until(self._follow_reloads(), jobs)
+            # A worker that fails now is told when all have come to their end.
+            await self._until(self._drain(jobs), ())
         finally:
-            reloading.cancel()
             await self._end(jobs)
             await self._health.close()
 
@@ -120,7 +119,16 @@ class Supervisor:
             interrupted.cancel()
 
     async def _start(self) -> None:
-        await asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        """Until every worker serves, or the host is told to stop before."""
+        ready = asyncio.gather(*(worker.ready.wait() for worker in self._workers))
+        await self._first_of(ready, asyncio.create_task(self._stop.wait()))
+
+    async def _first_of(self, *awaited: asyncio.Future[Any]) -> None:
+        try:
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in awaited:
+                one.cancel()
 
     async def _drain(self, jobs: Sequence[asyncio.Task[None]]) -> None:
         """Let the workers answer what waits, then the recorder take up what they signed."""
@@ -130,6 +138,8 @@ class Supervisor:
         workers = len(self._workers)
         await self._drain_some(self._workers, jobs[:workers])
         await self._drain_some([self._recorder], jobs[workers:])
+        for job in jobs:
+            job.result()
 
     async def _drain_some(self, keepers: Sequence[Keeper], jobs: Sequence[asyncio.Task[None]]) -> None:
         for keeper in keepers:
@@ -154,8 +164,11 @@ class Supervisor:
         await asyncio.gather(*jobs, return_exceptions=True)
 
     async def _follow_reloads(self) -> None:
-        while True:
-            await self._reload.wait()
+        """Reload whenever told so, until told to stop."""
+        while not self._stop.is_set():
+            await self._first_of(*(asyncio.create_task(event.wait()) for event in (self._reload, self._stop)))
+            if not self._reload.is_set():
+                continue
             self._reload.clear()
             systemd.notify_reloading()
             told: dict[str, Any] | None = None

@@ -1,5 +1,6 @@
 """Workers that die, hang and reload under a real supervisor, and what it tells administrators and service managers."""
 
+import asyncio
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from kms_fast.host.segment import list_segments
 from kms_fast.model import signing
 from kms_fast.model.certificate import DAY_MS, CertifiedFamily, issue_host_certificate
+from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.hosts import DESKTOP, Realm, RunningHost, find_children, make_key, make_realm, run_cli, serve
 from tests.reference.rpc import Connection
 from tests.reference.verify import Verified
@@ -382,3 +384,56 @@ def test_a_segment_of_yesterday_is_continued_by_the_next_when_records_are_droppe
 
     assert run(HostSettings()) == 0
     assert run(HostSettings(keep_records_s=90 * 86_400)) == 1
+
+
+def test_told_to_end_while_it_starts(realm: Realm) -> None:
+    """Nobody is told that it listens, and nothing is left behind."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kms_fast", "serve", "--home", str(realm.home), "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: bool(find_children(process.pid, "kms_fast.cli.worker")))
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) in ((0, ""), (1, ""))
+    assert not list((realm.home / "host").glob("serve-*.json"))
+
+
+def test_a_worker_that_fails_while_the_others_drain(realm: Realm) -> None:
+    """The others come to their end, and so does the recorder, before it is told."""
+    asker = Asker.of(realm, "desktop")
+    with serve(realm, "--workers", "2", "--timeout-graceful-shutdown", "5s") as host:
+        for connection in connect_to_each(host, asker).values():
+            activate(connection, asker)
+            connection.socket.close()
+        stuck, _ = host.worker_pids()
+        os.kill(stuck, signal.SIGSTOP)
+        host.process.terminate()
+        os.kill(stuck, signal.SIGKILL)
+        assert host.process.wait(60) == 1
+    verdict = run_cli("ledger", "verify", home=realm.home)[1]
+    assert verdict["ok"]
+    assert asyncio.run(count_recorded(realm)) == verdict["records"]
+
+
+async def count_recorded(realm: Realm) -> int:
+    inventory = SqliteInventory(realm.home / "host" / "inventory.db")
+    summary = await inventory.summarize(now_ms())
+    await inventory.close()
+    return sum(summary.results.values())
+
+
+def test_a_host_that_dies_of_a_reload_is_told(realm: Realm, tmp_path: Path) -> None:
+    with serve(realm) as host:
+        host.process.send_signal(signal.SIGSTOP)
+        reload = subprocess.Popen(
+            [sys.executable, "-m", "kms_fast", "host", "reload", "--home", str(realm.home), "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(1)
+        host.process.kill()
+        told = json.loads(reload.communicate(timeout=60)[0])
+        assert (reload.returncode, told["name"]) == (1, "PROCESS_FAILED")
