@@ -120,15 +120,19 @@ class Supervisor:
 
     async def _start(self) -> None:
         """Until every worker serves, or the host is told to stop before."""
-        ready = asyncio.gather(*(worker.ready.wait() for worker in self._workers))
-        await self._first_of(ready, asyncio.create_task(self._stop.wait()))
+        await self._first_of(self._wait_for_workers(), self._stop.wait())
 
-    async def _first_of(self, *awaited: asyncio.Future[Any]) -> None:
+    async def _wait_for_workers(self) -> None:
+        for worker in self._workers:
+            await worker.ready.wait()
+
+    async def _first_of(self, *awaited: Coroutine[Any, Any, object]) -> None:
+        tasks = [asyncio.create_task(one) for one in awaited]
         try:
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in awaited:
-                one.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _drain(self, jobs: Sequence[asyncio.Task[None]]) -> None:
         """Let the workers answer what waits, then the recorder take up what they signed."""
@@ -166,7 +170,7 @@ class Supervisor:
     async def _follow_reloads(self) -> None:
         """Reload whenever told so, until told to stop."""
         while not self._stop.is_set():
-            await self._first_of(*(asyncio.create_task(event.wait()) for event in (self._reload, self._stop)))
+            await self._first_of(self._reload.wait(), self._stop.wait())
             if not self._reload.is_set():
                 continue
             self._reload.clear()
