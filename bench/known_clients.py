@@ -28,7 +28,11 @@ from kms_fast.load.processes import run_load
 from kms_fast.load.server import list_processes
 from kms_fast.model.settings import HostSettings
 
-SETTLED_S = 3.0
+LAST_BATCH_MS = 1_000  # a load ends less than this after its last batch was signed
+
+
+def read_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 @contextmanager
@@ -44,23 +48,32 @@ def stopped(host: Server) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-async def read_recorded(home: Path) -> tuple[int, int]:
-    """Batches recorded so far, and requests counted in the inventory."""
+async def read_recorded_ms(home: Path) -> int:
+    """The time (ms) of the newest batch that is recorded, 0 before the first."""
     inventory = await open_inventory(HostSettings(), home)
     try:
         watermarks = await inventory.watermarks(read_host_id(home / "host"))
-        return sum(mark.number for mark in watermarks), watermarks[-1].time_ms if watermarks else 0
+        return max((mark.time_ms for mark in watermarks), default=0)
     finally:
         await inventory.close()
 
 
-def wait_for_recorder(home: Path) -> float:
-    """Until the recorder has taken up all there is; how long that took, in s."""
-    started_s, before = time.monotonic(), (-1, 0)
-    while (recorded := asyncio.run(read_recorded(home))) != before:
-        before = recorded
-        time.sleep(SETTLED_S)
-    return time.monotonic() - started_s - SETTLED_S
+async def count_clients(home: Path) -> int:
+    """The clients of the inventory, counted."""
+    inventory = await open_inventory(HostSettings(), home)
+    try:
+        summary = await inventory.summarize(read_clock_ms())
+        return sum(number for _, number in summary.products)
+    finally:
+        await inventory.close()
+
+
+def wait_for_recorder(home: Path, ended_ms: int) -> float:
+    """Until the recorder has taken up what was signed until a load ended (ms); how long that took, in s."""
+    started_s = time.monotonic()
+    while asyncio.run(read_recorded_ms(home)) < ended_ms - LAST_BATCH_MS:
+        time.sleep(1.0)
+    return time.monotonic() - started_s
 
 
 def run(clients: int, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -76,18 +89,22 @@ def run(clients: int, rounds: int, seconds: float, say: Callable[[str], None]) -
                 first = run_load(plan)
                 if first.failed or first.refused:
                     raise RuntimeError(f"{first.errors or first.refusals}")
-                caught_up_s = wait_for_recorder(homes[0])
+                caught_up_s = wait_for_recorder(homes[0], read_clock_ms())
             machines = {"clients": (0, clients), "machine_seed": plan.machine_seed}
             for number in range(rounds):
                 say(f"round {number + 1}/{rounds}")
                 with stopped(none):
                     with_known = measure(known, seconds=seconds, **machines)
+                    ended_ms = read_clock_ms()
                 with stopped(known):
                     with_none = measure(none, seconds=seconds, clients=(0, 50))
                 ratios.append(with_known.rate / with_none.rate)
                 known_rates.append(with_known.rate)
                 none_rates.append(with_none.rate)
-            behind_s = wait_for_recorder(homes[0])
+            with stopped(none):
+                behind_s = wait_for_recorder(homes[0], ended_ms)
+            if asyncio.run(count_clients(homes[0])) < clients:
+                raise RuntimeError("the inventory lacks clients")
             inventory_bytes = sum(path.stat().st_size for path in (homes[0] / "host").glob("inventory.db*"))
     return {
         "rate_ratio_10m": round(statistics.median(ratios), 3),
