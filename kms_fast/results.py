@@ -301,6 +301,12 @@ _ROWS = (
         "The store is used or filled already, so nothing was written to it.",
         "Stop the host that uses it; restore only into a store that is empty.",
     ),
+    (
+        0xE04B0047,
+        "RECORDER_BEHIND",
+        "The recorder has not taken up all of the ledger that this command needs in the inventory.",
+        "Run it again later. If the host's log says that a segment is not recorded any further, stop the host first.",
+    ),
 )
 
 _CURES = {

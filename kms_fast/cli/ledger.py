@@ -27,7 +27,10 @@ from kms_fast.store import Watermark
 
 
 class TimeType(click.ParamType[int]):
-    """A time in ms: an ISO 8601 date or time (UTC unless it says otherwise), or a span that has passed since."""
+    """A time in ms: an ISO 8601 date or time (UTC unless it says otherwise), or a span that has passed since.
+
+    What lies before 1970 is 0: nothing was signed before.
+    """
 
     name = "time"
 
@@ -36,7 +39,7 @@ class TimeType(click.ParamType[int]):
             return value
         text = str(value)
         try:
-            return time.time_ns() // 1_000_000 - parse_quantity(text, "ms")
+            return max(0, time.time_ns() // 1_000_000 - parse_quantity(text, "ms"))
         except ValueError:
             pass
         try:
@@ -45,7 +48,7 @@ class TimeType(click.ParamType[int]):
             self.fail(
                 f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00 or how long ago, such as 7d", param, ctx
             )
-        return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
+        return max(0, int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
 @click.group

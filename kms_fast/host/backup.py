@@ -80,7 +80,7 @@ def write_backup(
             if (folder / name).exists():
                 try:
                     copy.unlink(missing_ok=True)
-                    copy.touch(mode=SECRET)
+                    copy.touch(mode=SECRET, exist_ok=False)
                     copy_database(folder / name, copy)
                     writer.add_file(name, copy)
                 finally:

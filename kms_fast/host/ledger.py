@@ -21,6 +21,8 @@ from kms_fast.host.segment import (
     SegmentStart,
     find_head,
     list_segments,
+    read_last,
+    read_start,
     read_start_of,
     segment_path,
 )
@@ -76,9 +78,9 @@ class Ledger:
 def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, lost: Sequence[Head] = ()) -> Ledger:
     """Open a new segment that continues all earlier ones; others may write to theirs meanwhile.
 
-    Only the first blocks are read of segments that an earlier block names as ended. ``lost``: heads of batches that
-    this ledger no longer has. Nobody knows which segments followed them, so the number is then far above all others.
-    Raises `LedgerError` when a segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
+    Only the first blocks are read of segments that an earlier block names as ended; of others that have ended the
+    preallocated zeros are cut off. ``lost``: heads of batches that this ledger no longer has. Nobody knows which
+    segments followed them, so the number is then far above all others. Raises `LedgerError` when a segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
     cannot be written.
     """
     with storage_errors(folder):
@@ -86,9 +88,12 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, lost: Sequ
     with storage_errors(folder), lock_ledger(folder):
         starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
         ended = {head.segment for start in starts.values() for head in start.heads if head.ended}
-        heads = tuple(find_head(path) for path, start in starts.items() if start.segment not in ended)
+        found = {path: find_head(path) for path, start in starts.items() if start.segment not in ended}
+        for path, head in found.items():
+            if head.ended:
+                _cut_zeros(path)
         number = max((*(start.segment for start in starts.values()), *(head.segment for head in lost)), default=0) + 1
-        start = SegmentStart(number + LOST_NUMBERS * bool(lost), host_id, certificates, (*heads, *lost))
+        start = SegmentStart(number + LOST_NUMBERS * bool(lost), host_id, certificates, (*found.values(), *lost))
         path = segment_path(folder, start.segment)
         fd = _create_segment(path, start)
         sync_folder(folder)
@@ -100,6 +105,14 @@ def _read_start(path: Path, host_id: bytes) -> SegmentStart:
     if start.host_id != host_id:
         raise LedgerError(f"{path} belongs to another host than this one's certificate.", file=str(path))
     return start
+
+
+def _cut_zeros(path: Path) -> None:
+    """Give back what a host that was killed had preallocated; a record that was cut short stays."""
+    with path.open("r+b", buffering=0) as file:
+        reader, _ = read_last(file, read_start(file, path))
+        torn = os.pread(file.fileno(), MAX_RECORD_SIZE, reader.offset).rstrip(b"\0")
+        os.ftruncate(file.fileno(), reader.offset + len(torn))
 
 
 def _create_segment(path: Path, start: SegmentStart) -> int:

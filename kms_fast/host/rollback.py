@@ -94,11 +94,19 @@ def _went_back(folder: Path, missing: list[Watermark], restored: Path) -> Ledger
         )
         return LedgerError(message, name="LEDGER_WENT_BACK", file=str(folder), batch=batches[0], batches=batches)
     message = f"The ledger {folder} is a copy that was put back: what this host signed after it was made is not known."
-    # Made by hand after a copy that nobody else marks, it is empty.
-    if data := read_bounded(restored):
-        created_ms = json.loads(data)["backup_created_ms"]
+    created_ms = _read_created(restored)
+    if created_ms is not None:
         message = (
             f"The ledger {folder} was restored from a backup of {format_time(created_ms)}: what this host signed after "
             "that is not known."
         )
     return LedgerError(message, name="LEDGER_WENT_BACK", file=str(restored))
+
+
+def _read_created(restored: Path) -> int | None:
+    """When the backup was made (ms) that this mark tells of, None for one made by hand. Raises OSError."""
+    try:
+        created_ms = json.loads(read_bounded(restored))["backup_created_ms"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None  # whatever a person wrote there, or nothing: the mark is that the file exists
+    return created_ms if isinstance(created_ms, int) else None

@@ -259,6 +259,9 @@ def test_export_of_a_damaged_ledger_leaves_no_file(realm: Realm, tmp_path: Path)
         (("--until", "1h"), 0),
         (("--since", "2001-02-03"), 5),
         (("--since", "2001-02-03", "--until", "2001-02-04T12:00+02:00"), 0),
+        (("--since", "30000d"), 5),
+        (("--since", "1969-12-31"), 5),
+        (("--until", "0001-01-01T00:00+14:00"), 0),
     ],
 )
 def test_export_of_a_span(realm: Realm, options: tuple[str, ...], count: int) -> None:

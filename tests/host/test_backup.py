@@ -86,6 +86,26 @@ def test_databases_are_copied_as_of_one_moment(realm: Realm, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir() if "backup" in path.name) == ["backup.tar"]
 
 
+def test_a_file_that_another_puts_in_the_place_of_the_copy(
+    realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written to what its name leads to."""
+    apsw.Connection(str(realm.home / "host" / "counts.db")).execute("CREATE TABLE t (x)")
+    theirs = tmp_path / "theirs"
+    theirs.touch()
+    unlink = Path.unlink
+
+    def unlink_and_plant(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.name.endswith(".database"):
+            path.symlink_to(theirs)
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_plant)
+    with pytest.raises(FileExistsError):
+        back_up(realm, tmp_path / "backup.tar")
+    assert theirs.read_bytes() == b""
+
+
 def test_of_hosts_that_write_and_open_segments(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
     """Every backup that is taken meanwhile verifies: whatever a block continues is there."""
     workers = [Worker(realm, requests) for _ in range(2)]

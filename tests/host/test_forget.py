@@ -3,16 +3,18 @@
 import json
 import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kms_fast.errors import KmsFastError
+from kms_fast import _core
+from kms_fast.errors import KmsFastError, LedgerError
 from kms_fast.host import forget as forget_module
 from kms_fast.host.export import export_entries
 from kms_fast.host.forget import Forgotten, forget_machine, forget_recorded
 from kms_fast.host.prune import prune_ledger
-from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE
+from kms_fast.host.segment import CMID_AT, ENTRIES_AT, ENTRY_SIZE
 from kms_fast.store import Watermark
 from tests.hosts import Realm
 from tests.ledgers import Worker, change, mark, offsets, verify, write_segment
@@ -85,6 +87,65 @@ def test_a_torn_tail_is_blanked_too(realm: Realm, asked: list[bytes], cmid: byte
     assert (forget(realm, cmid).entries, forget(realm, cmid).blanked) == (2, 0)
     assert b"secret" not in path.read_bytes()
     assert verify(realm).torn_tails == 1
+
+
+def plant_in_grid(path: Path, record: int, first: int, cmid: bytes) -> None:
+    """Puts a CMID into the record, where the grid of entries of the one that begins at ``first`` has one."""
+    at = next(at for at in range(first + ENTRIES_AT, record + 10_000, ENTRY_SIZE) if at > record + ENTRIES_AT)
+    change(path, at + CMID_AT, cmid)
+
+
+def test_records_that_come_while_it_reads_are_left(
+    realm: Realm, asked: list[bytes], cmid: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie behind the reader of a segment that is held; the grid of the first is not that of the second."""
+    worker = Worker(realm, asked)
+    worker.write(4)
+    first, second = offsets((2, 2))[:2]
+    plant_in_grid(worker.ledger.path, second, first, cmid)
+    content = worker.ledger.path.read_bytes()
+
+    class EarlyReader:
+        """Looked before any of them was there."""
+
+        def __init__(self, descriptor: int, offset: int, pruned: bool) -> None:
+            self.offset = offset
+
+        def find_entries(self, cmid: bytes) -> list[tuple[int, int]]:
+            return []
+
+    monkeypatch.setattr(_core, "RecordReader", EarlyReader)
+    assert forget(realm, cmid) == Forgotten()
+    assert worker.ledger.path.read_bytes() == content
+    worker.ledger.close()
+
+
+def test_behind_a_damaged_record_nothing_changes(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    path = write_segment(realm, asked, (3, 1, 4))
+    _, second, third = offsets((3, 1, 4))[:3]
+    change(path, second + ENTRIES_AT + 20)
+    plant_in_grid(path, third, second, cmid)
+    content = path.read_bytes()
+    assert forget(realm, cmid).entries == 1
+    assert path.read_bytes()[third:] == content[third:]
+
+
+def test_a_frame_that_is_gone_hides_no_record_behind_it(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    path = write_segment(realm, asked, (3, 1, 4))
+    _, second, third = offsets((3, 1, 4))[:3]
+    change(path, second, bytes(8))
+    plant_in_grid(path, third, second, cmid)
+    content = path.read_bytes()
+    with pytest.raises(LedgerError, match="behind batch 1 "):
+        forget(realm, cmid)
+    assert path.read_bytes() == content
+
+
+def test_a_torn_tail_without_its_frame(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
+    path = write_segment(realm, asked, end=False)
+    change(path, offsets()[2], bytes(8))
+    assert forget(realm, cmid).entries == 2
+    assert b"secret" not in path.read_bytes()
 
 
 def test_a_pruned_segment_has_nothing(realm: Realm, asked: list[bytes], cmid: bytes) -> None:
@@ -191,5 +252,5 @@ async def test_a_recorder_that_is_stuck() -> None:
     inventory = FakeInventory([[]])
     with pytest.raises(KmsFastError, match="too far behind") as caught:
         await forget_in(inventory, Forgotten(3, 3, {1: 5000}))
-    assert caught.value.result.name == "STORE_UNAVAILABLE"
+    assert caught.value.result.name == "RECORDER_BEHIND"
     assert inventory.forgot_at is None

@@ -162,6 +162,31 @@ def test_a_segment_grows_by_steps(realm: Realm, requests: list[bytes], monkeypat
     assert verify(realm).records == 2400
 
 
+def test_a_start_cuts_the_zeros_of_segments_that_have_ended(realm: Realm, requests: list[bytes]) -> None:
+    killed = write_segment(realm, requests, end=False)
+    worker = Worker(realm, requests)
+    worker.write()
+    assert killed.stat().st_size == offsets()[-1]
+    allocated = worker.ledger.path.stat().st_size
+    write_segment(realm, requests)
+    assert worker.ledger.path.stat().st_size == allocated
+    worker.write()
+    worker.ledger.close()
+    verdict = verify(realm)
+    assert (verdict.batches, verdict.torn_tails) == (len(SIZES) + 2 + len(SIZES), 0)
+
+
+def test_a_start_keeps_a_record_that_was_cut_short(realm: Realm, requests: list[bytes]) -> None:
+    path = write_segment(realm, requests, end=False)
+    last = offsets()[2]
+    change(path, last + ENTRIES_AT + 20)
+    change(path, last + ENTRIES_AT + ENTRY_SIZE, bytes(ENTRY_SIZE))
+    torn = path.read_bytes()[last:].rstrip(b"\0")
+    write_segment(realm, requests)
+    assert path.read_bytes()[last:] == torn
+    assert verify(realm).torn_tails == 1
+
+
 def test_a_start_that_finds_no_room_leaves_no_segment_behind(
     realm: Realm, requests: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

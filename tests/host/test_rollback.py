@@ -175,6 +175,16 @@ def test_an_empty_mark_is_one_too(realm: Realm, segments: list[Path]) -> None:
     assert check(realm, []) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["put back on Monday", "[]", "7", "{}", '{"backup_created_ms": "Monday"}', "\xe9", "[" * 100_000]
+)
+def test_a_mark_with_any_text_is_one_too(realm: Realm, segments: list[Path], text: str) -> None:
+    (folder_of(realm) / "restored.json").write_text(text, encoding="latin-1")
+    with pytest.raises(LedgerError, match="a copy that was put back") as caught:
+        check(realm, [])
+    assert caught.value.result.name == "LEDGER_WENT_BACK"
+
+
 def test_a_full_disk_accepts_nothing(realm: Realm, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     marks = [mark(path) for path in segments]
     mark_restored(folder_of(realm), 1)
