@@ -80,7 +80,9 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, lost: Sequ
 
     Only the first blocks are read of segments that an earlier block names as ended; of others that have ended the
     preallocated zeros are cut off. ``lost``: heads of batches that this ledger no longer has. Nobody knows which
-    segments followed them, so the number is then far above all others. Raises `LedgerError` when a segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
+    segments followed them, so the number is then far above all others.
+
+    Raises `LedgerError` when a segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
     cannot be written.
     """
     with storage_errors(folder):
