@@ -298,8 +298,8 @@ _ROWS = (
     (
         0xE04B0046,
         "STORE_IN_USE",
-        "The store is used or filled already, so nothing was written to it.",
-        "Stop the host that uses it; restore only into a store that is empty.",
+        "The store is used by others, or filled already, so this was not done or not wholly.",
+        "Run it again when nobody else uses the store; restore only into a store that is empty.",
     ),
     (
         0xE04B0047,

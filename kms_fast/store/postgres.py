@@ -44,7 +44,8 @@ _SETTINGS: Final = {
 
 _CHECK = """
 SELECT current_setting('fsync', true) AS fsync, current_setting('synchronous_commit', true) AS synchronous_commit,
-    pg_is_in_recovery() AS in_recovery, current_setting('transaction_read_only') AS read_only
+    current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS in_recovery,
+    current_setting('transaction_read_only') AS read_only
 """
 
 # A row lock is written ahead and synced as any change is. So this returns only while commits do.
@@ -310,6 +311,8 @@ async def _find_fault(connection: asyncpg.Connection) -> str | None:
     version = connection.get_server_version()
     if version.major < OLDEST_VERSION:
         return f"it is PostgreSQL {version.major}; at least {OLDEST_VERSION} is needed"
+    if row["encoding"] != "UTF8":
+        return f"its encoding is {row['encoding']}, and names of machines are UTF-8; make it with ENCODING 'UTF8'"
     if row["fsync"] == "off":
         return "fsync is off, so a power cut loses what was stored; set fsync = on in postgresql.conf"
     if row["synchronous_commit"] == "off":

@@ -49,6 +49,8 @@ class SqliteInventory:
         self._wal_pages = 0
         with self._file.storage_errors():
             self._db.pragma("temp_store", "memory")
+            # What an update takes away is zeroed in its page: a name that is forgotten must not stay there.
+            self._db.pragma("secure_delete", "fast")
             self._db.pragma("cache_size", -_CACHE_KIB)
             self._db.pragma("wal_autocheckpoint", 0)
             self._db.execute(sql.STAGE_TABLES)
@@ -121,15 +123,22 @@ class SqliteInventory:
         return None if row is None else msgspec.json.decode(row[0], type=Summary)
 
     async def forget(self, cmid: bytes) -> int:
-        """Blank name and address of the clients with this CMID, also in what the file holds of earlier contents."""
+        """Blank name and address of the clients with this CMID, also in what the files hold of earlier contents.
+
+        Raises `KmsFastError` (STORE_IN_USE) while somebody reads what was there before.
+        """
 
         def blank() -> int:
-            self._db.pragma("secure_delete", 1)
             with self._file.transaction():
                 self._db.execute("UPDATE clients SET name = NULL, address = NULL WHERE cmid = ?", (cmid,))
                 changed = self._db.changes()
-            self._db.pragma("secure_delete", 0)
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if busy:
+                raise KmsFastError(
+                    f"The machine is blanked, but {self._path}-wal keeps what stood there until nobody reads it.",
+                    name="STORE_IN_USE",
+                    file=f"{self._path}-wal",
+                )
             return changed
 
         return await self._file.in_thread(blank)

@@ -87,6 +87,13 @@ async def test_a_server_that_does_not_sync_is_refused(start_postgres: Callable[.
     assert (error.result.name, "fsync is off" in error.message) == ("STORE_UNAVAILABLE", True)
 
 
+async def test_a_database_that_cannot_hold_every_name_is_refused(server: PostgresServer) -> None:
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    error = await refusal(server.url("latin"))
+    assert (error.result.name, "its encoding is LATIN1" in error.message) == ("STORE_UNAVAILABLE", True)
+    server.execute("DROP DATABASE latin")
+
+
 @pytest.mark.parametrize("level", ["server", "database", "role", "session"])
 async def test_asynchronous_commit_is_refused_at_every_level(server: PostgresServer, url: str, level: str) -> None:
     set_and_reset = {

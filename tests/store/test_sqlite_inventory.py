@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kms_fast.errors import KmsFastError
-from kms_fast.store import sqlite_inventory
+from kms_fast.store import sqlite, sqlite_inventory
 from kms_fast.store.sqlite_inventory import SqliteInventory, _build_query
 from tests.store.inventory_contract import (
     HOST,
@@ -142,4 +142,33 @@ async def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(KmsFastError, match=r"inventory\.lock cannot be locked") as caught:
         await inventory.elect(HOST)
     assert caught.value.result.name == "STORAGE_FAILED"
+    await inventory.close()
+
+
+def find_in_files(folder: Path, name: bytes) -> list[str]:
+    return [path.name for path in folder.iterdir() if name in path.read_bytes()]
+
+
+async def test_nothing_is_left_of_a_name_that_was_overwritten_before(tmp_path: Path) -> None:
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, granted(1, name="FirstNameOfIt"), granted(2, name="Another"))
+    await record(inventory, granted(1, NOW_MS + 1, name="SecondNameThatIsSoLongThatItLiesElsewhere"))
+    assert await inventory.forget(cmid(1)) == 1
+    assert find_in_files(tmp_path, b"FirstNameOfIt") == find_in_files(tmp_path, b"SecondName") == []
+    assert find_in_files(tmp_path, b"Another") == ["inventory.db"]
+    await inventory.close()
+
+
+async def test_while_somebody_reads_it_forgetting_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    await record(inventory, granted(1, name="FirstNameOfIt"))
+    reader = inventory.read_all()
+    await anext(reader)
+    with pytest.raises(KmsFastError) as caught:
+        await inventory.forget(cmid(1))
+    assert caught.value.result.name == "STORE_IN_USE"
+    await reader.aclose()
+    assert await inventory.forget(cmid(1)) == 1
+    assert find_in_files(tmp_path, b"FirstNameOfIt") == []
     await inventory.close()
