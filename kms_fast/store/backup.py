@@ -105,15 +105,16 @@ async def restore_backup(
         for family, rows in group_by_family(db.execute("SELECT * FROM counts ORDER BY rowid")).items():
             await counts.flush(family, rows, rows[-1][1], cap=len(rows), retention_ms=_ALL_TIME_MS)
             content.counts += len(rows)
+        # First, so that after an interruption a recorder goes on behind them and counts nothing twice.
+        for host in hosts:
+            await inventory.record(host.host_id, (), host.totals, host.watermarks)
+            content.hosts += 1
         clients = (Client(*row) for row in db.execute("SELECT * FROM inventory ORDER BY cmid, sku"))
         while portion := list(islice(clients, PORTION_CLIENTS)):
             # Whose recorder it was does not show in a client.
             await inventory.record(hosts[0].host_id, [client.to_change() for client in portion], (), ())
             content.clients += len(portion)
             on_progress(content)
-        for host in hosts:
-            await inventory.record(host.host_id, (), host.totals, host.watermarks)
-            content.hosts += 1
     return content
 
 
@@ -152,7 +153,10 @@ def _check_format(path: Path, db: apsw.Connection) -> None:
 async def _require_empty(counts: Counts, inventory: Inventory) -> None:
     """Raise `KmsFastError` (STORE_IN_USE) when either holds anything."""
     async for _ in inventory.read_all():
-        raise KmsFastError("The inventory of this store is not empty.", name="STORE_IN_USE")
+        raise KmsFastError(
+            "The inventory of this store is not empty; empty it if a restore into it was interrupted (docs/store.md).",
+            name="STORE_IN_USE",
+        )
     if await counts.read_all():
         raise KmsFastError("The counts of this store are not empty.", name="STORE_IN_USE")
 

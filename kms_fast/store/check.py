@@ -25,7 +25,10 @@ _TABLES: Final = (
 
 
 def check_sqlite_file(path: Path) -> Iterator[str]:
-    """What SQLite finds wrong with a file: pages, rows, indexes, constraints."""
+    """What SQLite finds wrong with a file: pages, rows, indexes, constraints.
+
+    Raises `KmsFastError` (STORAGE_FAILED) when it cannot be read, as on a file system that is read-only.
+    """
     try:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -34,8 +37,10 @@ def check_sqlite_file(path: Path) -> Iterator[str]:
                     yield f"{path}: {found}"
         finally:
             db.close()
-    except apsw.Error as error:
+    except (apsw.CorruptError, apsw.NotADBError) as error:
         yield f"{path}: {error}"
+    except apsw.Error as error:
+        raise KmsFastError(f"{path} cannot be checked: {error}.", name="STORAGE_FAILED", file=str(path)) from error
 
 
 async def check_postgres(url: str) -> AsyncIterator[str]:

@@ -225,3 +225,27 @@ async def test_a_backup_that_fails_leaves_no_file(open_sqlite: OpenStore, tmp_pa
         await write_backup(tmp_path / "backup.db", *store, stop)
     assert sorted(path.name for path in tmp_path.iterdir() if "backup" in path.name) == []
     await close(store)
+
+
+async def test_after_an_interrupted_restore_no_recorder_begins_anew(
+    tmp_path: Path, open_first: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would count everything twice that the backup knows."""
+    monkeypatch.setattr(backup_module, "PORTION_CLIENTS", 2)
+    file, stores = tmp_path / "backup", (SqliteCounts(tmp_path / "c.db"), SqliteInventory(tmp_path / "i.db"))
+    await record(stores[1], *(granted(number) for number in range(9)))
+    await stores[1].record(HOST, (), TOTALS, MARKS)
+    await write_backup(file, *stores, lambda content: None)
+
+    def interrupt(content: Content) -> None:
+        raise KeyboardInterrupt
+
+    counts, inventory = await open_first()
+    with pytest.raises(KeyboardInterrupt):
+        await restore_backup(file, counts, inventory, interrupt)
+    assert await inventory.watermarks(HOST) == MARKS
+    with pytest.raises(KmsFastError, match="not empty") as caught:
+        await restore_backup(file, counts, inventory, lambda content: None)
+    assert caught.value.result.name == "STORE_IN_USE"
+    for store in (*stores, counts, inventory):
+        await store.close()
