@@ -307,6 +307,12 @@ _ROWS = (
         "The recorder has not taken up all of the ledger that this command needs in the inventory.",
         "Run it again later. If the host's log says that a segment is not recorded any further, stop the host first.",
     ),
+    (
+        0xE04B0048,
+        "MACHINE_UNKNOWN",
+        "The inventory has no machine with this CMID.",
+        "Look for it by its name: kms-fast inventory list --name. One that asked just now may not be recorded yet.",
+    ),
 )
 
 _CURES = {

@@ -1,6 +1,7 @@
 """``kms-fast inventory``: which machines asked, what they said and what they were told."""
 
 import asyncio
+import shlex
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import click
 from kms_fast.cli.output import Output
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import inventory_file, open_inventory
-from kms_fast.errors import ConfigurationError
+from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.forget import forget_machine, forget_recorded
 from kms_fast.model.policy import LicenceState, format_time
@@ -76,7 +77,7 @@ def list_clients(
     text = _format_page(clients, products) if clients else "No machine."
     out.result(
         {"clients": [_describe(client, products) for client in clients], "next": following},
-        f"{text}\n\nmore: --after {following}" if following else text,
+        f"{text}\n\nmore: --after {shlex.quote(following)}" if following else text,
     )
 
 
@@ -92,7 +93,7 @@ def show(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> No
     """
     clients = _ask(settings, home, lambda inventory: inventory.get(cmid.bytes))
     if not clients:
-        raise ConfigurationError(f"No machine with CMID {cmid} is in the inventory.", cmid=str(cmid))
+        raise KmsFastError(f"No machine with CMID {cmid} is in the inventory.", name="MACHINE_UNKNOWN", cmid=str(cmid))
     products = _read_products(home)
     out.result({"clients": [_describe(client, products) for client in clients]})
 

@@ -15,7 +15,11 @@ async def create_database(url: str) -> str:
     name = f"kms_fast_{secrets.token_hex(6)}"
     await _execute(url, f"CREATE DATABASE {name}")
     created = urlsplit(url)._replace(path=f"/{name}").geturl()
-    await migrate(created)
+    try:
+        await migrate(created)
+    except BaseException:
+        await drop_database(url, created)
+        raise
     return created
 
 

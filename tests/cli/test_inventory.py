@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from kms_fast.cli.main import run
 from kms_fast.store import ChangeRow, Total
 from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.hosts import SKUS, make_realm
-from tests.store.inventory_contract import DAY_MS, HOST, NOW_MS, by_key, cmid, granted, refused
+from tests.store.inventory_contract import DAY_MS, HOST, NOW_MS, SKU, by_key, cmid, granted, refused
 
 DESKTOP = SKUS["desktop"]
 Command = Callable[..., dict[str, Any]]
@@ -121,7 +122,16 @@ def test_show(home: Path, ask: Command) -> None:
 
 def test_a_machine_that_is_not_there(home: Path, ask: Command) -> None:
     fill(home, [granted(1)])
-    assert "No machine with CMID" in ask("show", str(uuid.UUID(int=9)))["message"]
+    told = ask("show", str(uuid.UUID(int=9)))
+    assert told["name"] == "MACHINE_UNKNOWN"
+    assert "No machine with CMID" in told["message"]
+
+
+def test_a_place_is_one_word_of_a_shell(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(home, [granted(1, name="desk; $(reboot)'"), granted(2, name="desks")])
+    assert run(["inventory", "list", "--home", str(home), "--name", "desk", "--limit", "1"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("more: ")]
+    assert shlex.split(line)[2:] == [f"{uuid.UUID(int=1)},{uuid.UUID(bytes=SKU)},desk; $(reboot)'"]
 
 
 def test_summary(home: Path, ask: Command) -> None:
