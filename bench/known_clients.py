@@ -29,6 +29,7 @@ from kms_fast.load.server import list_processes
 from kms_fast.model.settings import HostSettings
 
 LAST_BATCH_MS = 1_000  # a load ends less than this after its last batch was signed
+SUMMARY_S = 60.0  # the recorder makes one every 10 seconds, and later when that takes long
 
 
 def read_clock_ms() -> int:
@@ -58,12 +59,12 @@ async def read_recorded_ms(home: Path) -> int:
         await inventory.close()
 
 
-async def count_clients(home: Path) -> int:
-    """The clients of the inventory, counted."""
+async def read_client_count(home: Path) -> int:
+    """The clients of the recorder's newest summary, 0 before the first."""
     inventory = await open_inventory(HostSettings(), home)
     try:
-        summary = await inventory.summarize(read_clock_ms())
-        return sum(number for _, number in summary.products)
+        summary = await inventory.summary()
+        return 0 if summary is None else sum(number for _, number in summary.products)
     finally:
         await inventory.close()
 
@@ -74,6 +75,15 @@ def wait_for_recorder(home: Path, ended_ms: int) -> float:
     while asyncio.run(read_recorded_ms(home)) < ended_ms - LAST_BATCH_MS:
         time.sleep(1.0)
     return time.monotonic() - started_s
+
+
+def wait_for_summary(home: Path, clients: int) -> None:
+    """Until the inventory's summary counts all clients."""
+    deadline_s = time.monotonic() + SUMMARY_S
+    while (found := asyncio.run(read_client_count(home))) < clients:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"the inventory has {found:,} of {clients:,} clients")
+        time.sleep(1.0)
 
 
 def run(clients: int, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -103,8 +113,7 @@ def run(clients: int, rounds: int, seconds: float, say: Callable[[str], None]) -
                 none_rates.append(with_none.rate)
             with stopped(none):
                 behind_s = wait_for_recorder(homes[0], ended_ms)
-            if asyncio.run(count_clients(homes[0])) < clients:
-                raise RuntimeError("the inventory lacks clients")
+                wait_for_summary(homes[0], clients)
             inventory_bytes = sum(path.stat().st_size for path in (homes[0] / "host").glob("inventory.db*"))
     return {
         "rate_ratio_10m": round(statistics.median(ratios), 3),
