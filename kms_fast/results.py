@@ -313,6 +313,15 @@ _ROWS = (
         "The inventory has no machine with this CMID.",
         "Look for it by its name: kms-fast inventory list --name. One that asked just now may not be recorded yet.",
     ),
+    (
+        0xE04B0049,
+        "STORE_REFUSED",
+        "The database refused what a host asked of it, and would refuse it again.",
+        (
+            "Undo what was changed by hand in the schema kms_fast: constraints, triggers, columns, rights. "
+            "If nothing was, report it with the SQLSTATE. What is not recorded yet stays in the ledger."
+        ),
+    ),
 )
 
 _CURES = {

@@ -81,7 +81,8 @@ class Recorder:
         """Record until drained; ``on_ready`` is called once the inventory is open. An outage of the store is waited
         for, but not while draining.
 
-        Raises `KmsFastError` for anything else, such as STORE_VERSION.
+        Raises `KmsFastError` for what waiting does not cure, such as STORE_VERSION or STORE_REFUSED: whoever starts it
+        again finds everything as it was.
         """
         while True:
             try:
@@ -93,6 +94,7 @@ class Recorder:
                     await inventory.close()
             except KmsFastError as error:
                 if error.result.name not in _OUTAGES:
+                    logger.error("the recorder ends: %s %s", error, error.result.cure)
                     raise
                 self._note_outage(error)
                 if self._draining.is_set():

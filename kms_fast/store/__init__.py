@@ -41,7 +41,8 @@ class Counts(Protocol):
     """The machines that count towards each family's threshold, durable and shared by all workers.
 
     At most ``cap`` rows a family and none older than ``retention_ms``. Calls may overlap; none blocks the event loop.
-    They raise `KmsFastError` (STORAGE_FAILED or STORE_UNAVAILABLE) when nothing was stored.
+    They raise `KmsFastError` when nothing was stored: STORAGE_FAILED or STORE_UNAVAILABLE, STORE_REFUSED when trying
+    again cannot help.
     """
 
     async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
@@ -180,7 +181,8 @@ class Summary:
 class Inventory(Protocol):
     """All machines that ever asked, with what they told and were told. None of the calls blocks the event loop.
 
-    They raise `KmsFastError`: STORAGE_FAILED or STORE_UNAVAILABLE; opening one raises STORE_VERSION for other tables.
+    They raise `KmsFastError`: STORAGE_FAILED or STORE_UNAVAILABLE, STORE_REFUSED when trying again cannot help; opening
+    one raises STORE_VERSION for other tables.
     """
 
     async def elect(self, host_id: bytes) -> bool:

@@ -7,8 +7,9 @@ from typing import Final
 import apsw
 
 from kms_fast.errors import KmsFastError
+from kms_fast.model.settings import mask_password
 from kms_fast.store import Client, CountRow, HostPart, Watermark
-from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe
+from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe, explain
 from kms_fast.store.postgres_schema import check_version
 
 # Clocks of hosts differ; what lies further ahead was not written by a host that worked.
@@ -46,7 +47,7 @@ def check_sqlite_file(path: Path) -> Iterator[str]:
 async def check_postgres(url: str) -> AsyncIterator[str]:
     """What PostgreSQL finds wrong when it reads every row of every table, and indexes that it does not use.
 
-    Raises `KmsFastError` (STORE_UNAVAILABLE, STORE_VERSION) when it cannot be asked.
+    Raises `KmsFastError` (STORE_UNAVAILABLE, STORE_REFUSED, STORE_VERSION) when it cannot be asked.
     """
     connection = await connect(url)
     try:
@@ -62,7 +63,7 @@ async def check_postgres(url: str) -> AsyncIterator[str]:
                     raise
                 yield f"The table {table} cannot be read: {describe(error)}"
     except POSTGRES_ERRORS as error:
-        raise KmsFastError(f"The store cannot be checked: {describe(error)}.", name="STORE_UNAVAILABLE") from error
+        raise explain(error, mask_password(url)) from error
     finally:
         await close(connection)
 

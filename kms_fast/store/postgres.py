@@ -56,6 +56,9 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid() AND usename = current_user
 """
 
+# Classes of SQLSTATE that come again however often a call is tried: of values, constraints, statements and tables.
+_LASTING: Final = frozenset({"0A", "21", "22", "23", "42", "44", "P0"})
+
 POSTGRES_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What asyncpg raises when the server refuses, is not there, or answers nonsense."""
 
@@ -107,7 +110,8 @@ class PostgresSession:
         """Await ``work(connection)``, alone on the connection, for at most ``limit_s`` if given.
 
         Raises `KmsFastError` (STORE_UNAVAILABLE; STORE_VERSION after an outage): nothing came of it, or after the
-        limit it is not known whether something will. At once while the store is down.
+        limit it is not known whether something will. At once while the store is down. STORE_REFUSED: the same call
+        would fail again, for what it holds or what was done to the tables.
         """
         limit_s = limit_s or self._limit_s
         working: asyncio.Task[_Result] | None = None
@@ -122,7 +126,7 @@ class PostgresSession:
                 self._go_down(unavailable)
             raise unavailable from error
         except POSTGRES_ERRORS as error:
-            raise self._unavailable(describe(error)) from error
+            raise explain(error, self.shown) from error
 
     async def close(self) -> None:
         """Close the connection; a call that still hangs ends with an error."""
@@ -181,9 +185,7 @@ class PostgresSession:
         return self._connection
 
     def _unavailable(self, reason: str) -> KmsFastError:
-        return KmsFastError(
-            f"The store {self.shown} cannot be used: {reason}.", name="STORE_UNAVAILABLE", store=self.shown
-        )
+        return _unavailable(reason, self.shown)
 
     def _use(self, connection: asyncpg.Connection) -> None:
         self._connection, self._down = connection, None
@@ -298,6 +300,25 @@ def describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def explain(error: Exception, shown: str) -> KmsFastError:
+    """The user's error behind one of `POSTGRES_ERRORS` of a call: STORE_REFUSED where trying again cannot help, else
+    STORE_UNAVAILABLE. ``shown`` is the store's URL without its password.
+    """
+    # What asyncpg itself cannot send has a SQLSTATE too.
+    if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _LASTING:
+        return KmsFastError(
+            f"The store {shown} refused a call: {describe(error)} (SQLSTATE {error.sqlstate}).",
+            name="STORE_REFUSED",
+            store=shown,
+            sqlstate=error.sqlstate,
+        )
+    return _unavailable(describe(error), shown)
+
+
+def _unavailable(reason: str, shown: str) -> KmsFastError:
+    return KmsFastError(f"The store {shown} cannot be used: {reason}.", name="STORE_UNAVAILABLE", store=shown)
 
 
 async def _find_fault(connection: asyncpg.Connection) -> str | None:

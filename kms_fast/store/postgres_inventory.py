@@ -14,7 +14,7 @@ from kms_fast.errors import KmsFastError
 from kms_fast.model.policy import EXPIRY_WARNING_DAYS
 from kms_fast.store import ChangeRow, Client, HostPart, Position, Summary, Total, Watermark
 from kms_fast.store import postgres_inventory_sql as sql
-from kms_fast.store.postgres import POSTGRES_ERRORS, PostgresSession, close, connect, describe
+from kms_fast.store.postgres import POSTGRES_ERRORS, PostgresSession, close, connect, explain
 
 DAY_MS: Final = 86_400_000
 PORTION_CLIENTS: Final = 10_000
@@ -147,9 +147,7 @@ class PostgresInventory:
                     watermarks = [Watermark(*row) for row in await connection.fetch(sql.WATERMARKS, host_id)]
                     yield HostPart(host_id, totals, watermarks)
         except POSTGRES_ERRORS as error:
-            raise KmsFastError(
-                f"The store {self._session.shown} cannot be read: {describe(error)}.", name="STORE_UNAVAILABLE"
-            ) from error
+            raise explain(error, self._session.shown) from error
         finally:
             await close(connection)
 

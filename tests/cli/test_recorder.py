@@ -2,6 +2,7 @@
 caught at that.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import apsw
 import msgspec
@@ -20,7 +22,9 @@ import pytest
 from kms_fast.host.child import ChildPlan
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.model.settings import HostSettings
+from kms_fast.store.postgres import migrate
 from tests.hosts import make_realm
+from tests.postgres import PostgresServer
 from tests.segments import SegmentWriter, make_entry
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +62,9 @@ def segment(home: Path) -> Iterator[SegmentWriter]:
 
 
 @contextmanager
-def start(home: Path, change: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def start(home: Path, change: str = "", store: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A recorder's process that has its plan; killed at the end if it still runs."""
-    plan = msgspec.json.encode(ChildPlan(name="recorder", home=str(home), settings=HostSettings())) + b"\n"
+    plan = msgspec.json.encode(ChildPlan(name="recorder", home=str(home), settings=HostSettings(store=store))) + b"\n"
     command = [sys.executable, "-c", f"{RECORDER}{change}\nrecorder.main()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         tell(process, plan)
@@ -193,6 +197,27 @@ def test_tables_of_a_newer_program_are_told(home: Path, segment: SegmentWriter) 
         told = json.loads(process.stdout.readline())
         assert (told["event"], told["error"]["name"]) == ("failed", "STORE_VERSION")
         assert process.wait(30) == 1
+
+
+def test_what_the_database_refuses_ends_it_and_is_recorded_later(
+    home: Path, segment: SegmentWriter, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    asyncio.run(migrate(postgres_url))
+    database = urlsplit(postgres_url).path[1:]
+    segment.append([make_entry(b"a" * 16)], NOW_MS)
+    postgres_server.execute("ALTER TABLE kms_fast.clients ADD CONSTRAINT no_more CHECK (state < 0)", database)
+    for _ in range(2):
+        with start(home, store=postgres_url) as process:
+            assert read_event(process) == "ready"
+            assert process.stdout
+            error = json.loads(process.stdout.readline())["error"]
+            assert (error["name"], error["details"]["sqlstate"]) == ("STORE_REFUSED", "23514")
+            assert process.wait(30) == 1
+    postgres_server.execute("ALTER TABLE kms_fast.clients DROP CONSTRAINT no_more", database)
+    with start(home, store=postgres_url) as process:
+        tell(process, b'{"command": "drain"}\n')
+        assert process.wait(60) == 0
+    assert postgres_server.execute("SELECT activations FROM kms_fast.inventory", database) == "1"
 
 
 def test_a_host_without_a_certificate(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from kms_fast.errors import KmsFastError
 from kms_fast.host import recorder as recorder_module
 from kms_fast.host.recorder import Recorder
 from kms_fast.host.segment import read_start_of
+from kms_fast.results import BY_NAME
 from kms_fast.store import ChangeRow, Inventory, Total, Watermark
 from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.segments import HOST_ID, REFUSED, SKU, SegmentWriter, make_entry
@@ -295,12 +296,16 @@ async def test_a_transaction_in_doubt_is_counted_once(tmp_path: Path, segment: S
     assert await count_activations(tmp_path) == 3
 
 
-async def test_other_errors_end_it(tmp_path: Path, segment: SegmentWriter) -> None:
+@pytest.mark.parametrize("name", ["STORE_VERSION", "STORE_REFUSED"])
+async def test_other_errors_end_it_and_are_told_with_their_cure(
+    tmp_path: Path, segment: SegmentWriter, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
     async def refuse() -> Inventory:
-        raise KmsFastError("Tables of the future.", name="STORE_VERSION")
+        raise KmsFastError("Not these tables.", name=name)
 
-    with pytest.raises(KmsFastError, match="future"):
+    with pytest.raises(KmsFastError, match="Not these"):
         await make_recorder(tmp_path, refuse).run(lambda: None)
+    assert f"the recorder ends: Not these tables. {BY_NAME[name].cure}" in caplog.text
 
 
 async def test_drained_during_an_outage_it_ends(tmp_path: Path, segment: SegmentWriter) -> None:

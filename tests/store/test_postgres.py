@@ -175,3 +175,34 @@ async def test_migrations_at_once_are_one(server: PostgresServer) -> None:
     server.execute("DROP SCHEMA IF EXISTS kms_fast CASCADE")
     await asyncio.gather(*(migrate(server.url()) for _ in range(8)))
     assert server.execute("SELECT version FROM kms_fast.schema_version") == str(VERSION)
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ("ALTER TABLE kms_fast.clients ADD CONSTRAINT no_more CHECK (name IS NULL) NOT VALID", "23514"),
+        ("ALTER TABLE kms_fast.totals ALTER COLUMN requests TYPE smallint", "22000"),
+        ("ALTER TABLE kms_fast.watermarks DROP COLUMN number", "42703"),
+    ],
+)
+async def test_what_would_fail_again_is_no_outage(server: PostgresServer, url: str, change: str, state: str) -> None:
+    server.execute(change)
+    inventory = await PostgresInventory.open(url)
+    assert await inventory.elect(HOST)
+    mark = Watermark(1, 4096, 1, b"x" * 32, NOW_MS)
+    with pytest.raises(KmsFastError, match=f"SQLSTATE {state}") as caught:
+        await inventory.record(HOST, [granted(1)], [Total(SKU, 0, 1, 1 << 20)], [mark])
+    assert (caught.value.result.name, caught.value.details["sqlstate"]) == ("STORE_REFUSED", state)
+    assert await inventory.find() == []
+    await inventory.close()
+
+
+async def test_counts_that_are_refused_are_no_outage(server: PostgresServer, url: str) -> None:
+    counts = await PostgresCounts.open(url)
+    server.execute("ALTER TABLE kms_fast.counts ADD CONSTRAINT no_more CHECK (seen_ms < 0)")
+    with pytest.raises(KmsFastError, match="no_more") as caught:
+        await record(counts, [1])
+    assert caught.value.result.name == "STORE_REFUSED"
+    server.execute("ALTER TABLE kms_fast.counts DROP CONSTRAINT no_more")
+    assert await record(counts, [1]) == []
+    await counts.close()

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -116,3 +117,25 @@ def test_a_host_that_starts_during_an_outage_says_so(realm: Realm, server: Postg
     assert (code, told["name"]) == (1, "STORE_UNAVAILABLE")
     assert "s3cret" not in json.dumps(told)
     server.start()
+
+
+def test_a_database_that_refuses_records_stops_no_answer(
+    realm: Realm, server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    """The log tells it again and again; once the cause is gone, everything is recorded."""
+    database = urlsplit(url).path[1:]
+    server.execute("ALTER TABLE kms_fast.clients ADD CONSTRAINT no_more CHECK (state < 0)", database)
+    log = tmp_path / "serve.log"
+    with serve(realm, environment={"KMS_FAST_STORE": url}) as host:
+        assert ask(host, "desktop") == COUNT_TOO_LOW
+        end_s = time.monotonic() + 60
+        while log.read_text().count("the recorder ends: ") < 3:
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        assert ask(host, "desktop") == COUNT_TOO_LOW
+        assert '"no_more" (SQLSTATE 23514)' in log.read_text()
+        server.execute("ALTER TABLE kms_fast.clients DROP CONSTRAINT no_more", database)
+        while server.execute("SELECT sum(refusals) FROM kms_fast.inventory", database) != "2":
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        assert host.stop() == 0
