@@ -156,8 +156,8 @@ _ROWS = (
     (
         0xE04B0009,
         "ADDRESS_IN_USE",
-        "Another program already listens on this address and port.",
-        "Stop that program or choose another address with --listen.",
+        "An address and port belongs to one program; only hosts of one home share one.",
+        "Stop what listens there, or set another address: listen for clients, web for the health pages.",
     ),
     (
         0xE04B000A,

@@ -19,7 +19,7 @@ from kms_fast.errors import KmsFastError
 from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
-from kms_fast.host.presence import HostProcess, Presence
+from kms_fast.host.presence import HostProcess, Presence, list_running
 from kms_fast.host.rollback import check_rollback
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
@@ -53,7 +53,7 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
     start_logging(settings.log_level, settings.log_format)
     folder = home / "host"
     installation = read_checked(folder, settings)
-    sockets = _open_sockets(settings)
+    sockets = _open_sockets(folder, settings)
     asyncio.run(_check_state(home, settings, installation, accept_rollback))
     # Whoever finds this host by its file may tell it to reload before it listens to that.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -115,10 +115,13 @@ async def _check_state(home: Path, settings: HostSettings, installation: Install
         logger.warning("accepted that the ledger lacks batches; it names them in a segment of its own")
 
 
-def _open_sockets(settings: HostSettings) -> list[list[socket.socket]]:
+def _open_sockets(folder: Path, settings: HostSettings) -> list[list[socket.socket]]:
     """For each worker its listening sockets; those that a service manager handed over are shared by all."""
     given = take_sockets()
-    return [given] * settings.workers if given else open_sockets(settings.listen, settings.workers)
+    if given:
+        return [given] * settings.workers
+    beside = [address for process in list_running(folder) for address in process.addresses]
+    return open_sockets(settings.listen, settings.workers, beside=beside)
 
 
 async def _supervise(

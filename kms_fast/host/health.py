@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kms_fast.errors import KmsFastError
+from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.settings import parse_address
 
 
@@ -27,8 +27,10 @@ class HealthPages:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self._runner.cleanup()
-            name = "ADDRESS_IN_USE" if error.errno == errno.EADDRINUSE else "CONFIGURATION_INVALID"
-            raise KmsFastError(f"Health pages cannot listen on {address}: {error.strerror}.", name=name) from error
+            if error.errno == errno.EADDRINUSE:
+                what = f"Health pages cannot listen on {address}: another program does already."
+                raise KmsFastError(what, name="ADDRESS_IN_USE", address=address) from error
+            raise ConfigurationError(f"Health pages cannot listen on {address}: {error.strerror}.") from error
         shown: tuple[str, int] = self._runner.addresses[0][:2]
         return shown
 

@@ -3,12 +3,14 @@
 import errno
 import itertools
 import logging
+import os
 import resource
 import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.host.presence import find_home
 from kms_fast.model.settings import parse_address
 
 BACKLOG: Final = 4096
@@ -16,19 +18,24 @@ BACKLOG: Final = 4096
 logger = logging.getLogger(__name__)
 
 
-def open_sockets(addresses: Sequence[str], workers: int = 1) -> list[list[socket.socket]]:
+def open_sockets(
+    addresses: Sequence[str], workers: int = 1, *, beside: Sequence[str] = ()
+) -> list[list[socket.socket]]:
     """For each worker a listening TCP socket for each ADDR:PORT; port 0 takes a free one, the same for all workers.
 
     The kernel spreads connections over the sockets of one address (SO_REUSEPORT), also those of another host that this
-    user runs there: so a new version can start beside the old one. On a machine without IPv6 an IPv6 address is left
-    out with a warning as long as another address is there. Raises `ConfigurationError` for a name that does not
-    resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED, STORAGE_FAILED) otherwise.
+    user runs there. So a new version can start beside the old one: ``beside`` are the addresses of hosts with the same
+    home. Whoever else listens already keeps the address to itself.
+
+    On a machine without IPv6 an IPv6 address is left out with a warning as long as another address is there. Raises
+    `ConfigurationError` for a name that does not resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED, STORAGE_FAILED)
+    otherwise.
     """
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
     try:
         for address in addresses:
             try:
-                opened = _open_first(address)
+                opened = _open_first(address, beside)
                 sockets[0].append(opened)
                 for more in sockets[1:]:
                     more.append(_listen(opened.family, opened.getsockname()))
@@ -80,16 +87,22 @@ def allow_connections(number: int) -> None:
         )
 
 
-def _open_first(address: str) -> socket.socket:
+def _open_first(address: str, beside: Sequence[str]) -> socket.socket:
     host, port = parse_address(address)
     family, _, _, _, name = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )[0]
-    taken = port != 0 and _is_taken(family, name)
-    opened = _listen(family, name)
-    if taken:
-        logger.warning("another host of this user listens on %s too: both serve until one of them is stopped", address)
-    return opened
+    if port != 0 and _is_taken(family, name):
+        if not any(_overlaps(family, name, parse_address(other)) for other in beside):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        logger.warning("a host of this home listens on %s too: both serve until one of them is stopped", address)
+    return _listen(family, name)
+
+
+def _overlaps(family: int, name: Any, other: tuple[str, int]) -> bool:
+    """Whether who listens on both addresses shares a port of some address."""
+    everywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
+    return bool(name[1] == other[1] and (name[0] == other[0] or everywhere in (name[0], other[0])))
 
 
 def _is_taken(family: int, name: Any) -> bool:
@@ -124,7 +137,9 @@ def _explain(address: str, error: OSError) -> KmsFastError:
     if isinstance(error, socket.gaierror):
         return ConfigurationError(f"The listen address {address} does not resolve: {error.strerror}.", **details)
     if error.errno == errno.EADDRINUSE:
-        return KmsFastError(f"{address} is already in use.", name="ADDRESS_IN_USE", **details)
+        home = find_home(parse_address(address)[1])
+        who = "another program" if home is None else f"the host of {home}"
+        return KmsFastError(f"Cannot listen on {address}: {who} does already.", name="ADDRESS_IN_USE", **details)
     if error.errno == errno.EACCES:
         return KmsFastError(f"This user may not listen on {address}.", name="NOT_ALLOWED", **details)
     return ConfigurationError(f"Cannot listen on {address}: {error.strerror}.", **details)

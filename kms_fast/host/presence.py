@@ -14,8 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from kms_fast.errors import KmsFastError
+from kms_fast.model.settings import parse_address
 
 FILE_SIZE: Final = 4096
+LONGEST_MESSAGE: Final = 1000
 POLL_S: Final = 0.05
 
 
@@ -57,8 +59,9 @@ class Presence:
     def _write(self) -> None:
         # One page in one write, so that no reader sees half of it.
         data = msgspec.json.encode(self.process, enc_hook=str)
-        if len(data) > FILE_SIZE:
-            data = msgspec.json.encode(msgspec.structs.replace(self.process, addresses=()), enc_hook=str)
+        if len(data) > FILE_SIZE and (error := self.process.reload_error) is not None:
+            short = error | {"message": error["message"][:LONGEST_MESSAGE], "details": {}}
+            data = msgspec.json.encode(msgspec.structs.replace(self.process, reload_error=short))
         os.pwrite(self._fd, data.ljust(FILE_SIZE), 0)
 
 
@@ -75,6 +78,22 @@ def list_running(folder: Path) -> list[HostProcess]:
             else:
                 path.unlink(missing_ok=True)
     return running
+
+
+def find_home(port: int) -> Path | None:
+    """The home of a running host that listens on this port, as far as this user may see it; None without ``/proc``.
+
+    Its supervisor has its file open, and a descriptor's link leads there.
+    """
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        # Processes end while we look, and those of others are not shown.
+        with suppress(OSError, msgspec.DecodeError):
+            path = link.readlink()
+            if path.match(f"host/serve-{link.parts[2]}.json"):
+                process = msgspec.json.decode(link.read_bytes(), type=HostProcess)
+                if any(parse_address(other)[1] == port for other in process.addresses):
+                    return path.parents[1]
+    return None
 
 
 def reload_running(folder: Path, *, limit_s: float) -> list[HostProcess]:

@@ -3,6 +3,7 @@
 import logging
 import resource
 import socket
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,8 +12,8 @@ from kms_fast.host import listener
 from kms_fast.host.listener import allow_connections, open_sockets
 
 
-def open_and_close(*addresses: str) -> list[tuple[str, int]]:
-    (sockets,) = open_sockets(addresses)
+def open_and_close(*addresses: str, beside: Sequence[str] = ()) -> list[tuple[str, int]]:
+    (sockets,) = open_sockets(addresses, beside=beside)
     names = [opened.getsockname()[:2] for opened in sockets]
     for opened in sockets:
         opened.close()
@@ -60,6 +61,21 @@ def test_a_used_port_closes_the_others() -> None:
             open_sockets([f"127.0.0.1:{free_port}", f"127.0.0.1:{port}"])
         assert caught.value.result.name == "ADDRESS_IN_USE"
         assert open_and_close(f"127.0.0.1:{free_port}") == [("127.0.0.1", free_port)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("[::1]", "[::]")],
+)
+def test_only_hosts_of_the_same_home_share_a_port(first: str, second: str) -> None:
+    ((opened,),) = open_sockets([f"{first}:0"])
+    with opened:
+        port = opened.getsockname()[1]
+        assert open_and_close(f"{second}:{port}", beside=[f"{first}:{port}"])[0][1] == port
+        for beside in ([], ["127.0.0.2:1", f"127.0.0.2:{port + 1}"]):
+            with pytest.raises(KmsFastError, match=str(port)) as caught:
+                open_sockets([f"{second}:{port}"], beside=beside)
+            assert caught.value.result.name == "ADDRESS_IN_USE"
 
 
 def test_a_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
