@@ -14,12 +14,13 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import CONFIG_OPTION, load_settings
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.files import SECRET_FOLDER, make_folder
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.presence import list_running
 from kms_fast.host.rollback import find_missing
 from kms_fast.model.settings import HostSettings, mask_password
 from kms_fast.store import Counts, HostPart, Inventory
-from kms_fast.store.backup import Content, restore_backup, write_backup
+from kms_fast.store.backup import Content, check_backup, restore_backup, write_backup
 from kms_fast.store.check import check_clients, check_counts, check_postgres, check_sqlite_file, check_watermarks
 from kms_fast.store.postgres import migrate as migrate_postgres
 from kms_fast.store.postgres_schema import VERSION
@@ -103,6 +104,8 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
 def restore(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
     """Fill an empty store from FILE, which store backup wrote from a store of either kind.
 
+    All of FILE is checked before anything is made or written.
+
     \b
     Examples:
       kms-fast store restore /backup/kms.db
@@ -111,6 +114,10 @@ def restore(file: Path, settings: HostSettings, home: Path, out: Output) -> None
     if settings.store is None and (running := list_running(home / "host")):
         pids = ", ".join(str(process.pid) for process in running)
         raise KmsFastError(f"A host runs in {home} (process {pids}).", name="STORE_IN_USE", home=str(home))
+    out.progress(f"checking {file}")
+    check_backup(file)
+    if settings.store is None:
+        make_folder(home / "host", mode=SECRET_FOLDER)
 
     async def fill(counts: Counts, inventory: Inventory) -> Content:
         return await restore_backup(file, counts, inventory, lambda content: out.progress(_describe(content)))

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, cast, get_args
 
 import apsw
 
@@ -84,20 +84,29 @@ async def write_backup(
     return content
 
 
+def check_backup(path: Path) -> None:
+    """Read all of a backup, as `restore_backup` will.
+
+    Raises `KmsFastError` (STORE_DAMAGED) when the file is no backup, damaged, or holds what no store takes.
+    """
+    with _open(path, apsw.SQLITE_OPEN_READONLY) as db:
+        if (db.pragma("application_id"), db.pragma("user_version")) != (_APPLICATION_ID, _FORMAT):
+            raise KmsFastError(f"{path} is no backup of a store.", name="STORE_DAMAGED", file=str(path))
+        fault = _find_fault(db)
+    if fault is not None:
+        raise KmsFastError(f"{path} is damaged: {fault}.", name="STORE_DAMAGED", file=str(path))
+
+
 async def restore_backup(
     path: Path, counts: Counts, inventory: Inventory, on_progress: Callable[[Content], None]
 ) -> Content:
-    """Fill an empty store from a backup.
+    """Fill an empty store from a backup, which `check_backup` has found whole.
 
-    Raises `KmsFastError`: STORE_DAMAGED when the file is damaged or no backup, STORE_IN_USE when the store is not
-    empty or a recorder uses it, or what the store raises.
+    Raises `KmsFastError`: STORE_IN_USE when the store is not empty or a recorder uses it, or what the store raises.
     """
     with _open(path, apsw.SQLITE_OPEN_READONLY) as db:
-        _check_format(path, db)
         await _require_empty(counts, inventory)
         hosts = list(_read_hosts(db))
-        if not hosts and db.execute("SELECT EXISTS (SELECT 1 FROM inventory)").get:
-            raise KmsFastError(f"{path} has clients but no host that recorded them.", name="STORE_DAMAGED")
         for host in hosts:
             if not await inventory.elect(host.host_id):
                 raise KmsFastError("A recorder uses this store.", name="STORE_IN_USE")
@@ -141,13 +150,23 @@ def _read_hosts(db: apsw.Connection) -> Iterator[HostPart]:
         yield HostPart(host_id, [Total(*row) for row in totals], [Watermark(*row) for row in watermarks])
 
 
-def _check_format(path: Path, db: apsw.Connection) -> None:
-    """Raise `KmsFastError` (STORE_DAMAGED) unless this is a backup of this format, whole as far as SQLite can tell."""
-    if (db.pragma("application_id"), db.pragma("user_version")) != (_APPLICATION_ID, _FORMAT):
-        raise KmsFastError(f"{path} is no backup of a store.", name="STORE_DAMAGED", file=str(path))
-    found = db.execute("PRAGMA quick_check(1)").get
+def _find_fault(db: apsw.Connection) -> str | None:
+    """What is wrong with a backup; None when all of it can be restored."""
+    found = db.execute("PRAGMA integrity_check(1)").get
     if found != "ok":
-        raise KmsFastError(f"{path} is damaged: {found}.", name="STORE_DAMAGED", file=str(path))
+        return str(found)
+    # Its columns have no types of their own. There are few kinds of rows, so few comparisons.
+    for kinds in {tuple(map(type, row)) for row in db.execute(f"SELECT {', '.join(_CLIENT)} FROM inventory")}:
+        for field, kind in zip(fields(Client), kinds, strict=True):
+            if kind not in (get_args(field.type) or (field.type,)):
+                return f"{field.name} of a client cannot be {kind.__name__}"
+    if db.execute("SELECT EXISTS (SELECT 1 FROM inventory WHERE length(cmid) <> 16 OR length(sku) <> 16)").get:
+        return "a client has no ID"
+    if db.execute("SELECT EXISTS (SELECT 1 FROM counts WHERE length(cmid) <> 16)").get:
+        return "a machine that counts has no ID"
+    if not any(_read_hosts(db)) and db.execute("SELECT EXISTS (SELECT 1 FROM inventory)").get:
+        return "it has clients but no host that recorded them"
+    return None
 
 
 async def _require_empty(counts: Counts, inventory: Inventory) -> None:
@@ -170,8 +189,8 @@ def _open(path: Path, flags: int = apsw.SQLITE_OPEN_READWRITE) -> Iterator[apsw.
             yield db
         finally:
             db.close()
-    except apsw.Error as error:
-        damaged = isinstance(error, apsw.CorruptError | apsw.NotADBError)
+    except (apsw.Error, UnicodeDecodeError) as error:
+        damaged = isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError)
         raise KmsFastError(
             f"The backup {path} cannot be used: {error}.",
             name="STORE_DAMAGED" if damaged else "STORAGE_FAILED",

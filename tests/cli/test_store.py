@@ -133,6 +133,27 @@ def test_a_store_that_is_filled_or_used_is_left_alone(realm: Realm, tmp_path: Pa
     assert run("restore", tmp_path / "backup.db", "--home", other.home)[0] == 0
 
 
+def test_a_restore_makes_the_home(realm: Realm, tmp_path: Path) -> None:
+    fill(FILES, realm)
+    assert run("backup", tmp_path / "backup.db", "--home", realm.home)[0] == 0
+    home = tmp_path / "new" / "home"
+    code, result = run("restore", tmp_path / "backup.db", "--home", home)
+    assert (code, result["clients"]) == (0, 2)
+    assert (home / "host").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_damaged_backup_touches_nothing(realm: Realm, url: str, tmp_path: Path) -> None:
+    fill(FILES, realm)
+    assert run("backup", tmp_path / "backup.db", "--home", realm.home)[0] == 0
+    apsw.Connection(str(tmp_path / "backup.db")).execute("UPDATE inventory SET state = 'none'")
+    for where in (["--home", tmp_path / "new"], ["--store", url]):
+        code, result = run("restore", tmp_path / "backup.db", *where)
+        assert (code, result["name"]) == (1, "STORE_DAMAGED")
+    assert not (tmp_path / "new").exists()
+    code, result = run("check", "--store", url)
+    assert (code, result["counts"], result["clients"]) == (0, 0, 0)
+
+
 def test_a_backup_is_a_new_file(realm: Realm, tmp_path: Path) -> None:
     fill(FILES, realm)
     (tmp_path / "backup.db").write_text("precious")

@@ -1,5 +1,6 @@
 """Backups from either kind of store into either."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from kms_fast.errors import KmsFastError
 from kms_fast.store import Counts, HostPart, Inventory, Total, Watermark
 from kms_fast.store import backup as backup_module
-from kms_fast.store.backup import Content, restore_backup, write_backup
+from kms_fast.store.backup import Content, check_backup, restore_backup, write_backup
 from kms_fast.store.postgres import migrate
 from kms_fast.store.postgres_counts import PostgresCounts
 from kms_fast.store.postgres_inventory import PostgresInventory
@@ -182,36 +183,46 @@ async def test_a_file_that_is_there_is_not_overwritten(open_sqlite: OpenStore, t
     await close(store)
 
 
-@pytest.mark.parametrize("damage", ["not a database", "another database", "truncated", "corrupt", "no hosts"])
-async def test_a_damaged_backup_is_refused_before_anything_is_written(
-    open_sqlite: OpenStore, open_second: OpenStore, tmp_path: Path, damage: str
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + data + content[at + len(data) :])
+
+
+def execute(path: Path, statements: str) -> None:
+    db = apsw.Connection(str(path))
+    db.execute(statements)
+    db.close()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "not a database": lambda path: path.write_bytes(b"x" * 5000),
+    "another database": lambda path: (path.unlink(), execute(path, "CREATE TABLE inventory (x)")),
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "corrupt": lambda path: overwrite(path, path.stat().st_size // 2, b"\xff" * 4096),
+    "no hosts": lambda path: execute(path, "DELETE FROM watermarks; DELETE FROM totals"),
+    "a name that is no text": lambda path: overwrite(path, path.read_bytes().index(b"desk-1399"), b"\xff"),
+    "a time that is text": lambda path: execute(path, "UPDATE inventory SET first_seen_ms = 'now' WHERE state = 2"),
+    "a state that is missing": lambda path: execute(path, "UPDATE inventory SET state = NULL WHERE state = 2"),
+    "a short ID": lambda path: execute(path, "UPDATE inventory SET sku = x'00' WHERE state = 2"),
+    "a short ID that counts": lambda path: execute(path, "UPDATE counts SET cmid = x'00' WHERE family = 65535"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+async def test_a_damaged_backup_is_found(
+    open_sqlite: OpenStore, tmp_path: Path, damage: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "backup.db"
-    first = await open_sqlite()
-    await fill(*first)
-    await record(first[1], *(granted(number) for number in range(1000, 1400)))
-    await write_backup(path, *first, ignore)
-    await close(first)
-    data = path.read_bytes()
-    if damage == "not a database":
-        path.write_bytes(b"x" * 5000)
-    elif damage == "another database":
-        path.unlink()
-        apsw.Connection(str(path)).execute("CREATE TABLE inventory (x)")
-    elif damage == "truncated":
-        path.write_bytes(data[: len(data) // 2])
-    elif damage == "corrupt":
-        at = len(data) // 2
-        path.write_bytes(data[:at] + b"\xff" * 4096 + data[at + 4096 :])
-    else:
-        apsw.Connection(str(path)).execute("DELETE FROM watermarks; DELETE FROM totals")
-    store = await open_second()
-    with pytest.raises(KmsFastError) as caught:
-        await restore_backup(path, *store, ignore)
-    assert caught.value.result.name == "STORE_DAMAGED"
-    assert "backup.db" in caught.value.message
-    assert await read_everything(store) == [{}]
+    store = await open_sqlite()
+    await fill(*store)
+    await record(store[1], refused(999), *(granted(number) for number in range(1000, 1400)))
+    await write_backup(path, *store, ignore)
     await close(store)
+    check_backup(path)
+    damage(path)
+    with pytest.raises(KmsFastError, match=r"backup\.db") as caught:
+        check_backup(path)
+    assert caught.value.result.name == "STORE_DAMAGED"
 
 
 async def test_a_backup_that_fails_leaves_no_file(open_sqlite: OpenStore, tmp_path: Path) -> None:
