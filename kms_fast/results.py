@@ -310,7 +310,7 @@ _ROWS = (
     (
         0xE04B0048,
         "MACHINE_UNKNOWN",
-        "The inventory has no machine with this CMID.",
+        "No machine with this CMID is known here.",
         "Look for it by its name: kms-fast inventory list --name. One that asked just now may not be recorded yet.",
     ),
     (

@@ -143,6 +143,12 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
     # Where there is no inventory yet, nothing was read before the ledger was blank.
     if settings.store is not None or inventory_file(home).exists():
         clients = _ask(settings, home, lambda inventory: forget_recorded(inventory, host_id, cmid.bytes, forgotten))
+    if not (forgotten.entries or forgotten.blanked or clients):
+        raise KmsFastError(
+            f"No machine with CMID {cmid} is in this host's ledger or in the inventory.",
+            name="MACHINE_UNKNOWN",
+            cmid=str(cmid),
+        )
     out.result(
         {"cmid": cmid, "entries": forgotten.entries, "blanked": forgotten.blanked, "clients": clients},
         f"Machine {cmid}: blanked {forgotten.blanked} of its {forgotten.entries} entries in the ledger, and its name "

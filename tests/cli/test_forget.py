@@ -87,6 +87,30 @@ def test_before_anything_was_recorded(tmp_path: Path) -> None:
     assert forget(realm) == {"ok": True, "cmid": str(CMID), "entries": 1, "blanked": 0, "clients": 0}
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_machine_that_nobody_knows(tmp_path: Path, recorded: bool) -> None:
+    realm = make_realm(tmp_path)
+    with serve(realm) as host:
+        ask(host.address, realm)
+        assert host.stop() == 0
+    if not recorded:
+        for path in (realm.home / "host").glob("inventory.db*"):
+            path.unlink()
+    code, said, _ = run_cli("inventory", "forget", str(uuid.UUID(int=9)), home=realm.home)
+    assert (code, said["name"], str(uuid.UUID(int=9)) in said["message"]) == (1, "MACHINE_UNKNOWN", True)
+
+
+def test_a_machine_that_only_the_inventory_knows(tmp_path: Path) -> None:
+    """As on each of the hosts that share it, but the one that the machine asked, and where records were pruned."""
+    realm = make_realm(tmp_path)
+    with serve(realm) as host:
+        ask(host.address, realm)
+        assert host.stop() == 0
+    for path in (realm.home / "host" / "ledger").glob("*.kfl"):
+        path.unlink()
+    assert forget(realm) == {"ok": True, "cmid": str(CMID), "entries": 0, "blanked": 0, "clients": 1}
+
+
 def test_it_is_known_again_when_it_asks_again(tmp_path: Path) -> None:
     realm = make_realm(tmp_path)
     with serve(realm) as host:
