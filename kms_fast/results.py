@@ -299,7 +299,7 @@ _ROWS = (
         0xE04B0046,
         "STORE_IN_USE",
         "The store is used by others, or filled already, so this was not done or not wholly.",
-        "Run it again when nobody else uses the store; restore only into a store that is empty.",
+        "Run it again later, when the others are done; a restore needs a store that is empty and that nobody uses.",
     ),
     (
         0xE04B0047,

@@ -140,6 +140,7 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
     )
     host_id = read_host_id(home / "host")
     clients = 0
+    out.progress("waiting for the recorder")
     # Where there is no inventory yet, nothing was read before the ledger was blank.
     if settings.store is not None or inventory_file(home).exists():
         clients = _ask(settings, home, lambda inventory: forget_recorded(inventory, host_id, cmid.bytes, forgotten))

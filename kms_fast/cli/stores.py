@@ -23,7 +23,7 @@ def inventory_file(home: Path) -> Path:
 async def open_counts(settings: HostSettings, home: Path) -> Counts:
     """Open the counts on the running event loop.
 
-    Raises `KmsFastError`: STORAGE_FAILED, STORE_VERSION, or for PostgreSQL STORE_UNAVAILABLE.
+    Raises `KmsFastError`: STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION, or for PostgreSQL STORE_UNAVAILABLE.
     """
     if settings.store is None:
         return SqliteCounts(counts_file(home))
@@ -33,7 +33,7 @@ async def open_counts(settings: HostSettings, home: Path) -> Counts:
 async def start_counts(settings: HostSettings, home: Path) -> Counts:
     """As `open_counts`, but a shared store that is down now is waited for behind the scenes.
 
-    Raises `KmsFastError` (STORAGE_FAILED).
+    Raises `KmsFastError` (STORAGE_FAILED, STORE_DAMAGED).
     """
     if settings.store is None:
         return SqliteCounts(counts_file(home))

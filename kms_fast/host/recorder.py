@@ -32,7 +32,7 @@ SUMMARY_S: Final = 10.0
 # At most this share of the recorder's time goes into summaries.
 SUMMARY_SHARE: Final = 0.05
 PRUNE_S: Final = 3600.0
-_OUTAGES: Final = frozenset({"STORAGE_FAILED", "STORE_UNAVAILABLE"})
+_OUTAGES: Final = frozenset({"STORAGE_FAILED", "STORE_IN_USE", "STORE_UNAVAILABLE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Recorder:
         started_s = loop.time()
         if started_s < self._summary_due_s:
             return
-        await inventory.summarize(self._clock_ms())
+        await inventory.keep_summary(await inventory.summarize(self._clock_ms()))
         ended_s = loop.time()
         self._summary_due_s = ended_s + max(SUMMARY_S, (ended_s - started_s) / SUMMARY_SHARE)
 

@@ -41,8 +41,8 @@ class Counts(Protocol):
     """The machines that count towards each family's threshold, durable and shared by all workers.
 
     At most ``cap`` rows a family and none older than ``retention_ms``. Calls may overlap; none blocks the event loop.
-    They raise `KmsFastError` when nothing was stored: STORAGE_FAILED or STORE_UNAVAILABLE, STORE_REFUSED when trying
-    again cannot help.
+    They raise `KmsFastError` when nothing was stored: STORAGE_FAILED, STORE_IN_USE or STORE_UNAVAILABLE; STORE_REFUSED
+    or STORE_DAMAGED when trying again cannot help.
     """
 
     async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
@@ -181,8 +181,8 @@ class Summary:
 class Inventory(Protocol):
     """All machines that ever asked, with what they told and were told. None of the calls blocks the event loop.
 
-    They raise `KmsFastError`: STORAGE_FAILED or STORE_UNAVAILABLE, STORE_REFUSED when trying again cannot help; opening
-    one raises STORE_VERSION for other tables.
+    They raise `KmsFastError`: STORAGE_FAILED, STORE_IN_USE or STORE_UNAVAILABLE; STORE_REFUSED or STORE_DAMAGED when
+    trying again cannot help; opening one raises STORE_VERSION for other tables.
     """
 
     async def elect(self, host_id: bytes) -> bool:
@@ -220,10 +220,13 @@ class Inventory(Protocol):
         """The clients with this CMID, one for each SKU."""
 
     async def summarize(self, now_ms: int) -> Summary:
-        """Count everything, which takes seconds with millions of clients, and keep the result for `summary`."""
+        """Count everything, which takes seconds with millions of clients; changes nothing."""
+
+    async def keep_summary(self, summary: Summary) -> None:
+        """Keep what `summarize` gave, for `summary`."""
 
     async def summary(self) -> Summary | None:
-        """What `summarize` kept last; None before the first time."""
+        """What `keep_summary` kept last; None before the first time."""
 
     async def forget(self, cmid: bytes) -> int:
         """Blank name and address of the clients with this CMID, until it asks again; how many there are."""

@@ -112,21 +112,23 @@ class PostgresInventory:
         return [Client(*row) for row in rows]
 
     async def summarize(self, now_ms: int) -> Summary:
-        """Count everything and keep the result for `summary`."""
+        """Count everything, as of one moment."""
 
         async def count(connection: asyncpg.Connection) -> Summary:
-            async with connection.transaction(isolation="repeatable_read"):
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
                 ends = [now_ms + days * DAY_MS for days in EXPIRY_WARNING_DAYS]
                 rows = await connection.fetch(sql.COUNT_CLIENTS, now_ms, *ends)
                 results = await connection.fetch("SELECT result, sum(requests)::bigint FROM kms_fast.totals GROUP BY 1")
-                summary = _summarize(now_ms, rows, {row[0]: row[1] for row in results})
-            await connection.execute(sql.KEEP_SUMMARY, msgspec.json.encode(summary).decode())
-            return summary
+            return _summarize(now_ms, rows, {row[0]: row[1] for row in results})
 
         return await self._session.run(count, limit_s=_LONG_LIMIT_S)
 
+    async def keep_summary(self, summary: Summary) -> None:
+        """Keep it for `summary`."""
+        await self._fetch(sql.KEEP_SUMMARY, msgspec.json.encode(summary).decode())
+
     async def summary(self) -> Summary | None:
-        """What `summarize` kept last; None before the first time."""
+        """What `keep_summary` kept last; None before the first time."""
         rows = await self._fetch("SELECT content FROM kms_fast.summary")
         return msgspec.json.decode(rows[0][0], type=Summary) if rows else None
 

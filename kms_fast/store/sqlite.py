@@ -1,17 +1,20 @@
 """What the stores in SQLite files share: opening and migrating a file, transactions, a thread of its own, errors."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
 from kms_fast.errors import KmsFastError
 
-_WAIT_FOR_LOCK_MS = 5_000
+# How long to wait for another process that writes. Answers wait for counts.
+WAIT_S: Final = 5.0
+_LONGEST_PAUSE_S: Final = 0.05
 
 _Returned = TypeVar("_Returned")
 
@@ -20,16 +23,23 @@ class SqliteFile:
     """A connection to one SQLite file (WAL, synchronous=FULL), used from a thread of its own.
 
     ``migrations``: the scripts that make the tables, each from the version before it; the file knows how many it has
-    had. Raises `KmsFastError`: STORAGE_FAILED when the file cannot be opened, STORE_VERSION when a newer program made
-    its tables. ``what`` names the content in messages; a new file gets pages of ``page_bytes``.
+    had. Raises `KmsFastError`: STORAGE_FAILED when the file cannot be opened, STORE_DAMAGED when it is no whole
+    database, STORE_VERSION when a newer program made its tables. ``what`` names the content in messages, ``without_it``
+    says there what happens when a damaged file is taken away; a new file gets pages of ``page_bytes``.
     """
 
-    def __init__(self, path: Path, what: str, migrations: Sequence[str], *, page_bytes: int = 4096) -> None:
+    def __init__(
+        self, path: Path, what: str, migrations: Sequence[str], *, without_it: str, page_bytes: int = 4096
+    ) -> None:
         self._path = path
         self._what = what
+        self._without_it = without_it
+        self._wait_s = WAIT_S
+        self._waits_since_s = 0.0
+        self._closing = False
         with self.storage_errors():
             self.db = apsw.Connection(str(path))
-            self.db.set_busy_timeout(_WAIT_FOR_LOCK_MS)
+            self.db.set_busy_handler(self._wait_for_lock)
             self.db.pragma("page_size", page_bytes)
             self.db.pragma("journal_mode", "wal")
             self.db.pragma("synchronous", "full")
@@ -37,7 +47,7 @@ class SqliteFile:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=what)
 
     async def in_thread(self, function: Callable[[], _Returned]) -> _Returned:
-        """Call a function that uses `db` in the connection's thread. Raises `KmsFastError` (STORAGE_FAILED)."""
+        """Call a function that uses `db` in the connection's thread. Raises what `storage_errors` does."""
 
         def call() -> _Returned:
             with self.storage_errors():
@@ -57,22 +67,57 @@ class SqliteFile:
                 self.db.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def waiting(self, wait_s: float) -> Iterator[None]:
+        """Wait so long for another process that writes."""
+        self._wait_s = wait_s
+        try:
+            yield
+        finally:
+            self._wait_s = WAIT_S
+
     async def close(self) -> None:
-        """Close the file and end its thread."""
+        """Close the file and end its thread; a call that waits for another process gives up."""
+        self._closing = True
         await self.in_thread(self.db.close)
         self._thread.shutdown()
 
     @contextmanager
     def storage_errors(self) -> Iterator[None]:
-        """Turns SQLite's errors into `KmsFastError` (STORAGE_FAILED) that names the file."""
+        """Turns SQLite's errors into `KmsFastError` that names the file: STORE_IN_USE when another process wrote for
+        too long, STORE_DAMAGED, else STORAGE_FAILED.
+        """
         try:
             yield
+        except apsw.BusyError as error:
+            raise KmsFastError(
+                f"Another process has been writing to the {self._what} in {self._path} for {self._wait_s:g} s.",
+                name="STORE_IN_USE",
+                file=str(self._path),
+            ) from error
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise KmsFastError(
+                f"The {self._what} in {self._path} cannot be used: {error}. Without a backup, stop the host and move "
+                f"the file away, and those beside it that end in -wal and -shm: {self._without_it}.",
+                name="STORE_DAMAGED",
+                file=str(self._path),
+            ) from error
         except apsw.Error as error:
             raise KmsFastError(
                 f"The {self._what} in {self._path} cannot be used: {error}.",
                 name="STORAGE_FAILED",
                 file=str(self._path),
             ) from error
+
+    def _wait_for_lock(self, tries: int) -> bool:
+        """Whether SQLite, which has tried so often, is to try again."""
+        now_s = time.monotonic()
+        if tries == 0:
+            self._waits_since_s = now_s
+        if self._closing or now_s - self._waits_since_s >= self._wait_s:
+            return False
+        time.sleep(min(0.001 * (1 << min(tries, 6)), _LONGEST_PAUSE_S))
+        return True
 
     def _version(self) -> int:
         return int(self.db.pragma("user_version"))
@@ -101,7 +146,7 @@ def copy_database(source: Path, target: Path) -> None:
     """Copy an SQLite file as of one moment, also while others write to it. Raises `KmsFastError` (STORAGE_FAILED)."""
     try:
         with closing(apsw.Connection(str(source))) as read, closing(apsw.Connection(str(target))) as written:
-            read.set_busy_timeout(_WAIT_FOR_LOCK_MS)
+            read.set_busy_timeout(int(WAIT_S * 1000))
             with written.backup("main", read, "main") as backup:
                 # In one step: the write-ahead log lets others write meanwhile.
                 backup.step(-1)

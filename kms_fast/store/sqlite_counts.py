@@ -20,6 +20,8 @@ CREATE INDEX IF NOT EXISTS counts_by_age ON counts (family, seen_ms);
 """,
 )
 
+_WITHOUT_IT = "machines count again as they ask, and none is granted until as many as its threshold have asked"
+
 _UPSERT = """
 INSERT INTO counts (family, cmid, seen_ms) VALUES (?, ?, ?)
 ON CONFLICT (family, cmid) DO UPDATE SET seen_ms = max(seen_ms, excluded.seen_ms)
@@ -36,11 +38,11 @@ DELETE FROM counts WHERE rowid IN (
 class SqliteCounts:
     """`kms_fast.store.Counts` in one SQLite file.
 
-    Raises `KmsFastError` (STORAGE_FAILED or STORE_VERSION) when the file cannot be opened.
+    Raises `KmsFastError` (STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION) when the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = SqliteFile(path, "counts", _MIGRATIONS)
+        self._file = SqliteFile(path, "counts", _MIGRATIONS, without_it=_WITHOUT_IT)
         self._db = self._file.db
 
     async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:

@@ -6,6 +6,7 @@ transaction rewrites most pages of ``activity`` and none of ``clients`` or its i
 merged by statements over the whole set, because a statement for each row costs several times as much.
 """
 
+import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -31,6 +32,13 @@ _PAGE_BYTES: Final = 16 << 10
 _CHECKPOINT_PAGES: Final = (16 << 20) // _PAGE_BYTES
 _WAIT_FOR_READERS_PAGES: Final = (2 << 30) // _PAGE_BYTES
 _CACHE_KIB: Final = 128 << 10
+_WITHOUT_IT: Final = "the recorder makes the inventory anew from the ledger, but for records that were pruned"
+# A recorder's transaction may take longer than others wait, with millions of clients; who forgets can wait for it.
+_FORGET_WAIT_S: Final = 60.0
+# Whoever empties the log keeps others from writing meanwhile.
+_EMPTY_LOG_WAIT_S: Final = 1.0
+_EMPTY_LOG_TRIES: Final = 30
+_EMPTY_LOG_PAUSE_S: Final = 1.0
 # No name sorts behind its prefix and these: a name has at most 64 bytes.
 _LAST_NAME: Final = "\U0010ffff" * 16
 
@@ -38,12 +46,12 @@ _LAST_NAME: Final = "\U0010ffff" * 16
 class SqliteInventory:
     """`kms_fast.store.Inventory` in one SQLite file.
 
-    Raises `KmsFastError` (STORAGE_FAILED or STORE_VERSION) when the file cannot be opened.
+    Raises `KmsFastError` (STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION) when the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = SqliteFile(path, "inventory", sql.MIGRATIONS, page_bytes=_PAGE_BYTES)
+        self._file = SqliteFile(path, "inventory", sql.MIGRATIONS, without_it=_WITHOUT_IT, page_bytes=_PAGE_BYTES)
         self._db = self._file.db
         self._elected_fd: int | None = None
         self._wal_pages = 0
@@ -108,40 +116,40 @@ class SqliteInventory:
         return await self._file.in_thread(lambda: self._clients(f"{sql.CLIENTS} WHERE c.cmid = :cmid", {"cmid": cmid}))
 
     async def summarize(self, now_ms: int) -> Summary:
-        """Count everything and keep the result for `summary`."""
+        """Count everything, as of one moment."""
+        return await self._file.in_thread(lambda: self._count(now_ms))
 
-        def count() -> Summary:
-            summary = self._count(now_ms)
-            self._db.execute(sql.KEEP_SUMMARY, (msgspec.json.encode(summary).decode(),))
-            return summary
-
-        return await self._file.in_thread(count)
+    async def keep_summary(self, summary: Summary) -> None:
+        """Keep it for `summary`."""
+        content = msgspec.json.encode(summary).decode()
+        await self._file.in_thread(lambda: self._db.execute(sql.KEEP_SUMMARY, (content,)))
 
     async def summary(self) -> Summary | None:
-        """What `summarize` kept last; None before the first time."""
+        """What `keep_summary` kept last; None before the first time."""
         row = await self._file.in_thread(lambda: self._db.execute("SELECT content FROM summary").fetchone())
         return None if row is None else msgspec.json.decode(row[0], type=Summary)
 
     async def forget(self, cmid: bytes) -> int:
         """Blank name and address of the clients with this CMID, also in what the files hold of earlier contents.
 
-        Raises `KmsFastError` (STORE_IN_USE) while somebody reads what was there before.
+        Waits for a recorder at work. Raises `KmsFastError` (STORE_IN_USE) while somebody reads what was there before.
         """
 
         def blank() -> int:
-            with self._file.transaction():
+            with self._file.waiting(_FORGET_WAIT_S), self._file.transaction():
                 self._db.execute("UPDATE clients SET name = NULL, address = NULL WHERE cmid = ?", (cmid,))
-                changed = self._db.changes()
-            [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if busy:
-                raise KmsFastError(
-                    f"The machine is blanked, but {self._path}-wal keeps what stood there until nobody reads it.",
-                    name="STORE_IN_USE",
-                    file=f"{self._path}-wal",
-                )
-            return changed
+                return self._db.changes()
 
-        return await self._file.in_thread(blank)
+        changed = await self._file.in_thread(blank)
+        for _ in range(_EMPTY_LOG_TRIES):
+            if await self._file.in_thread(self._empty_log):
+                return changed
+            await asyncio.sleep(_EMPTY_LOG_PAUSE_S)
+        raise KmsFastError(
+            f"The machine is blanked, but {self._path}-wal keeps what stood there until nobody reads it.",
+            name="STORE_IN_USE",
+            file=f"{self._path}-wal",
+        )
 
     async def read_all(self) -> AsyncIterator[Sequence[Client] | HostPart]:
         """Everything as of one moment. While it is read the file beside the database grows with what is recorded."""
@@ -202,6 +210,12 @@ class SqliteInventory:
         mode = "PASSIVE" if self._wal_pages < _WAIT_FOR_READERS_PAGES else "RESTART"
         self._db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
+    def _empty_log(self) -> bool:
+        """Bring all of the log into the database and leave nothing of it; False while others read or write."""
+        with self._file.waiting(_EMPTY_LOG_WAIT_S):
+            [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return not busy
+
     def _watermarks(self, host_id: bytes) -> list[Watermark]:
         return [Watermark(*row) for row in self._rows(sql.WATERMARKS, (host_id,))]
 
@@ -218,12 +232,14 @@ class SqliteInventory:
         return self._db.execute(query, values).fetchall()
 
     def _count(self, now_ms: int) -> Summary:
-        products = self._rows("SELECT sku, clients FROM products WHERE clients > 0 ORDER BY sku")
-        others = dict(self._rows("SELECT state, count(*) FROM clients WHERE state <> 1 GROUP BY state"))
-        licensed = sum(clients for _, clients in products) - sum(others.values())
         ends = (now_ms + days * DAY_MS for days in EXPIRY_WARNING_DAYS)
-        [(ended, *ending)] = self._rows(sql.COUNT_EXPIRY, (now_ms, *ends))
-        [(cloned,)] = self._rows("SELECT count(*) FROM clients WHERE hardware_changes > 0")
+        with self._db:
+            products = self._rows("SELECT sku, clients FROM products WHERE clients > 0 ORDER BY sku")
+            others = dict(self._rows("SELECT state, count(*) FROM clients WHERE state <> 1 GROUP BY state"))
+            [(ended, *ending)] = self._rows(sql.COUNT_EXPIRY, (now_ms, *ends))
+            [(cloned,)] = self._rows("SELECT count(*) FROM clients WHERE hardware_changes > 0")
+            results = dict(self._rows("SELECT result, sum(requests) FROM totals GROUP BY result"))
+        licensed = sum(clients for _, clients in products) - sum(others.values())
         return Summary(
             as_of_ms=now_ms,
             products=products,
@@ -231,7 +247,7 @@ class SqliteInventory:
             expired=ended,
             expiring={days: end - ended for days, end in zip(EXPIRY_WARNING_DAYS, ending, strict=True)},
             cloned=cloned,
-            results=dict(self._rows("SELECT result, sum(requests) FROM totals GROUP BY result")),
+            results=results,
         )
 
 

@@ -326,13 +326,16 @@ class InventoryContract:
     async def test_the_last_summary_is_kept(self, open_inventory: OpenInventory, inventory: Inventory) -> None:
         await record(inventory, granted(1), totals=[Total(SKU, 0, 1, 1)])
         first = await inventory.summarize(NOW_MS)
-        await record(inventory, granted(2))
         reader = await open_inventory()
+        assert await reader.summary() is None
+        await inventory.keep_summary(first)
+        await record(inventory, granted(2))
         kept = await reader.summary()
         assert kept is not None
         assert (kept.as_of_ms, list(map(tuple, kept.products)), kept.states) == (NOW_MS, [(SKU, 1)], {1: 1})
         assert (kept.expiring, kept.results) == (first.expiring, first.results)
         second = await inventory.summarize(NOW_MS + 1)
+        await inventory.keep_summary(second)
         kept = await reader.summary()
         assert kept is not None
         assert (kept.as_of_ms, kept.states) == (NOW_MS + 1, second.states)

@@ -156,7 +156,7 @@ async def test_the_documented_rights_are_enough_and_no_more(server: PostgresServ
     assert len(await load(counts)) == 1
     assert await inventory.elect(HOST)
     await inventory.record(HOST, [granted(1)], [Total(SKU, 0, 1, 1)], [Watermark(1, 4096, 1, b"x" * 32, NOW_MS)])
-    await inventory.summarize(NOW_MS)
+    await inventory.keep_summary(await inventory.summarize(NOW_MS))
     assert [len(await inventory.find()), await inventory.forget(cmid(1))] == [1, 1]
     assert [problem async for problem in check_postgres(url)] == []
     await counts.close()

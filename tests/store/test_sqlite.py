@@ -1,5 +1,6 @@
 """Opening SQLite files: migrations, files of newer programs, files that are none."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
@@ -12,8 +13,12 @@ FIRST = "CREATE TABLE fruit (name TEXT) STRICT; INSERT INTO fruit VALUES ('apple
 SECOND = "ALTER TABLE fruit ADD COLUMN colour TEXT DEFAULT 'red';"
 
 
+def open_file(path: Path, migrations: Sequence[str]) -> SqliteFile:
+    return SqliteFile(path, "fruit", migrations, without_it="it grows again")
+
+
 async def read_fruit(path: Path, *migrations: str) -> list[tuple[str, ...]]:
-    file = SqliteFile(path, "fruit", migrations)
+    file = open_file(path, migrations)
     rows = await file.in_thread(lambda: file.db.execute("SELECT * FROM fruit").fetchall())
     await file.close()
     return rows
@@ -34,7 +39,7 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(tmp_path: Pat
     path = tmp_path / "fruit.db"
     await read_fruit(path, FIRST, SECOND)
     with pytest.raises(KmsFastError, match=r"version 2; this program knows 1") as caught:
-        SqliteFile(path, "fruit", [FIRST])
+        open_file(path, [FIRST])
     assert caught.value.result.name == "STORE_VERSION"
     assert await read_fruit(path, FIRST, SECOND) == [("apple", "red")]
 
@@ -43,13 +48,13 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) 
     path = tmp_path / "fruit.db"
     await read_fruit(path, FIRST)
     with pytest.raises(KmsFastError, match="cannot be used") as caught:
-        SqliteFile(path, "fruit", [FIRST, f"{SECOND} INSERT INTO nowhere VALUES (1);"])
+        open_file(path, [FIRST, f"{SECOND} INSERT INTO nowhere VALUES (1);"])
     assert caught.value.result.name == "STORAGE_FAILED"
     assert await read_fruit(path, FIRST) == [("apple",)]
 
 
 async def test_an_error_undoes_a_transaction(tmp_path: Path) -> None:
-    file = SqliteFile(tmp_path / "fruit.db", "fruit", [FIRST])
+    file = open_file(tmp_path / "fruit.db", [FIRST])
 
     def fail() -> None:
         with file.transaction():
@@ -63,7 +68,7 @@ async def test_an_error_undoes_a_transaction(tmp_path: Path) -> None:
 
 
 def test_commits_are_synced(tmp_path: Path) -> None:
-    file = SqliteFile(tmp_path / "fruit.db", "fruit", [FIRST])
+    file = open_file(tmp_path / "fruit.db", [FIRST])
     assert file.db.pragma("journal_mode") == "wal"
     assert file.db.pragma("synchronous") == 2
 
@@ -72,14 +77,14 @@ def test_commits_are_synced(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "fruit.db"
     path.write_bytes(content)
-    with pytest.raises(KmsFastError, match=r"The fruit in .*fruit\.db cannot be used") as caught:
-        SqliteFile(path, "fruit", [FIRST])
-    assert caught.value.result.name == "STORAGE_FAILED"
+    with pytest.raises(KmsFastError, match=r"The fruit in .*fruit\.db cannot be used: .* it grows again\.") as caught:
+        open_file(path, [FIRST])
+    assert caught.value.result.name == "STORE_DAMAGED"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KmsFastError, match="cannot be used"):
-        SqliteFile(tmp_path / "missing" / "fruit.db", "fruit", [FIRST])
+        open_file(tmp_path / "missing" / "fruit.db", [FIRST])
 
 
 def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +94,7 @@ def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monke
     def look_before_the_other_is_done(self: SqliteFile) -> int:
         return next(versions, None) or int(self.db.pragma("user_version"))
 
-    SqliteFile(path, "fruit", [FIRST])
+    open_file(path, [FIRST])
     monkeypatch.setattr(SqliteFile, "_version", look_before_the_other_is_done)
-    SqliteFile(path, "fruit", [FIRST])
+    open_file(path, [FIRST])
     assert apsw.Connection(str(path)).execute("SELECT count(*) FROM fruit").fetchone() == (1,)

@@ -21,13 +21,13 @@ class TestSqliteCounts(CountsContract):
 
 
 async def test_a_locked_file_is_told_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.01)
     counts, other = SqliteCounts(tmp_path / "counts.db"), apsw.Connection(str(tmp_path / "counts.db"))
     await record(counts, [1])
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(KmsFastError, match=r"counts\.db cannot be used: .*locked") as caught:
+    with pytest.raises(KmsFastError, match=r"Another process .*counts\.db for 0\.01 s") as caught:
         await record(counts, [2])
-    assert caught.value.result.name == "STORAGE_FAILED"
+    assert caught.value.result.name == "STORE_IN_USE"
     assert len(await load(counts)) == 1
     other.execute("ROLLBACK")
     await record(counts, [2])

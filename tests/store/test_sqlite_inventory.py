@@ -1,5 +1,6 @@
 """The contract of the inventory over SQLite, and what is SQLite's own."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,8 @@ async def test_nothing_is_left_of_a_name_that_was_overwritten_before(tmp_path: P
 
 
 async def test_while_somebody_reads_it_forgetting_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_WAIT_FOR_LOCK_MS", 10)
+    monkeypatch.setattr(sqlite_inventory, "_EMPTY_LOG_WAIT_S", 0.01)
+    monkeypatch.setattr(sqlite_inventory, "_EMPTY_LOG_PAUSE_S", 0.01)
     inventory = SqliteInventory(tmp_path / "inventory.db")
     await record(inventory, granted(1, name="FirstNameOfIt"))
     reader = inventory.read_all()
@@ -172,3 +174,34 @@ async def test_while_somebody_reads_it_forgetting_is_not_done(tmp_path: Path, mo
     assert await inventory.forget(cmid(1)) == 1
     assert find_in_files(tmp_path, b"FirstNameOfIt") == []
     await inventory.close()
+
+
+async def test_forgetting_waits_for_a_recorder_that_takes_longer_than_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.01)
+    recorder, other = SqliteInventory(tmp_path / "inventory.db"), SqliteInventory(tmp_path / "inventory.db")
+    await record(recorder, granted(1))
+    recorder._db.execute("BEGIN IMMEDIATE")
+    with pytest.raises(KmsFastError, match=r"Another process .* for 0\.01 s") as caught:
+        await other.keep_summary(await other.summarize(NOW_MS))
+    assert caught.value.result.name == "STORE_IN_USE"
+    forgetting = asyncio.create_task(other.forget(cmid(1)))
+    await asyncio.sleep(0.2)
+    assert not forgetting.done()
+    recorder._db.execute("COMMIT")
+    assert await forgetting == 1
+    await recorder.close()
+    await other.close()
+
+
+async def test_closing_ends_the_wait(tmp_path: Path) -> None:
+    recorder, other = SqliteInventory(tmp_path / "inventory.db"), SqliteInventory(tmp_path / "inventory.db")
+    recorder._db.execute("BEGIN IMMEDIATE")
+    forgetting = asyncio.create_task(other.forget(cmid(1)))
+    await asyncio.sleep(0.1)
+    await asyncio.wait_for(other.close(), 30)
+    with pytest.raises(KmsFastError) as caught:
+        await forgetting
+    assert caught.value.result.name == "STORE_IN_USE"
+    await recorder.close()
