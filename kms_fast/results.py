@@ -180,7 +180,7 @@ _ROWS = (
     (
         0xE04B000D,
         "COMMAND_INVALID",
-        "The command line is not understood.",
+        "The command line is not understood, or a value on it is wrong.",
         "Correct the command; kms-fast COMMAND --help has examples.",
     ),
     (0xE04B000E, "INTERRUPTED", "The command was stopped before it was done.", "Run it again when it suits."),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kms_fast.cli.address import check_address
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.client import Client, LicenceState, Status
 from kms_fast.model.policy import DAY_MIN, EXPIRY_WARNING_DAYS, format_time
@@ -41,7 +42,7 @@ def command() -> None:
 @click.argument("key")
 @click.option(
     "--publisher",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="The publisher's publisher.json; needed once, it is kept with the key.",
 )
 @home_option
@@ -70,7 +71,7 @@ def uninstall_key(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 
 
 @command.command("set-host")
-@click.argument("host")
+@click.argument("host", callback=check_address)
 @sku_option
 @home_option
 @json_option

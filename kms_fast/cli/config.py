@@ -39,7 +39,7 @@ def show(loaded: LoadedSettings, out: Output) -> None:
 @settings_options
 @json_option
 def validate(loaded: LoadedSettings, out: Output) -> None:
-    """Check the settings as serve would read them; exit code 1 names what is wrong."""
+    """Check the settings as serve would read them; a failure names what is wrong and where."""
     given = [f"{name} ({source})" for name, source in loaded.sources.items() if source != "default"]
     out.result({"given": given}, f"The settings are valid: {', '.join(given) or 'all at their defaults'}.")
 

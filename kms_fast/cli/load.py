@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from kms_fast.cli.address import check_address
 from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option
 from kms_fast.discovery.address import parse_address
 from kms_fast.errors import NoHost
@@ -50,10 +51,10 @@ class Progress:
 
 
 @click.command
-@click.argument("host", metavar="HOST[:PORT]")
+@click.argument("host", metavar="HOST[:PORT]", callback=check_address)
 @click.option(
     "--publisher",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     required=True,
     metavar="FILE",
     help="The publisher's publisher.json.",

@@ -1,6 +1,6 @@
 """The root of the command line. Sub-commands load when they are called, so ``--help`` stays quick.
 
-Exit codes: 0 done, 1 refused or failed with a code of docs/errors.md, 2 usage, 130 Ctrl-C.
+Exit codes: 0 done, 1 refused or failed with a code of docs/errors.md, 2 COMMAND_INVALID, 130 Ctrl-C.
 """
 
 import importlib
@@ -103,7 +103,7 @@ def _invoke(args: Sequence[str], out: Output) -> int:
         return code if isinstance(code, int) else 0
     except KmsFastError as error:
         out.error(error)
-        return EXIT_FAILED
+        return EXIT_USAGE if error.result.name == "COMMAND_INVALID" else EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
         out.error(KmsFastError("Stopped by Ctrl-C.", name="INTERRUPTED"))
         return EXIT_INTERRUPTED
@@ -111,8 +111,19 @@ def _invoke(args: Sequence[str], out: Output) -> int:
         print(error.format_message(), file=sys.stderr)
         return EXIT_USAGE
     except click.ClickException as error:
-        out.error(KmsFastError(error.format_message(), name="COMMAND_INVALID"))
+        out.error(KmsFastError(_explain(error), name="COMMAND_INVALID"))
         return EXIT_USAGE
+
+
+def _explain(error: click.ClickException) -> str:
+    """What click says, and the range of a number where it says only that this is none."""
+    message = error.format_message()
+    wanted = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    if not isinstance(wanted, click.IntRange | click.FloatRange) or "in the range" in message:
+        return message
+    least = f"more than {wanted.min}" if wanted.min_open else f"at least {wanted.min}"
+    allowed = least if wanted.max is None else f"from {wanted.min} to {wanted.max}"
+    return f"{message.removesuffix(' range.')}; expected {allowed}"
 
 
 def main() -> None:

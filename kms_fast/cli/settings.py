@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 
 from kms_fast.cli.output import translate_os_error
 from kms_fast.errors import ConfigurationError
-from kms_fast.model.settings import HostSettings, Option, host_options
+from kms_fast.model.settings import ConflictingSettings, HostSettings, Option, host_options
 
 PREFIX = "KMS_FAST_"
 # Variables that are read elsewhere; any other KMS_FAST_* variable must be an option.
@@ -43,11 +43,13 @@ class LoadedSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value as somebody wrote it."""
+    """A value as somebody wrote it: where, for ``config show``; and the words that were written there."""
 
     value: Any
     source: str
-    strict: bool
+    written: str
+    strict: bool = False
+    is_flag: bool = False
 
 
 CONFIG_OPTION = click.option(
@@ -88,26 +90,26 @@ def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[
     """The host's settings from a file, variables and flags.
 
     Raises:
-        ConfigurationError: the file cannot be read, a name is unknown, a value wrong, or values fight each other.
+        ConfigurationError: the file cannot be read, a name is unknown, a value wrong, or values fight each other;
+            COMMAND_INVALID when it is the command line alone that is wrong.
     """
     given: dict[str, _Given] = {}
     if path is not None:
         given |= _read_file(path)
     given |= _read_environment(environ)
-    given |= {name: _Given(value, _flag(name), strict=False) for name, value in flags.items()}
+    given |= {name: _Given(value, _flag(name), _write_flag(name, value), is_flag=True) for name, value in flags.items()}
     options = host_options()
     values = {}
     for name, item in given.items():
         try:
             values[options[name].field] = options[name].parse(item.value, strict=item.strict)
         except ValueError as error:
-            raise ConfigurationError(f"{name} ({item.source}): {error}", option=name, source=item.source) from None
+            raise _refuse([item], str(error), option=name) from None
     sources = {name: given[name].source if name in given else "default" for name in options}
     try:
         return LoadedSettings(HostSettings(**values), sources, lambda: load_settings(path, flags, environ).settings)
-    except ValueError as error:
-        where = ", ".join(sorted({item.source for item in given.values()}))
-        raise ConfigurationError(f"{where}: {error}", source=where) from None
+    except ConflictingSettings as error:
+        raise _refuse([given[name] for name in error.names if name in given], str(error)) from None
 
 
 def render_example() -> str:
@@ -135,7 +137,8 @@ def _read_file(path: Path) -> dict[str, _Given]:
         line = _find_line(text, name)
         source = f"{path} line {line}" if line else str(path)
         _check_name(name, host_options(), source)
-        given[name] = _Given(value, source, strict=True)
+        written = f"{source}: {name}" + ("" if host_options()[name].is_secret else f" = {_write(value)}")
+        given[name] = _Given(value, source, written, strict=True)
     return given
 
 
@@ -148,8 +151,26 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
         _check_name(variable, [*known, *OTHER_VARIABLES], "environment")
         option = known[variable]
         value = [part.strip() for part in text.split(",")] if isinstance(option.default, tuple) else text
-        given[option.name] = _Given(value, f"environment {variable}", strict=False)
+        written = variable if option.is_secret else f"{variable}={text}"
+        given[option.name] = _Given(value, f"environment {variable}", written)
     return given
+
+
+def _refuse(items: Sequence[_Given], why: str, **details: Any) -> ConfigurationError:
+    """What is wrong with values, after the words in which they were written."""
+    name = "COMMAND_INVALID" if all(item.is_flag for item in items) else "CONFIGURATION_INVALID"
+    written, source = (", ".join(getattr(item, of) for item in items) for of in ("written", "source"))
+    return ConfigurationError(f"{written}: {why}", name=name, source=source, **details)
+
+
+def _write(value: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def _write_flag(name: str, value: Any) -> str:
+    if host_options()[name].is_secret:
+        return _flag(name)
+    return " ".join(f"{_flag(name)} {one}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _check_name(name: str, known: Iterable[str], source: str) -> None:

@@ -31,17 +31,26 @@ _DAY_S = 86_400
 _IntervalMin = Annotated[int, Meta(ge=15, le=43_200)]
 
 
+class ConflictingSettings(ValueError):
+    """Settings that fight each other; ``names`` are their options."""
+
+    def __init__(self, names: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an administrator may set; thresholds and validity are the publisher's and not here.
 
     Raises:
-        ValueError: an address does not parse, or two settings fight each other.
+        ConflictingSettings: two settings fight each other.
     """
 
     listen: Annotated[
         tuple[str, ...],
         Meta(
             min_length=1,
+            extra={"check": lambda addresses: [parse_address(address) for address in addresses]},
             description="Addresses to listen on: IPv4:PORT, [IPv6]:PORT or NAME:PORT; port 0 takes a free one.",
         ),
     ] = ("0.0.0.0:1688", "[::]:1688")
@@ -51,12 +60,16 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="PostgreSQL URL of counts and inventory for several hosts; not set: SQLite files in the home.",
             examples=["postgresql://kms@db.example/kms"],
-            extra={"show": lambda url: mask_password(url)},
+            extra={"show": lambda url: mask_password(url), "check": lambda url: check_store_url(url)},
         ),
     ] = None
     web: Annotated[
         str | None,
-        Meta(description="ADDR:PORT that serves /healthz and /readyz; not set: off.", examples=["127.0.0.1:8080"]),
+        Meta(
+            description="ADDR:PORT that serves /healthz and /readyz; not set: off.",
+            examples=["127.0.0.1:8080"],
+            extra={"check": lambda address: parse_address(address)},
+        ),
     ] = None
     timeout_graceful_shutdown_s: Annotated[
         int, Meta(ge=1, le=_DAY_S, description="How long workers, and then the recorder, may take to drain.")
@@ -118,15 +131,12 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "text"
 
     def __post_init__(self) -> None:
-        for address in (*self.listen, *([self.web] if self.web else [])):
-            parse_address(address)
-        if self.store is not None:
-            check_store_url(self.store)
         if self.renewal_interval_min is not None and self.renewal_interval_min * 60 * 1.1 > self.retention_s / 2:
-            raise ValueError(
+            raise ConflictingSettings(
+                ("renewal_interval", "retention"),
                 f"renewal_interval {format_quantity(self.renewal_interval_min, 'min')} is too long for retention "
                 f"{format_quantity(self.retention_s, 's')}: machines would drop out of the count before they renew "
-                "(renewal_interval × 1.1 must be at most half of retention)"
+                "(renewal_interval × 1.1 must be at most half of retention)",
             )
 
     def __repr__(self) -> str:
@@ -161,21 +171,30 @@ class Option:
         bare = typing.get_args(self.type)[0]
         return typing.get_args(bare) if typing.get_origin(bare) is Literal else ()
 
+    @property
+    def is_secret(self) -> bool:
+        """Whether a value may hold a password."""
+        return "show" in self._extra
+
     def parse(self, value: Any, *, strict: bool) -> Any:
         """A written value as the field's; ``strict`` is off where everything is text (environment, flags).
 
         Raises:
-            ValueError: not of the type, out of bounds, or without its unit.
+            ValueError: not of the type, out of bounds, or without its unit; it says what is allowed.
         """
         if self.unit is not None:
-            value = parse_quantity(value, self.unit)
+            try:
+                value = parse_quantity(value, self.unit)
+            except ValueError as error:
+                raise ValueError(f"{error}, {self._bounds}") from None
         try:
-            return msgspec.convert(value, self.type, strict=strict)
-        except msgspec.ValidationError as error:
-            if self.choices:
-                raise ValueError(f"expected one of {', '.join(self.choices)}") from None
-            bound = "" if self.unit is None else f" ({self.unit})"
-            raise ValueError(str(error).replace("`", "").replace("$", self.name) + bound) from None
+            parsed = msgspec.convert(value, self.type, strict=strict)
+        except msgspec.ValidationError:
+            raise ValueError(f"expected {self._allowed}") from None
+        check = self._extra.get("check")
+        if check is not None and parsed is not None:
+            check(parsed)
+        return parsed
 
     def format(self, value: Any) -> str:
         """A field's value as it is written in the file."""
@@ -185,8 +204,33 @@ class Option:
 
     def show(self, value: Any) -> str:
         """The value as people may see it: as `format` writes it, without passwords."""
-        mask = (typing.get_args(self.type)[-1].extra or {}).get("show")
+        mask = self._extra.get("show")
         return self.format(mask(value) if mask and value is not None else value)
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return typing.get_args(self.type)[-1].extra or {}
+
+    @property
+    def _bounds(self) -> str:
+        least, most = (
+            bound if bound is None or self.unit is None else format_quantity(bound, self.unit)
+            for bound in _find_bounds(self.type)
+        )
+        return f"at least {least}" if most is None else f"from {least} to {most}"
+
+    @property
+    def _allowed(self) -> str:
+        """What may stand here, for who wrote something else."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, tuple):
+            return "a list of addresses"
+        if self.unit is not None:
+            return self._bounds
+        return f"a whole number {self._bounds}" if isinstance(self.default, int) else f'a text such as "{self.example}"'
 
 
 @cache
@@ -202,6 +246,16 @@ def host_options() -> dict[str, Option]:
         example = meta.examples[0] if meta.examples else None
         options[name] = Option(name, field.name, unit, hints[field.name], field.default, meta.description, example)
     return options
+
+
+def _find_bounds(annotation: Any) -> tuple[Any, Any]:
+    """The least and the greatest value that an annotation allows; None where it says none."""
+    for part in typing.get_args(annotation):
+        if isinstance(part, Meta) and part.ge is not None:
+            return part.ge, part.le
+        if (found := _find_bounds(part)) != (None, None):
+            return found
+    return None, None
 
 
 def parse_quantity(text: Any, unit: str) -> int:
@@ -223,6 +277,8 @@ def parse_quantity(text: Any, unit: str) -> int:
 def format_quantity(number: int, unit: str) -> str:
     """The shortest text that :func:`parse_quantity` reads as ``number``."""
     scales, one, _ = _UNITS[unit]
+    if number == 0:
+        return f"0{next(iter(scales))}"
     name, scale = max((item for item in scales.items() if number * one % item[1] == 0), key=lambda item: item[1])
     return f"{number * one // scale}{name}"
 
@@ -237,7 +293,8 @@ def parse_address(text: str) -> tuple[str, int]:
     if match is None:
         raise ValueError(f"{text!r} is not an address: write IPv4:PORT, [IPv6]:PORT or NAME:PORT")
     if match["port"] is None:
-        raise ValueError(f"{text!r} has no port: write {text}:{DEFAULT_PORT}")
+        written = f"ADDRESS:{text}" if text.isdigit() else f"{text}:PORT"
+        raise ValueError(f"{text!r} is not an address and a port: write {written}")
     port = int(match["port"])
     if port > 65_535:
         raise ValueError(f"{text!r}: a port is at most 65535")
@@ -251,10 +308,10 @@ def check_store_url(url: str) -> None:
         ValueError: not a PostgreSQL URL, or one that splits within its password; never tells any of it.
     """
     if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("store is not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE")
+        raise ValueError("not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE")
     # Of `u:pa/ss@host` the rules of URLs make the host `u`, and of `u:p@ss@host` others make the host `ss@host`.
     if url.count("@") > 1 or "@" in urlsplit(url).path or "#" in url:
-        raise ValueError("store has a special character in user or password: write it as %40 (@), %2F (/), %23 (#), …")
+        raise ValueError("a special character in user or password: write it as %40 (@), %2F (/), %23 (#), …")
 
 
 def mask_password(url: str) -> str:

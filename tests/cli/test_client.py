@@ -128,7 +128,7 @@ def test_an_unreachable_host_is_named(tmp_path: Path, real_host: RunningHost) ->
 def test_a_bad_host_is_refused(tmp_path: Path, real_host: RunningHost, address: str) -> None:
     install(tmp_path, real_host)
     code, result = run(tmp_path, "set-host", address)
-    assert (code, result["name"]) == (1, "CONFIGURATION_INVALID")
+    assert (code, result["name"]) == (2, "COMMAND_INVALID")
 
 
 def test_several_products_are_told_apart(tmp_path: Path, real_host: RunningHost) -> None:

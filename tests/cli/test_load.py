@@ -100,7 +100,7 @@ def test_what_is_no_address_is_one_clear_error(real_host: RunningHost, host: str
     command = arguments(real_host)
     command[0] = host
     code, error, err = run_cli("load", *command)
-    assert (code, error["name"], err) == (1, "CONFIGURATION_INVALID", "")
+    assert (code, error["name"], err) == (2, "COMMAND_INVALID", "")
     assert host in error["message"]
 
 

@@ -69,6 +69,46 @@ def test_usage_error(args: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert (failure["ok"], failure["name"]) == (False, "COMMAND_INVALID")
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["serve", "--workers", "banana"], "--workers banana: expected a whole number from 1 to 256"),
+        (["config", "validate", "--keep-records", "1h"], "--keep-records 1h: expected at least 1d"),
+        (["lab", "--connections", "many"], "'--connections': 'many' is not a valid integer; expected from 1 to 60000"),
+        (["lab", "--connections", "0"], "'--connections': 0 is not in the range 1<=x<=60000"),
+        (["lab", "--seconds", "x"], "'--seconds': 'x' is not a valid float; expected more than 0"),
+        (["lab", "--store", "s3cret:x"], "'--store': not a PostgreSQL URL"),
+        (["client", "set-host", "kms:99999"], "'HOST': The host 'kms:99999' cannot be read: '99999' is not a port"),
+    ],
+)
+def test_a_wrong_value_names_its_flag_and_what_is_allowed(
+    args: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = [] if args[0] in ("lab", "config") else ["--home", str(tmp_path)]
+    assert main.run([*args, *home, "--json"]) == 2
+    failure = json.loads(capsys.readouterr().out)
+    assert said in failure["message"]
+    assert failure["name"] == "COMMAND_INVALID"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["load", "127.0.0.1", "--key", "K", "--publisher", "FILE"],
+        ["client", "install-key", "K", "--publisher", "FILE", "--home", "HOME"],
+        ["host", "apply", "FILE", "--home", "HOME"],
+        ["config", "validate", "--config", "FILE"],
+    ],
+)
+def test_a_missing_file_is_no_mistyped_command(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"FILE": str(tmp_path / "missing"), "HOME": str(tmp_path)}
+    assert main.run([*(places.get(arg, arg) for arg in args), "--json"]) == 1
+    failure = json.loads(capsys.readouterr().out)
+    assert (failure["name"], failure["message"]) == ("STORAGE_FAILED", f"{places['FILE']}: No such file or directory")
+
+
 def test_bare_command_prints_help_and_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([]) == 2
     assert main.run(["config"]) == 2

@@ -105,7 +105,7 @@ def test_on_a_used_port(realm: Realm) -> None:
     assert not (realm.home / "host" / "ledger").exists()
 
 
-@pytest.mark.parametrize("address", ["no-such-host.invalid:1688", "192.0.2.1:1688", "a..b:1688", "127.0.0.1"])
+@pytest.mark.parametrize("address", ["no-such-host.invalid:1688", "192.0.2.1:1688", "a..b:1688"])
 def test_on_an_address_that_is_none(realm: Realm, address: str) -> None:
     line, name = fail(realm, "--listen", address)
     assert (address in line, name) == (True, "CONFIGURATION_INVALID")

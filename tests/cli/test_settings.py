@@ -65,14 +65,18 @@ def test_unknown_names_tell_the_nearest(write: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('max_waiting = "many"', "max_waiting (FILE line 1): Expected int, got str"),
-        ("max_waiting = 0", "max_waiting (FILE line 1): Expected int >= 1"),
-        ("\n\nlisten = [1688]", "listen (FILE line 3): Expected str, got int - at listen[0]"),
-        ("listen = []", "listen (FILE line 1): Expected array of length >= 1"),
-        ("retention = 30", "retention (FILE line 1): expected a whole number and one of ms, s, m, h, d"),
-        ('retention = "1ms"', "retention (FILE line 1): 1ms is not a whole number of s"),
-        ('log_level = "loud"', "log_level (FILE line 1): expected one of debug, info, warning, error"),
-        ('listen = ["1.2.3.4"]', "'1.2.3.4' has no port: write 1.2.3.4:1688"),
+        ('max_waiting = "many"', 'FILE line 1: max_waiting = "many": expected a whole number from 1 to 1048576'),
+        ("max_waiting = 0", "FILE line 1: max_waiting = 0: expected a whole number from 1 to 1048576"),
+        ("\n\nlisten = [1688]", "FILE line 3: listen = [1688]: expected a list of addresses"),
+        ("listen = []", "FILE line 1: listen = []: expected a list of addresses"),
+        ("retention = 30", "FILE line 1: retention = 30: expected a whole number and one of ms, s, m, h, d"),
+        ('retention = "1ms"', 'FILE line 1: retention = "1ms": 1ms is not a whole number of s, from 1m to 365d'),
+        ('log_level = "loud"', 'FILE line 1: log_level = "loud": expected one of debug, info, warning, error'),
+        ('listen = ["1.2.3.4"]', "'1.2.3.4' is not an address and a port: write 1.2.3.4:PORT"),
+        ("keep_records = '1h'", 'FILE line 1: keep_records = "1h": expected at least 1d'),
+        ("web = '8080'", "'8080' is not an address and a port: write ADDRESS:8080"),
+        ("web = 8080", 'FILE line 1: web = 8080: expected a text such as "127.0.0.1:8080"'),
+        ('record_names = "maybe"', 'FILE line 1: record_names = "maybe": expected true or false'),
         ('retention = "1d"\nrenewal_interval = "7d"', "renewal_interval 7d is too long for retention 1d"),
         ("\nmax_waiting 5", "FILE is not TOML: Expected '=' after a key in a key/value pair (at line 2, column 13)"),
     ],
@@ -80,6 +84,40 @@ def test_unknown_names_tell_the_nearest(write: Any) -> None:
 def test_wrong_values_tell_option_and_place(text: str, said: str, write: Any) -> None:
     path = write(text)
     assert said.replace("FILE", str(path)) in complaint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("workers", "banana", "--workers banana: expected a whole number from 1 to 256"),
+        ("workers", "0", "--workers 0: expected a whole number from 1 to 256"),
+        ("keep_records", "1h", "--keep-records 1h: expected at least 1d"),
+        ("web", "8080", "--web 8080: '8080' is not an address and a port: write ADDRESS:8080"),
+        ("listen", ("1.2.3.4",), "--listen 1.2.3.4: '1.2.3.4' is not an address and a port: write 1.2.3.4:PORT"),
+        ("store", "s3cret", "--store: not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE"),
+    ],
+)
+def test_wrong_flags_are_wrong_commands(name: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, {name: value}, {})
+    assert (caught.value.message, caught.value.result.name) == (said, "COMMAND_INVALID")
+    text = ",".join(value) if isinstance(value, tuple) else value
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, {}, {f"KMS_FAST_{name.upper()}": text})
+    assert caught.value.message.startswith(f"KMS_FAST_{name.upper()}")
+    assert caught.value.message.endswith(said.partition(": ")[2])
+    assert caught.value.result.name == "CONFIGURATION_INVALID"
+
+
+def test_only_what_fights_is_named(write: Any) -> None:
+    path = write('retention = "1d"\n')
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(path, {"renewal_interval": "7d", "workers": "2"}, {})
+    assert caught.value.message.startswith(f'--renewal-interval 7d, {path} line 1: retention = "1d": ')
+    assert caught.value.result.name == "CONFIGURATION_INVALID"
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, {"renewal_interval": "60d"}, {})
+    assert caught.value.result.name == "COMMAND_INVALID"
 
 
 def test_missing_file(tmp_path: Path) -> None:
