@@ -1,26 +1,31 @@
 """``kms-fast host backup | restore``: a host in one file."""
 
+import asyncio
 import time
 from pathlib import Path
 
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.errors import ConfigurationError
+from kms_fast.cli.store import store_options
+from kms_fast.cli.stores import read_watermarks
+from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.backup import Copied, restore_backup, write_backup
 from kms_fast.model.policy import format_time
+from kms_fast.model.settings import HostSettings
+from kms_fast.store import Watermark
 from kms_fast.store.sqlite import copy_database
 
 
 @click.command
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@home_option
-@json_option
-def backup(file: Path, home: Path, out: Output) -> None:
+@store_options
+def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
     """Write keys, certificates, catalog, ledger, counts and inventory of this host to one FILE; it may run meanwhile.
 
-    FILE holds the host's private key: keep it as safe as the host itself. Counts and inventory in PostgreSQL are not in
-    it; back that up with its own tools.
+    FILE holds the host's private key: keep it as safe as the host itself. A FILE that is there is replaced once the new
+    one is whole. Counts and inventory in PostgreSQL are not in it, nor counts.db and inventory.db in the home then;
+    back that up with its own tools.
 
     \b
     Examples:
@@ -34,13 +39,25 @@ def backup(file: Path, home: Path, out: Output) -> None:
     copied = write_backup(
         folder,
         file,
-        copy_database=copy_database,
+        copy_database=copy_database if settings.store is None else None,
+        read_watermarks=lambda: _read_watermarks(settings, home, out),
         created_ms=time.time_ns() // 1_000_000,
         on_progress=lambda copied: out.progress(_describe(copied)),
     )
     out.result(
         {"file": file, "files": copied.files, "bytes": copied.size_bytes}, f"Wrote {_describe(copied)} to {file}."
     )
+
+
+def _read_watermarks(settings: HostSettings, home: Path, out: Output) -> list[Watermark]:
+    """What the inventory has of this host; a database that is down holds no backup up."""
+    try:
+        return asyncio.run(read_watermarks(settings, home))
+    except KmsFastError as error:
+        if error.result.name != "STORE_UNAVAILABLE":
+            raise
+        out.warning(f"{error.message} So the ledger is not compared with the inventory.")
+        return []
 
 
 @click.command

@@ -11,19 +11,17 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.settings import LoadedSettings, config_option
-from kms_fast.cli.stores import open_inventory
+from kms_fast.cli.store import store_options
+from kms_fast.cli.stores import read_watermarks
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, open_atomically
 from kms_fast.host.audit import Verdict, verify_ledger
-from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.export import export_entries
 from kms_fast.host.prune import prune_ledger
 from kms_fast.host.segment import END
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.settings import host_options, parse_quantity
-from kms_fast.store import Watermark
+from kms_fast.model.settings import HostSettings, host_options, parse_quantity
 
 
 class TimeType(click.ParamType[int]):
@@ -134,10 +132,8 @@ def _write(path: Path, pieces: Iterable[bytes], out: Output) -> int:
 
 @command.command
 @click.option("--keep", help="Drop records older than this, such as 90d; else the setting keep_records.")
-@home_option
-@config_option
-@json_option
-def prune(keep: str | None, home: Path, loaded: LoadedSettings, out: Output) -> None:
+@store_options
+def prune(keep: str | None, settings: HostSettings, home: Path, out: Output) -> None:
     """Drop the records of segments that are older than keep_records, keeping all signed headers.
 
     Only what the inventory has taken up goes. The recorder of a running host does the same about hourly.
@@ -146,10 +142,11 @@ def prune(keep: str | None, home: Path, loaded: LoadedSettings, out: Output) -> 
     Examples:
       kms-fast ledger prune
       kms-fast ledger prune --keep 90d --json
+      kms-fast ledger prune --store postgresql://host@db.example.org/kms
     """
     folder = _host_file(home, "ledger")
-    keep_s = _read_keep(keep, loaded)
-    watermarks = asyncio.run(_read_watermarks(loaded, home))
+    keep_s = _read_keep(keep, settings)
+    watermarks = asyncio.run(read_watermarks(settings, home))
     pruned = prune_ledger(
         folder,
         watermarks,
@@ -164,23 +161,15 @@ def prune(keep: str | None, home: Path, loaded: LoadedSettings, out: Output) -> 
     )
 
 
-def _read_keep(keep: str | None, loaded: LoadedSettings) -> int:
+def _read_keep(keep: str | None, settings: HostSettings) -> int:
     if keep is not None:
         try:
             return int(host_options()["keep_records"].parse(keep, strict=False))
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--keep") from None
-    if loaded.settings.keep_records_s is None:
+    if settings.keep_records_s is None:
         raise ConfigurationError("keep_records is not set, so records are kept for ever. Say how long with --keep.")
-    return loaded.settings.keep_records_s
-
-
-async def _read_watermarks(loaded: LoadedSettings, home: Path) -> list[Watermark]:
-    inventory = await open_inventory(loaded.settings, home)
-    try:
-        return await inventory.watermarks(read_host_id(home / "host"))
-    finally:
-        await inventory.close()
+    return settings.keep_records_s
 
 
 def _host_file(home: Path, name: str) -> Path:

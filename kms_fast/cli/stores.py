@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from kms_fast.host.enrolment import read_host_id
 from kms_fast.model.settings import HostSettings
-from kms_fast.store import Counts, Inventory
+from kms_fast.store import Counts, Inventory, Watermark
 from kms_fast.store.postgres_counts import PostgresCounts
 from kms_fast.store.postgres_inventory import PostgresInventory
 from kms_fast.store.sqlite_counts import SqliteCounts
@@ -45,3 +46,14 @@ async def open_inventory(settings: HostSettings, home: Path) -> Inventory:
     if settings.store is None:
         return SqliteInventory(inventory_file(home))
     return await PostgresInventory.open(settings.store)
+
+
+async def read_watermarks(settings: HostSettings, home: Path) -> list[Watermark]:
+    """What the inventory has of the ledger in a home; nothing before there is one. Raises the same as `open_counts`."""
+    if settings.store is None and not inventory_file(home).exists():
+        return []
+    inventory = await open_inventory(settings, home)
+    try:
+        return await inventory.watermarks(read_host_id(home / "host"))
+    finally:
+        await inventory.close()

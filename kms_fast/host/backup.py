@@ -10,17 +10,31 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
 import msgspec
 
-from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast import _core
+from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
 from kms_fast.files import SECRET, SECRET_FOLDER, open_atomically, sync_folder
 from kms_fast.host.rollback import mark_restored
-from kms_fast.host.segment import check_tail, is_held, list_segments, read_last, read_start
+from kms_fast.host.segment import (
+    READ_RECORDS,
+    Head,
+    SegmentStart,
+    check_tail,
+    is_held,
+    list_segments,
+    read_last,
+    read_start,
+    read_start_of,
+)
+from kms_fast.model.lease import HEADER_SIZE
+from kms_fast.store import Watermark
 
 FORMAT: Final = "kms_fast backup 1"
 FILES: Final = (
@@ -59,15 +73,17 @@ def write_backup(
     folder: Path,
     target: Path,
     *,
-    copy_database: Callable[[Path, Path], None],
+    copy_database: Callable[[Path, Path], None] | None,
+    read_watermarks: Callable[[], Iterable[Watermark]],
     created_ms: int,
     on_progress: Callable[[Copied], None],
 ) -> Copied:
     """Write the archive of a host's folder, whole or not at all, readable by its owner only.
 
-    ``copy_database`` copies an SQLite file as of one moment. The host may run: what it signs meanwhile is in the
-    archive or not, but whatever a segment continues is. Raises `LedgerError` for a damaged ledger, `KmsFastError`,
-    OSError.
+    ``copy_database`` copies an SQLite file as of one moment; None for a host whose store is elsewhere, so that such
+    files are of an earlier life. ``read_watermarks``: what the inventory has of this host. The host may run: what it
+    signs meanwhile is in the archive or not, but whatever a segment continues and the inventory has is. Raises
+    `LedgerError` for a damaged ledger, `KmsFastError`, OSError.
     """
     with open_atomically(target, mode=SECRET) as file, tarfile.open(fileobj=file, mode="w") as archive:
         writer = _Writer(archive, created_ms, on_progress)
@@ -75,21 +91,38 @@ def write_backup(
             if (folder / name).exists():
                 writer.add_file(name, folder / name)
         # Before the ledger, so that the inventory names no batch that the archive lacks.
-        copy = target.with_name(f".{target.name}.database")
-        for name in DATABASES:
-            if (folder / name).exists():
-                try:
-                    copy.unlink(missing_ok=True)
-                    copy.touch(mode=SECRET, exist_ok=False)
-                    copy_database(folder / name, copy)
-                    writer.add_file(name, copy)
-                finally:
-                    copy.unlink(missing_ok=True)
+        if copy_database is not None:
+            _add_databases(writer, folder, target, copy_database)
+        watermarks = read_watermarks()
+        paths = list_segments(folder / "ledger")
+        known = _find_known_heads(paths, watermarks)
         # A segment continues batches that were on disk before it was there: those copied after it hold them.
-        for path in reversed(list_segments(folder / "ledger")):
+        for path in reversed(paths):
             with path.open("rb") as segment:
-                writer.add(f"ledger/{path.name}", segment, _find_end(segment, path))
+                start = read_start(segment, path)
+                end = _find_end(segment, path, start, known.pop(start.segment, []))
+                writer.add(f"ledger/{path.name}", segment, end)
+        if known:
+            missing = min(known)
+            raise LedgerError(
+                f"{folder / 'ledger'} lacks segment {missing}, which a later segment continues or the inventory has.",
+                file=str(folder / "ledger"),
+                segment=missing,
+            )
         return writer.finish()
+
+
+def _add_databases(writer: "_Writer", folder: Path, target: Path, copy_database: Callable[[Path, Path], None]) -> None:
+    copy = target.with_name(f".{target.name}.database")
+    for name in DATABASES:
+        if (folder / name).exists():
+            try:
+                copy.unlink(missing_ok=True)
+                copy.touch(mode=SECRET, exist_ok=False)
+                copy_database(folder / name, copy)
+                writer.add_file(name, copy)
+            finally:
+                copy.unlink(missing_ok=True)
 
 
 class _Writer:
@@ -135,14 +168,52 @@ class _Hashed:
         return data
 
 
-def _find_end(file: BinaryIO, path: Path) -> int:
-    """Where a segment's last whole record ends. Raises `LedgerError`."""
-    start = read_start(file, path)
+def _find_known_heads(paths: Sequence[Path], watermarks: Iterable[Watermark]) -> dict[int, list[Head]]:
+    """Batches of each segment that blocks and the inventory name; none of a segment whose loss was accepted."""
+    heads = [head for path in paths for head in read_start_of(path).heads]
+    heads += [Head(mark.segment, mark.header_hash, mark.time_ms) for mark in watermarks]
+    lost = {head.segment for head in heads if head.lost}
+    known = defaultdict(list)
+    for head in heads:
+        if head.segment not in lost:
+            known[head.segment].append(head)
+    return known
+
+
+def _find_end(file: BinaryIO, path: Path, start: SegmentStart, known: Sequence[Head]) -> int:
+    """Where a segment's last whole record ends.
+
+    Raises `LedgerError`, also when a batch that is known lies behind it: then that one is damaged, not cut short.
+    """
     ended = not is_held(file)
-    reader, _ = read_last(file, start)
+    reader, last = read_last(file, start)
     if ended:
         check_tail(file, path, start, reader)
+    end_hash = _hash_header(last) if last else start.previous
+    if not _has_heads(file, start, reader.offset, end_hash, known):
+        raise LedgerError(
+            f"{path} is whole up to byte {reader.offset} only, and a batch behind it is known: a later segment "
+            "continues it, or the inventory has it.",
+            file=str(path),
+            segment=start.segment,
+            offset=reader.offset,
+        )
     return reader.offset
+
+
+def _has_heads(file: BinaryIO, start: SegmentStart, end: int, end_hash: bytes, known: Sequence[Head]) -> bool:
+    """Whether a segment that ends here with this header has all of its batches that are known."""
+    if last := [head for head in known if head.ended]:
+        return all(head.header_hash == end_hash for head in last)
+    missing = {head.header_hash for head in known} - {end_hash, start.previous}
+    reader = _core.RecordReader(file.fileno(), start.size, start.pruned)
+    while missing and (headers := reader.read_headers(READ_RECORDS, end)):
+        missing -= set(map(_hash_header, headers))
+    return not missing
+
+
+def _hash_header(signed: bytes) -> bytes:
+    return hashlib.sha256(signed[:HEADER_SIZE]).digest()
 
 
 def restore_backup(archive: Path, home: Path, on_progress: Callable[[Copied], None]) -> Contents:

@@ -39,6 +39,37 @@ def test_a_host_that_runs_is_backed_up_and_restored(tmp_path: Path) -> None:
     assert (code, verdict["records"], verdict["lost_heads"]) == (0, 22, 1)
 
 
+def test_of_a_host_whose_store_is_elsewhere(tmp_path: Path) -> None:
+    """SQLite files in its home are of an earlier life, and a database that is down holds no backup up."""
+    realm = make_realm(tmp_path)
+    (realm.home / "host" / "counts.db").write_bytes(b"of an earlier life")
+    store = ("--store", "postgresql://kms@127.0.0.1:1/kms")
+    code, said, warned = run_cli("host", "backup", tmp_path / "kms.tar", *store, home=realm.home)
+    assert (code, said["ok"]) == (0, True)
+    assert "not compared with the inventory" in warned
+    assert run_cli("host", "restore", tmp_path / "kms.tar", home=tmp_path / "new")[0] == 0
+    assert not list((tmp_path / "new" / "host").glob("*.db"))
+
+
+def test_of_a_ledger_that_lacks_what_the_inventory_has(tmp_path: Path) -> None:
+    realm = make_realm(tmp_path)
+    asker = Asker.of(realm, "desktop")
+    with serve(realm) as host:
+        with Connection(host.address) as connection:
+            connection.bind()
+            connection.call(asker.ask().request)
+        assert host.stop() == 0
+    segment = realm.home / "host" / "ledger" / "segment-00000001.kfl"
+    segment.write_bytes(segment.read_bytes()[:-1] + b"\1")
+    assert run_cli("host", "backup", tmp_path / "kms.tar", home=realm.home)[0] == 0
+    data = bytearray(segment.read_bytes())
+    data[-264] ^= 1
+    segment.write_bytes(data)
+    code, said, _ = run_cli("host", "backup", tmp_path / "new.tar", home=realm.home)
+    assert (code, said["name"], said["details"]["file"]) == (1, "LEDGER_DAMAGED", str(segment))
+    assert not list(tmp_path.glob("*new.tar*"))
+
+
 def test_a_home_without_a_host(tmp_path: Path) -> None:
     code, said, _ = run_cli("host", "backup", tmp_path / "kms.tar", home=tmp_path)
     assert (code, said["name"]) == (1, "CONFIGURATION_INVALID")

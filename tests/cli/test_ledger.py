@@ -308,3 +308,12 @@ def test_under_another_publisher(realm: Realm, tmp_path: Path, monkeypatch: pyte
     code, _, errors = run("verify", "--home", realm.home)
     assert code == 1
     assert "do not verify" in errors
+
+
+def test_pruning_asks_the_store_that_is_named(tmp_path: Path) -> None:
+    realm = make_realm(tmp_path)
+    (realm.home / "host" / "ledger").mkdir()
+    code, said, _ = run_cli(
+        "ledger", "prune", "--keep", "1d", "--store", "postgresql://kms@127.0.0.1:1/kms", home=realm.home
+    )
+    assert (code, said["name"]) == (1, "STORE_UNAVAILABLE")

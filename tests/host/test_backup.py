@@ -5,7 +5,7 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +15,14 @@ import pytest
 from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
 from kms_fast.host.backup import Contents, restore_backup, write_backup
 from kms_fast.host.enrolment import read_installation
+from kms_fast.host.prune import prune_ledger
+from kms_fast.host.rollback import check_rollback
 from kms_fast.host.segment import list_segments
+from kms_fast.store import Watermark
 from kms_fast.store.sqlite import copy_database
 from tests.batches import BatchMaker
 from tests.hosts import PUBLISHER_ID, Realm
-from tests.ledgers import Worker, change, offsets, verify, write_segment
+from tests.ledgers import Worker, change, mark, offsets, verify, write_segment
 from tests.reference.ledger import check_ledger
 
 pytestmark = pytest.mark.usefixtures("small_steps")
@@ -27,11 +30,12 @@ pytestmark = pytest.mark.usefixtures("small_steps")
 CREATED_MS = 1_700_000_000_000
 
 
-def back_up(realm: Realm, target: Path) -> Path:
+def back_up(realm: Realm, target: Path, marks: Sequence[Watermark] = (), *, with_databases: bool = True) -> Path:
     write_backup(
         realm.home / "host",
         target,
-        copy_database=copy_database,
+        copy_database=copy_database if with_databases else None,
+        read_watermarks=lambda: marks,
         created_ms=CREATED_MS,
         on_progress=lambda copied: None,
     )
@@ -161,6 +165,95 @@ def test_of_a_damaged_ledger_there_is_none(realm: Realm, requests: list[bytes], 
     with pytest.raises(LedgerError, match="behind batch 1"):
         back_up(realm, tmp_path / "backup.tar")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def refuse(realm: Realm, target: Path, marks: Sequence[Watermark] = ()) -> LedgerError:
+    before = sorted(target.parent.iterdir())
+    with pytest.raises(LedgerError) as caught:
+        back_up(realm, target, marks)
+    assert caught.value.result.name == "LEDGER_DAMAGED"
+    assert sorted(target.parent.iterdir()) == before
+    return caught.value
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["ended", "killed"])
+def test_a_damaged_last_record_that_a_later_segment_continues(
+    realm: Realm, requests: list[bytes], tmp_path: Path, end: bool
+) -> None:
+    """By itself it looks like one that was cut short."""
+    path = write_segment(realm, requests, end=end)
+    write_segment(realm, requests)
+    change(path, offsets()[2] + 200)
+    error = refuse(realm, tmp_path / "backup.tar")
+    assert (error.details["file"], error.details["offset"]) == (str(path), offsets()[2])
+
+
+def test_a_damaged_last_record_of_a_segment_that_was_written_to_when_it_was_continued(
+    realm: Realm, requests: list[bytes], tmp_path: Path
+) -> None:
+    worker = Worker(realm, requests)
+    worker.write(3)
+    write_segment(realm, requests)
+    back_up(realm, tmp_path / "backup.tar")
+    worker.write()
+    back_up(realm, tmp_path / "backup.tar")
+    third, fourth = offsets((2, 2, 2, 2))[2:4]
+    change(worker.ledger.path, fourth + 200)
+    back_up(realm, tmp_path / "backup.tar")
+    change(worker.ledger.path, third + 200)
+    refuse(realm, tmp_path / "backup.tar")
+
+
+def test_a_damaged_last_record_that_the_inventory_has(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    path = write_segment(realm, requests)
+    marks = [mark(path, 2), mark(path)]
+    change(path, offsets()[2] + 200)
+    back_up(realm, tmp_path / "backup.tar", marks[:1])
+    assert refuse(realm, tmp_path / "backup.tar", marks[1:]).details["segment"] == 1
+
+
+def test_a_segment_that_is_gone(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    first, second = write_segment(realm, requests), write_segment(realm, requests)
+    marks = [mark(second)]
+    first.unlink()
+    assert refuse(realm, tmp_path / "backup.tar").details["segment"] == 1
+    second.unlink()
+    assert refuse(realm, tmp_path / "backup.tar", marks).details["segment"] == 2
+
+
+def test_what_is_known_to_be_lost_holds_no_backup_up(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    first, second = write_segment(realm, requests), write_segment(realm, requests)
+    marks = [mark(first), mark(second)]
+    first.unlink()
+    change(second, offsets()[2] + 200)
+    installation = read_installation(realm.home / "host")
+    check_rollback(
+        realm.home / "host" / "ledger",
+        marks,
+        host_id=installation.certificate.host_id,
+        certificates=installation.chain_data,
+        accept=True,
+    )
+    write_segment(realm, requests)
+    restore(back_up(realm, tmp_path / "backup.tar", marks), tmp_path / "new")
+    assert verify(replace(realm, home=tmp_path / "new")).lost_heads == 2
+
+
+def test_pruned_and_empty_segments_are_whole(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    first = write_segment(realm, requests)
+    marks = [mark(first)]
+    for sizes in ((), (), (1,)):
+        write_segment(realm, requests, sizes)
+    prune_ledger(first.parent, marks, before_ms=1 << 62)
+    restore(back_up(realm, tmp_path / "backup.tar", marks), tmp_path / "new")
+    assert verify(replace(realm, home=tmp_path / "new")).pruned_segments == 1
+
+
+def test_files_of_an_earlier_store_stay_behind(realm: Realm, tmp_path: Path) -> None:
+    for name in ("counts.db", "inventory.db"):
+        apsw.Connection(str(realm.home / "host" / name)).execute("CREATE TABLE t (x)")
+    contents = restore(back_up(realm, tmp_path / "backup.tar", with_databases=False), tmp_path / "new")
+    assert not [name for name in contents.files if name.endswith(".db")]
 
 
 def test_an_earlier_backup_is_replaced_whole(realm: Realm, archive: Path, requests: list[bytes]) -> None:
