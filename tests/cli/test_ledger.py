@@ -15,7 +15,7 @@ import pytest
 from kms_fast.host.recorder import Recorder
 from kms_fast.store.sqlite_inventory import SqliteInventory
 from tests.batches import BatchMaker
-from tests.hosts import Realm, make_key, make_realm
+from tests.hosts import Realm, make_key, make_realm, run_cli
 from tests.system.asker import Asker, now_ms
 
 
