@@ -102,8 +102,8 @@ _ROWS = (
     (
         0x80070005,
         "NOT_ALLOWED",
-        "The operating system does not allow this.",
-        "Run the command as the user that owns the file or right named here.",
+        "The operating system or the database does not allow this.",
+        "Run the command as the user or role that owns the file or right named here.",
     ),
     (
         0xE04B0001,
@@ -321,6 +321,12 @@ _ROWS = (
             "Undo what was changed by hand in the schema kms_fast: constraints, triggers, columns, rights. "
             "If nothing was, report it with the SQLSTATE. What is not recorded yet stays in the ledger."
         ),
+    ),
+    (
+        0xE04B004A,
+        "STORE_EMPTY",
+        "The database has no tables of kms_fast yet.",
+        "Make them with kms-fast store migrate, as the role that is to own them; then start the host again.",
     ),
 )
 

@@ -61,7 +61,9 @@ def store_options(function: Callable[..., None]) -> Callable[..., None]:
 @command.command
 @store_options
 def migrate(settings: HostSettings, home: Path, out: Output) -> None:
-    """Bring the tables up to date; nothing to do when they are. Stop older hosts before.
+    """Make the tables, or bring them up to date; nothing to do when they are. Stop older hosts before.
+
+    The role of the URL has to own them, or may create a schema in the database while there are none.
 
     \b
     Examples:

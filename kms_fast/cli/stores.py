@@ -24,7 +24,8 @@ def inventory_file(home: Path) -> Path:
 async def open_counts(settings: HostSettings, home: Path) -> Counts:
     """Open the counts on the running event loop.
 
-    Raises `KmsFastError`: STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION, or for PostgreSQL STORE_UNAVAILABLE.
+    Raises `KmsFastError`: STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION, or for PostgreSQL STORE_UNAVAILABLE,
+    STORE_EMPTY.
     """
     if settings.store is None:
         return SqliteCounts(counts_file(home))

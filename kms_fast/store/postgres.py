@@ -23,7 +23,7 @@ import asyncpg
 
 from kms_fast.errors import KmsFastError
 from kms_fast.model.settings import mask_password
-from kms_fast.store.postgres_schema import check_version, migrate_tables
+from kms_fast.store.postgres_schema import check_version, explain_rights, migrate_tables
 
 OLDEST_VERSION: Final = 15
 CONNECT_LIMIT_S: Final = 5.0
@@ -87,7 +87,10 @@ class PostgresSession:
 
     @classmethod
     async def open(cls, url: str, *, limit_s: float) -> "PostgresSession":
-        """Connect. Raises `KmsFastError` (STORE_UNAVAILABLE, STORE_VERSION) when that is not possible now."""
+        """Connect.
+
+        Raises `KmsFastError` (STORE_UNAVAILABLE, STORE_EMPTY, STORE_VERSION) when that is not possible now.
+        """
         session = cls(url, limit_s=limit_s)
         session._use(await session._connect())
         return session
@@ -272,17 +275,21 @@ async def connect(url: str, *, application_name: str = "kms-fast") -> asyncpg.Co
 async def migrate(url: str) -> int:
     """Bring the tables of a database up to date; the version they had before, 0 for none.
 
-    Raises `KmsFastError`: STORE_UNAVAILABLE, STORE_VERSION for tables of a newer program.
+    Raises `KmsFastError`: STORE_UNAVAILABLE, NOT_ALLOWED for a role that lacks the right, STORE_REFUSED, STORE_VERSION
+    for tables of a newer program.
     """
-    connection = await connect(url)
+    connection, shown = await connect(url), mask_password(url)
     try:
-        return await migrate_tables(connection)
+        try:
+            return await migrate_tables(connection)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise KmsFastError(
+                f"The store {shown} cannot be migrated: {await explain_rights(connection)} ({describe(error)}).",
+                name="NOT_ALLOWED",
+                store=shown,
+            ) from error
     except POSTGRES_ERRORS as error:
-        raise KmsFastError(
-            f"The store {mask_password(url)} cannot be migrated: {describe(error)}.",
-            name="STORE_UNAVAILABLE",
-            store=mask_password(url),
-        ) from error
+        raise explain(error, shown) from error
     finally:
         await close(connection)
 

@@ -33,8 +33,8 @@ class PostgresCounts:
     async def open(cls, url: str) -> "PostgresCounts":
         """Connect to a database that `kms-fast store migrate` prepared.
 
-        Raises `KmsFastError`: STORE_UNAVAILABLE when it cannot be reached or would lose what was stored, STORE_VERSION
-        when its tables are not this program's.
+        Raises `KmsFastError`: STORE_UNAVAILABLE when it cannot be reached or would lose what was stored, STORE_EMPTY
+        or STORE_VERSION when it has no tables or not this program's.
         """
         return cls(await PostgresSession.open(url, limit_s=_LIMIT_S))
 

@@ -39,8 +39,8 @@ class PostgresInventory:
     async def open(cls, url: str) -> "PostgresInventory":
         """Connect to a database that `kms-fast store migrate` prepared.
 
-        Raises `KmsFastError`: STORE_UNAVAILABLE when it cannot be reached or would lose what was stored, STORE_VERSION
-        when its tables are not this program's.
+        Raises `KmsFastError`: STORE_UNAVAILABLE when it cannot be reached or would lose what was stored, STORE_EMPTY
+        or STORE_VERSION when it has no tables or not this program's.
         """
         return cls(url, await PostgresSession.open(url, limit_s=_LIMIT_S))
 

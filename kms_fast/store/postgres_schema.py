@@ -120,6 +120,13 @@ STEPS: Final = (_COUNTS, _INVENTORY)
 VERSION: Final = len(STEPS)
 """The version that this program works with."""
 
+# The schema's owner, or who may make it, and what the role of this session lacks to be one.
+_FIND_OWNER: Final = """
+SELECT current_user AS role, current_database() AS database, pg_get_userbyid(datdba) AS database_owner,
+    (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'kms_fast') AS schema_owner
+FROM pg_database WHERE datname = current_database()
+"""
+
 # Any number will do; whoever migrates takes it. Only one on PostgreSQL's 64 bits that others hardly choose.
 _MIGRATION_LOCK: Final = int.from_bytes(b"kms_fast", "big", signed=True)
 
@@ -132,16 +139,28 @@ async def read_version(connection: asyncpg.Connection) -> int:
 
 
 async def check_version(connection: asyncpg.Connection) -> None:
-    """Raise `KmsFastError` (STORE_VERSION) unless the tables are of this program's version."""
+    """Raise `KmsFastError` (STORE_EMPTY, STORE_VERSION) unless the tables are of this program's version."""
     version = await read_version(connection)
+    if version == 0:
+        raise KmsFastError("The database has no tables of kms_fast yet.", name="STORE_EMPTY")
     if version != VERSION:
-        found = f"has tables of version {version}" if version else "has no tables yet"
         raise KmsFastError(
-            f"The database {found}; this program needs version {VERSION}.",
+            f"The database has tables of version {version}; this program needs version {VERSION}.",
             name="STORE_VERSION",
             version=version,
             needed=VERSION,
         )
+
+
+async def explain_rights(connection: asyncpg.Connection) -> str:
+    """What the role of this connection lacks to migrate, and which role has it. Raises asyncpg's errors."""
+    row = await connection.fetchrow(_FIND_OWNER)
+    assert row is not None
+    if row["schema_owner"] is None:
+        right, owner = f"the right CREATE on the database {row['database']}", row["database_owner"]
+    else:
+        right, owner = "to own the schema kms_fast", row["schema_owner"]
+    return f"the role {row['role']} needs {right}, as the role {owner} has it"
 
 
 async def migrate_tables(connection: asyncpg.Connection) -> int:

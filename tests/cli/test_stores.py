@@ -22,7 +22,7 @@ async def test_counts_in_the_home(tmp_path: Path) -> None:
 
 async def test_counts_in_postgres(tmp_path: Path, postgres_url: str) -> None:
     settings = HostSettings(store=postgres_url)
-    with pytest.raises(KmsFastError, match="has no tables yet"):
+    with pytest.raises(KmsFastError, match="has no tables of kms_fast yet"):
         await open_counts(settings, tmp_path)
     await migrate(postgres_url)
     counts = await open_counts(settings, tmp_path)

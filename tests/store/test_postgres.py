@@ -89,7 +89,7 @@ async def test_tables_of_another_version_are_refused(server: PostgresServer, url
         await migrate(url)
     server.execute("DROP SCHEMA kms_fast CASCADE")
     error = await refusal(url)
-    assert (error.result.name, "no tables" in error.message) == ("STORE_VERSION", True)
+    assert (error.result.name, "kms-fast store migrate" in error.result.cure) == ("STORE_EMPTY", True)
 
 
 async def test_who_is_not_let_in_is_told_why(server: PostgresServer) -> None:
@@ -147,10 +147,16 @@ async def test_the_documented_rights_are_enough_and_no_more(server: PostgresServ
     for statement in filter(str.strip, first.split(";")):
         server.execute(statement)
     server.execute(second, "kms_fast")
-    for role in ("kms_fast_owner", "kms_fast_host"):
-        server.execute(f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
-    assert await migrate(server.url("kms_fast", user="kms_fast_owner")) == 0
-    url = server.url("kms_fast", user="kms_fast_host")
+    passwords = dict(re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '(.+)'", first))
+    owner, url = (
+        server.url("kms_fast", user=role, password=passwords[role]) for role in ("kms_fast_owner", "kms_fast_host")
+    )
+    with pytest.raises(
+        KmsFastError, match=r"needs the right CREATE on .* kms_fast, as the role kms_fast_owner"
+    ) as caught:
+        await migrate(url)
+    assert caught.value.result.name == "NOT_ALLOWED"
+    assert await migrate(owner) == 0
     counts, inventory = await PostgresCounts.open(url), await PostgresInventory.open(url)
     await record(counts, [1])
     assert len(await load(counts)) == 1
@@ -167,8 +173,9 @@ async def test_the_documented_rights_are_enough_and_no_more(server: PostgresServ
             await connection.execute(statement)
     await close(connection)
     server.execute("UPDATE kms_fast.schema_version SET version = 1", "kms_fast")
-    with pytest.raises(KmsFastError, match="cannot be migrated: permission denied"):
+    with pytest.raises(KmsFastError, match="own the schema kms_fast, as the role kms_fast_owner") as caught:
         await migrate(url)
+    assert caught.value.result.name == "NOT_ALLOWED"
 
 
 async def test_migrations_at_once_are_one(server: PostgresServer) -> None:
