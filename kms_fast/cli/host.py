@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from pathlib import Path
 
 import click
@@ -95,7 +96,7 @@ def apply(answer: Path, home: Path, out: Output) -> None:
     listed = ", ".join(f"{name} up to generation {generation}" for name, generation in families.items())
     out.result(
         {
-            "host_id": certificate.host_id,
+            "host_id": uuid.UUID(bytes=certificate.host_id),
             "serial": certificate.serial,
             "not_after": until,
             "families": families,
@@ -150,7 +151,7 @@ def status(home: Path, loaded: LoadedSettings, out: Output) -> None:
     out.result(
         {
             "publisher": installation.publisher.name,
-            "host_id": certificate.host_id,
+            "host_id": uuid.UUID(bytes=certificate.host_id),
             "serial": certificate.serial,
             "valid_until": format_time(certificate.not_after_ms),
             "days_left": days_left,

@@ -1,6 +1,7 @@
 """``kms-fast publisher``: root and issuer keys, catalog, product keys, certificates, revocations."""
 
 import time
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -300,12 +301,13 @@ def certify_host(request: Path, path: Path, days: int, home: Path, passphrase: P
         {
             "file": path,
             "serial": certificate.serial,
-            "host_id": certificate.host_id,
+            "host_id": uuid.UUID(bytes=certificate.host_id),
             "not_after": until,
             "renewal": certified.renewal,
             "keys": _describe_uses(certified),
         },
-        f"Certified host {certificate.host_id.hex()}: serial {certificate.serial}, valid until {until}; wrote {path}.\n"
+        f"Certified host {uuid.UUID(bytes=certificate.host_id)}: serial {certificate.serial}, "
+        f"valid until {until}; wrote {path}.\n"
         + "".join(
             f"Host key …{use['last_five']}: {use['hosts']} of {use['hosts_allowed']} hosts, this one "
             f"{use['activations']} of {use['activations_allowed']} times.\n"

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,14 +69,14 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
         ),
     )
 
-    def read_settings() -> HostSettings:
+    def read_settings() -> tuple[HostSettings, Installation]:
         try:
             fresh = loaded.read_again()
-            read_checked(folder, fresh)
+            installed = read_checked(folder, fresh)
         except OSError as error:
             raise translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED") from None
         start_logging(fresh.log_level, fresh.log_format)
-        return fresh
+        return fresh, installed
 
     try:
         asyncio.run(_supervise(home, settings, sockets, read_settings, presence, _announce(installation, sockets, out)))
@@ -128,7 +129,7 @@ async def _supervise(
     home: Path,
     settings: HostSettings,
     sockets: list[list[socket.socket]],
-    read_settings: Callable[[], HostSettings],
+    read_settings: Callable[[], tuple[HostSettings, Installation]],
     presence: Presence,
     on_listening: Callable[[], None],
 ) -> None:
@@ -148,10 +149,10 @@ def _announce(installation: Installation, sockets: list[list[socket.socket]], ou
     def announce() -> None:
         backend = _core.backend()
         logger.info(
-            "host %s of %s, certificate %d, %d workers, ciphers: AES by %s, SHA-256 by %s",
-            installation.certificate.host_id.hex(),
+            "host %s of %s: %s; %d workers, AES by %s, SHA-256 by %s",
+            uuid.UUID(bytes=installation.certificate.host_id),
             installation.publisher.name,
-            installation.certificate.serial,
+            installation.describe(),
             len(sockets),
             backend["aes"],
             backend["sha256"],

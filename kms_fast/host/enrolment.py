@@ -70,6 +70,13 @@ class Installation:
                 raise
             raise ConfigurationError(error.message, name="HOST_CERTIFICATE_DATES") from None
 
+    def describe(self) -> str:
+        """What is in force, in words for a line of the log."""
+        return (
+            f"certificate {self.certificate.serial}, catalog {self.catalog.number}, "
+            f"publisher file {self.publisher.number}"
+        )
+
 
 def make_request(
     folder: Path,
@@ -218,7 +225,9 @@ def _read_chain(folder: Path) -> tuple[bytes, HostCertificate, IssuerCertificate
 
 
 def _not_activated(folder: Path) -> ConfigurationError:
-    return ConfigurationError(f"There is no host certificate in {folder}.", name="HOST_NOT_ACTIVATED")
+    return ConfigurationError(
+        f"The host has no certificate from the publisher: {folder / 'host.cert'} is missing.", name="HOST_NOT_ACTIVATED"
+    )
 
 
 def _verify(certificate: HostCertificate, issuer: IssuerCertificate, publisher: PublisherFile, at_ms: int) -> None:

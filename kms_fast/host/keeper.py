@@ -38,11 +38,6 @@ class Keeper:
         self.ready = asyncio.Event()
 
     @property
-    def pid(self) -> int | None:
-        """The child's process ID, None while it does not run."""
-        return self._child.pid if self._child else None
-
-    @property
     def is_ready(self) -> bool:
         """Whether the child serves now."""
         return self._child is not None and self._child.ready.is_set()
@@ -107,6 +102,8 @@ class Keeper:
 
     async def _note_ready(self, child: Child) -> None:
         await child.ready.wait()
+        if self.ready.is_set():
+            logger.info("%s is back (process %d)", child.name, child.pid)
         self.ready.set()
 
     def _note_death(self, child: Child, error: KmsFastError) -> float:

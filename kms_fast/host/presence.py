@@ -103,7 +103,7 @@ def reload_running(folder: Path, *, limit_s: float) -> list[HostProcess]:
     """
     asked = {process.pid: process.reloads for process in list_running(folder)}
     if not asked:
-        raise KmsFastError(f"No host runs in {folder}.", name="HOST_NOT_RUNNING", folder=str(folder))
+        raise KmsFastError(f"No host runs in this home: {folder.parent}.", name="HOST_NOT_RUNNING", folder=str(folder))
     for pid in asked:
         os.kill(pid, signal.SIGHUP)
     end_s = time.monotonic() + limit_s

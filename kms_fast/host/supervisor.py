@@ -8,6 +8,7 @@ import itertools
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import msgspec
 from kms_fast.errors import KmsFastError
 from kms_fast.host import systemd
 from kms_fast.host.child import ChildPlan
+from kms_fast.host.enrolment import Installation
 from kms_fast.host.health import HealthPages
 from kms_fast.host.keeper import Keeper
 from kms_fast.host.presence import Presence
@@ -43,7 +45,7 @@ class Supervisor:
         home: str,
         settings: HostSettings,
         sockets: Sequence[Sequence[socket.socket]],
-        read_settings: Callable[[], HostSettings],
+        read_settings: Callable[[], tuple[HostSettings, Installation]],
         presence: Presence,
     ) -> None:
         self._home = home
@@ -137,6 +139,7 @@ class Supervisor:
     async def _drain(self, jobs: Sequence[asyncio.Task[None]]) -> None:
         """Let the workers answer what waits, then the recorder take up what they signed."""
         systemd.notify("STOPPING=1")
+        begun_s = time.monotonic()
         for opened in itertools.chain(*self._sockets):
             opened.close()
         workers = len(self._workers)
@@ -144,6 +147,7 @@ class Supervisor:
         await self._drain_some([self._recorder], jobs[workers:])
         for job in jobs:
             job.result()
+        logger.info("stopped: drained in %.1f s", time.monotonic() - begun_s)
 
     async def _drain_some(self, keepers: Sequence[Keeper], jobs: Sequence[asyncio.Task[None]]) -> None:
         for keeper in keepers:
@@ -177,17 +181,17 @@ class Supervisor:
             systemd.notify_reloading()
             told: dict[str, Any] | None = None
             try:
-                await self._reload_once()
+                installation = await self._reload_once()
             except KmsFastError as error:
                 logger.error("not reloaded: %s %s", error.message, error.result.cure)
                 told = error.to_json()
             else:
-                logger.info("reloaded")
+                logger.info("reloaded: %s", installation.describe())
             self._presence.update(reloads=self._presence.process.reloads + 1, reload_error=told)
             systemd.notify("READY=1")
 
-    async def _reload_once(self) -> None:
-        settings = await asyncio.to_thread(self._read_settings)
+    async def _reload_once(self) -> Installation:
+        settings, installation = await asyncio.to_thread(self._read_settings)
         for name in FIXED_SETTINGS:
             if getattr(settings, name) != getattr(self._settings, name):
                 logger.warning("%s changes with the next start only", name)
@@ -200,3 +204,4 @@ class Supervisor:
             raise KmsFastError(
                 f"A worker did not reload within {RELOAD_LIMIT_S:.0f} s.", name="PROCESS_FAILED"
             ) from None
+        return installation

@@ -23,6 +23,7 @@ def test_a_reload_swaps_the_certificate_under_open_connections(realm: Realm) -> 
         renew(realm, 2)
         code, told, _ = run_cli("host", "reload", home=realm.home)
         assert (code, told["pids"]) == (0, [host.process.pid])
+        assert "reloaded: certificate 2, catalog 1, publisher file 1" in log_of(host)
         for connection in connections:
             verified = activate(connection, asker)
             assert (verified.header.serial, verified.leaf.current_count) == (2, 2)

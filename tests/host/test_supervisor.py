@@ -43,7 +43,10 @@ def test_a_killed_worker_is_replaced_and_the_others_serve_on(realm: Realm) -> No
         wait_for(lambda: len(set(host.worker_pids()) - set(before)) == 1)
         assert sorted({1, 2, 3} - set(connect_to_each(host, asker)))[0] in (1, 2)
         assert "ended by signal 9. It starts again" in log_of(host)
+        (successor,) = set(host.worker_pids()) - set(before)
+        wait_for(lambda: f" is back (process {successor})" in log_of(host))
         assert host.stop() == 0
+        assert "INFO stopped: drained in " in log_of(host)
     assert run_cli("ledger", "verify", home=realm.home)[1]["ok"]
 
 
