@@ -226,7 +226,7 @@ def _read_chain(folder: Path) -> tuple[bytes, HostCertificate, IssuerCertificate
 
 def _not_activated(folder: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"The host has no certificate from the publisher: {folder / 'host.cert'} is missing.", name="HOST_NOT_ACTIVATED"
+        f"The host has no certificate from the publisher: there is none in {folder}.", name="HOST_NOT_ACTIVATED"
     )
 
 
