@@ -41,13 +41,15 @@ def prune_ledger(
 ) -> Pruned:
     """Drop the entries of every segment that has ended, and whose last batch was signed before a time (ms).
 
-    Only where that batch is a watermark: the inventory has the segment whole. A segment is replaced as a whole or not
-    at all; hosts may run meanwhile. ``limit``: at most so many segments. Raises `LedgerError` for a segment that is
-    damaged, `KmsFastError` (STORAGE_FAILED).
+    Only where that batch is a watermark, or the watermark's batch is accepted as lost, so that it followed: the
+    inventory has the segment whole. A segment is replaced as a whole or not at all; hosts may run meanwhile. ``limit``:
+    at most so many segments. Raises `LedgerError` for a segment that is damaged, `KmsFastError` (STORAGE_FAILED).
     """
     recorded = {(mark.segment, mark.header_hash) for mark in watermarks}
     starts = {path: read_start_of(path) for path in list_segments(folder)}
-    ends = {head.segment: head for start in starts.values() for head in start.heads if head.ended}
+    heads = [head for start in starts.values() for head in start.heads]
+    ends = {head.segment: head for head in heads if head.ended}
+    went_back = {head.segment for head in heads if head.lost and (head.segment, head.header_hash) in recorded}
     pruned = Pruned()
     for path, start in starts.items():
         if start.pruned:
@@ -56,7 +58,7 @@ def prune_ledger(
             end = ends.get(start.segment) or find_head(path)
         if not end.ended or end.header_hash == start.previous or end.time_ms >= before_ms:
             continue
-        if (end.segment, end.header_hash) not in recorded:
+        if end.segment not in went_back and (end.segment, end.header_hash) not in recorded:
             pruned.waiting += 1
             continue
         with storage_errors(folder), lock_ledger(folder):

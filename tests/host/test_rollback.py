@@ -131,6 +131,16 @@ def test_what_was_accepted_is_in_the_ledger(realm: Realm, segments: list[Path], 
     assert len(check_ledger(folder_of(realm), [realm.root], PUBLISHER_ID)) == 5
 
 
+def test_what_is_left_after_an_acceptance_is_pruned(realm: Realm, segments: list[Path]) -> None:
+    """An inventory that did not go back names a batch that never comes again: what is left before it was recorded."""
+    marks = [mark(path) for path in segments]
+    os.truncate(segments[2], offsets()[2])
+    check(realm, marks, accept=True)
+    pruned = prune_ledger(folder_of(realm), marks, before_ms=1 << 62)
+    assert (pruned.segments, pruned.batches, pruned.waiting) == (3, 8, 0)
+    assert verify(realm).pruned_segments == 3
+
+
 def test_a_segment_that_was_lost_and_continued(realm: Realm, segments: list[Path], requests: list[bytes]) -> None:
     """A later segment continues the one that is gone; once its loss is accepted, the rest proves."""
     marks = [mark(path) for path in segments]
