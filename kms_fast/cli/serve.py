@@ -22,9 +22,11 @@ from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, Presence, list_running
 from kms_fast.host.rollback import check_rollback
+from kms_fast.host.segment import UNKNOWN, Head
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
 from kms_fast.host.systemd import take_sockets
+from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
 
 logger = logging.getLogger("kms_fast")
@@ -113,7 +115,13 @@ async def _check_state(home: Path, settings: HostSettings, installation: Install
         accept=accept_rollback,
     )
     if lost:
-        logger.warning("accepted that the ledger lacks batches; it names them in a segment of its own")
+        logger.warning("accepted that the ledger lacks batches: %s", ", ".join(map(_describe_lost, lost)))
+
+
+def _describe_lost(head: Head) -> str:
+    if head.segment == UNKNOWN:
+        return "what was signed after the backup"
+    return f"those of segment {head.segment} until {format_time(head.time_ms)}"
 
 
 def _open_sockets(folder: Path, settings: HostSettings) -> list[list[socket.socket]]:

@@ -46,7 +46,7 @@ def test_an_older_ledger_is_refused_until_it_is_accepted(realm: Realm, tmp_path:
     assert refuse(realm)["batch"] == last
     batches = activate(realm, "--accept-rollback")
     assert int(batches[0].partition("/")[0]) > 2, "a batch's name is never given twice"
-    assert "accepted that the ledger lacks batches" in (tmp_path / "serve.log").read_text()
+    assert "accepted that the ledger lacks batches: those of segment 2 until 2" in (tmp_path / "serve.log").read_text()
     # Accepted once, it is not asked again.
     activate(realm)
     assert run_cli("ledger", "verify", home=realm.home)[1]["ok"]
