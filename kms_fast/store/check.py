@@ -1,5 +1,6 @@
 """What can be wrong with a store, each as a sentence: damage that the database finds, and content that cannot be."""
 
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from kms_fast.model.settings import mask_password
 from kms_fast.store import Client, CountRow, HostPart, Watermark
 from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe, explain
 from kms_fast.store.postgres_schema import check_version
+from kms_fast.store.sqlite import describe_error
 
 # Clocks of hosts differ; what lies further ahead was not written by a host that worked.
 _AHEAD_MS: Final = 86_400_000
@@ -41,7 +43,9 @@ def check_sqlite_file(path: Path) -> Iterator[str]:
     except (apsw.CorruptError, apsw.NotADBError) as error:
         yield f"{path}: {error}"
     except apsw.Error as error:
-        raise KmsFastError(f"{path} cannot be checked: {error}.", name="STORAGE_FAILED", file=str(path)) from error
+        raise KmsFastError(
+            f"{path} cannot be checked: {describe_error(error)}.", name="STORAGE_FAILED", file=str(path)
+        ) from error
 
 
 async def check_postgres(url: str) -> AsyncIterator[str]:
@@ -83,16 +87,17 @@ def check_clients(clients: Sequence[Client], now_ms: int) -> Iterator[str]:
     for client in clients:
         if not client.first_seen_ms <= client.last_seen_ms <= now_ms + _AHEAD_MS:
             times = f"first {client.first_seen_ms}, last {client.last_seen_ms}"
-            yield f"The times of client {client.cmid.hex()} cannot be: {times}"
+            yield f"The times of client {uuid.UUID(bytes=client.cmid)} cannot be: {times}"
         elif client.activations + client.refusals < 1 or min(client.activations, client.refusals) < 0:
-            yield f"Client {client.cmid.hex()} has {client.activations} activations and {client.refusals} refusals"
+            numbers = f"{client.activations} activations and {client.refusals} refusals"
+            yield f"Client {uuid.UUID(bytes=client.cmid)} has {numbers}"
 
 
 def check_watermarks(part: HostPart, now_ms: int) -> Iterator[str]:
     """Watermarks that no ledger can have."""
     for mark in part.watermarks:
         if not _is_possible(mark, now_ms):
-            yield f"The watermark of host {part.host_id.hex()}, segment {mark.segment}, cannot be: {mark}"
+            yield f"The watermark of host {uuid.UUID(bytes=part.host_id)}, segment {mark.segment}, cannot be: {mark}"
 
 
 def _is_possible(mark: Watermark, now_ms: int) -> bool:

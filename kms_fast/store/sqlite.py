@@ -104,7 +104,7 @@ class SqliteFile:
             ) from error
         except apsw.Error as error:
             raise KmsFastError(
-                f"The {self._what} in {self._path} cannot be used: {error}.",
+                f"The {self._what} in {self._path} cannot be used: {describe_error(error)}.",
                 name="STORAGE_FAILED",
                 file=str(self._path),
             ) from error
@@ -142,6 +142,13 @@ class SqliteFile:
             )
 
 
+def describe_error(error: apsw.Error) -> str:
+    """What SQLite says; of places where it cannot write, more than it does."""
+    if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError):
+        return "SQLite must be able to write to the file and its folder, even to read"
+    return str(error)
+
+
 def copy_database(source: Path, target: Path) -> None:
     """Copy an SQLite file as of one moment, also while others write to it. Raises `KmsFastError` (STORAGE_FAILED)."""
     try:
@@ -152,5 +159,5 @@ def copy_database(source: Path, target: Path) -> None:
                 backup.step(-1)
     except apsw.Error as error:
         raise KmsFastError(
-            f"{source} cannot be copied to {target}: {error}.", name="STORAGE_FAILED", file=str(source)
+            f"{source} cannot be copied to {target}: {describe_error(error)}.", name="STORAGE_FAILED", file=str(source)
         ) from error

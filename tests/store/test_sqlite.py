@@ -98,3 +98,9 @@ def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monke
     monkeypatch.setattr(SqliteFile, "_version", look_before_the_other_is_done)
     open_file(path, [FIRST])
     assert apsw.Connection(str(path)).execute("SELECT count(*) FROM fruit").fetchone() == (1,)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(KmsFastError, match="must be able to write to the file and its folder") as caught:
+        SqliteFile(tmp_path / "missing" / "file.db", "counts", [], without_it="")
+    assert caught.value.result.name == "STORAGE_FAILED"
