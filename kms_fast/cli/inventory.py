@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kms_fast.cli.output import Output
+from kms_fast.cli.output import Output, list_fields
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import inventory_file, open_inventory
 from kms_fast.errors import ConfigurationError, KmsFastError
@@ -95,7 +95,8 @@ def show(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> No
     if not clients:
         raise KmsFastError(f"No machine with CMID {cmid} is in the inventory.", name="MACHINE_UNKNOWN", cmid=str(cmid))
     products = _read_products(home)
-    out.result({"clients": [_describe(client, products) for client in clients]})
+    described = [_describe(client, products) for client in clients]
+    out.result({"clients": described}, "\n\n".join(map(_list_with_dates, described)))
 
 
 @command.command
@@ -112,7 +113,8 @@ def summary(settings: HostSettings, home: Path, out: Output) -> None:
         return await inventory.summary() or await inventory.summarize(time.time_ns() // 1_000_000)
 
     counted = _ask(settings, home, read)
-    out.result(_describe_summary(counted, _read_products(home)))
+    described = _describe_summary(counted, _read_products(home))
+    out.result(described, _list_with_dates(described))
 
 
 @command.command
@@ -152,8 +154,8 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
         )
     out.result(
         {"cmid": cmid, "entries": forgotten.entries, "blanked": forgotten.blanked, "clients": clients},
-        f"Machine {cmid}: blanked {forgotten.blanked} of its {forgotten.entries} entries in the ledger, and its name "
-        f"and address for {clients} products in the inventory.",
+        f"Machine {cmid} is forgotten. Entries blanked in the ledger: {forgotten.blanked} of {forgotten.entries}; "
+        f"products whose client was blanked in the inventory: {clients}.",
     )
 
 
@@ -246,6 +248,18 @@ def _describe_summary(counted: Summary, products: Mapping[bytes, str]) -> dict[s
             for result, requests in sorted(counted.results.items())
         },
     }
+
+
+def _list_with_dates(fields: Mapping[str, Any]) -> str:
+    """Names and values with a date in place of every time (ms)."""
+    return "\n".join(
+        list_fields(
+            {
+                name.removesuffix("_ms"): format_time(value) if name.endswith("_ms") and value is not None else value
+                for name, value in fields.items()
+            }
+        )
+    )
 
 
 def _format_state(state: int) -> str:

@@ -52,7 +52,7 @@ class Output:
             fields = {"message": value} if isinstance(value, str) else value
             _write_json({"ok": True, **fields})
         elif text is None:
-            _print_text(value if isinstance(value, str) else "\n".join(_list_fields(value)))
+            _print_text(value if isinstance(value, str) else "\n".join(list_fields(value)))
         elif isinstance(text, str):
             _print_text(text)
         else:
@@ -174,7 +174,7 @@ def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _list_fields(fields: Mapping[str, Any], indent: str = "") -> list[str]:
+def list_fields(fields: Mapping[str, Any], indent: str = "") -> list[str]:
     """Lines of aligned names and values; a mapping, or each of a list of them, is indented below its name."""
     width = max((len(name) for name in fields), default=0) + 2
     lines = []
@@ -183,7 +183,7 @@ def _list_fields(fields: Mapping[str, Any], indent: str = "") -> list[str]:
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, Mapping) for item in items):
             lines.append(indent + label)
-            lines += [line for item in items for line in _list_fields(item, indent + "  ")]
+            lines += [line for item in items for line in list_fields(item, indent + "  ")]
         else:
             lines.append(f"{indent}{label:{width}}{', '.join(map(_show, items))}")
     return lines

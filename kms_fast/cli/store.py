@@ -215,7 +215,7 @@ def _require_files(settings: HostSettings, home: Path) -> None:
 
 
 def _describe(content: Content) -> str:
-    return f"{content.counts} machines counted, {content.clients} clients and {content.hosts} hosts in the inventory"
+    return f"machines counted: {content.counts}; in the inventory clients: {content.clients}, hosts: {content.hosts}"
 
 
 def _to_json(content: Content) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 import uuid
 from collections.abc import Callable, Sequence
@@ -177,9 +178,14 @@ def test_texts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "192.0.2.1" in shown
     assert "more: --after 00000000-0000-0000-0000-000000000001," in shown
     assert run(["inventory", "show", str(uuid.UUID(int=1)), "--home", str(home)]) == 0
-    assert "licensed" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "licensed" in shown
+    assert re.search(r"^first seen +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", shown, re.MULTILINE)
+    assert " ms " not in shown
     assert run(["inventory", "summary", "--home", str(home)]) == 0
-    assert "licensed" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.search(r"^  licensed +2$", shown, re.MULTILINE)
+    assert " ms " not in shown
     assert run(["inventory", "list", "--name", "no-such", "--home", str(home)]) == 0
     assert capsys.readouterr().out == "No machine.\n"
 
