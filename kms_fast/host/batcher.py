@@ -258,18 +258,22 @@ class Batcher:
 
         Not at once as after a commit: a thousand batches may wait, and each would be a call within a call.
         """
-        self._busy = False
-        if self.host.waiting == 0:
-            self._idle.set()
-        else:
+        if self._release():
             self.wake()
 
     def _next(self) -> None:
         """The batch in work is on disk: take the next one, before the answers are written."""
-        self._busy = False
-        if self.host.waiting == 0:
-            self._idle.set()
-        elif self._loop.time() >= self._earliest_start_s:
+        if not self._release():
+            return
+        if self._loop.time() >= self._earliest_start_s:
             self._begin()
         else:
             self.wake()
+
+    def _release(self) -> bool:
+        """The batch in work is done with; whether requests wait for the next one."""
+        self._busy = False
+        if self.host.waiting == 0:
+            self._idle.set()
+            return False
+        return True
