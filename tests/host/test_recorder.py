@@ -193,28 +193,41 @@ async def test_a_transaction_is_bounded(
     assert await count_activations(tmp_path) == 3000
 
 
-async def test_a_part_that_was_read_ahead_is_read_again_after_an_outage(tmp_path: Path, segment: SegmentWriter) -> None:
-    attempts = 0
+def make_unsteady(
+    tmp_path: Path, *, happens: Callable[[int], bool], is_told: Callable[[int], bool]
+) -> tuple[Callable[[], Awaitable[Inventory]], list[int]]:
+    """An inventory whose transactions, by their number, happen or not, and end in a lost connection unless told; and
+    the numbers so far.
+    """
+    attempts: list[int] = []
 
-    class Failing(SqliteInventory):
+    class Unsteady(SqliteInventory):
         async def record(
             self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
         ) -> None:
-            nonlocal attempts
-            attempts += 1
-            if attempts == 2:
+            number = len(attempts) + 1
+            attempts.append(number)
+            if happens(number):
+                await super().record(host_id, rows, totals, watermarks)
+            if not is_told(number):
                 raise KmsFastError("Connection lost.", name="STORE_UNAVAILABLE")
-            await super().record(host_id, rows, totals, watermarks)
 
-    async def open_failing() -> Inventory:
-        return Failing(tmp_path / "inventory.db")
+    async def open_unsteady() -> Inventory:
+        return Unsteady(tmp_path / "inventory.db")
 
+    return open_unsteady, attempts
+
+
+async def test_a_part_that_was_read_ahead_is_read_again_after_an_outage(tmp_path: Path, segment: SegmentWriter) -> None:
+    open_unsteady, attempts = make_unsteady(
+        tmp_path, happens=lambda number: number != 2, is_told=lambda number: number != 2
+    )
     for number in range(40):
         segment.append([entry(number * 100 + i) for i in range(100)], NOW_MS)
-    recorder = make_recorder(tmp_path, open_failing)
+    recorder = make_recorder(tmp_path, open_unsteady)
     async with running(recorder):
         await wait_until(lambda: recorder.recorded == 4000)
-    assert attempts == 5
+    assert len(attempts) == 5
     assert await count_activations(tmp_path) == 4000
 
 
@@ -268,29 +281,16 @@ async def test_an_outage_is_waited_for_and_told_once(
 
 async def test_a_transaction_in_doubt_is_counted_once(tmp_path: Path, segment: SegmentWriter) -> None:
     """The connection is lost with the answer to COMMIT: it may have happened. Every other transaction did."""
-    attempts = 0
-
-    class Doubtful(SqliteInventory):
-        async def record(
-            self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
-        ) -> None:
-            nonlocal attempts
-            attempts += 1
-            if attempts % 2:
-                await super().record(host_id, rows, totals, watermarks)
-            if attempts % 3:
-                raise KmsFastError("Connection lost.", name="STORE_UNAVAILABLE")
-
-    async def open_doubtful() -> Inventory:
-        return Doubtful(tmp_path / "inventory.db")
-
-    recorder = make_recorder(tmp_path, open_doubtful)
+    open_unsteady, attempts = make_unsteady(
+        tmp_path, happens=lambda number: number % 2 == 1, is_told=lambda number: number % 3 == 0
+    )
+    recorder = make_recorder(tmp_path, open_unsteady)
     # The third succeeds and is told so; every sixth claims success and did nothing: never reached here.
     task = asyncio.create_task(recorder.run(lambda: None))
     segment.append([entry(1), entry(2)], NOW_MS)
-    await wait_until(lambda: attempts >= 1)
+    await wait_until(lambda: len(attempts) >= 1)
     segment.append([entry(1)], NOW_MS + 1)
-    await wait_until(lambda: attempts >= 3)
+    await wait_until(lambda: len(attempts) >= 3)
     recorder.drain()
     await asyncio.wait_for(task, 30)
     assert await count_activations(tmp_path) == 3

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
@@ -211,6 +212,24 @@ def put_back(copy: Path, folder: Path) -> None:
     shutil.copytree(copy, folder)
 
 
+@contextmanager
+def refused_until_put_back(clients: Clients, copy: Path, result: str) -> Iterator[Path]:
+    """A host's folder, to be spoiled in the block: then the host does not start, and from the copy it goes on."""
+    with serve(clients.realm) as host:
+        clients.ask_often(host, 4)
+        assert host.stop() == 0
+    folder = clients.realm.home / "host"
+    shutil.copytree(folder, copy)
+    yield folder
+    with pytest.raises(RuntimeError, match=result), serve(clients.realm):
+        pass
+    put_back(copy, folder)
+    with serve(clients.realm) as host:
+        clients.ask_often(host, 2)
+        assert host.stop() == 0
+    clients.check()
+
+
 def cut(path: Path, size: int) -> None:
     os.truncate(path, size)
 
@@ -244,19 +263,8 @@ SEGMENT, COUNTS, INVENTORY = "ledger/segment-00000001.kfl", "counts.db", "invent
 def test_a_damaged_file(
     clients: Clients, tmp_path: Path, name: str, damage: Callable[[Path], None], result: str
 ) -> None:
-    with serve(clients.realm) as host:
-        clients.ask_often(host, 4)
-        assert host.stop() == 0
-    folder = clients.realm.home / "host"
-    shutil.copytree(folder, tmp_path / "backup")
-    damage(folder / name)
-    with pytest.raises(RuntimeError, match=result), serve(clients.realm):
-        pass
-    put_back(tmp_path / "backup", folder)
-    with serve(clients.realm) as host:
-        clients.ask_often(host, 2)
-        assert host.stop() == 0
-    clients.check()
+    with refused_until_put_back(clients, tmp_path / "backup", result) as folder:
+        damage(folder / name)
 
 
 def test_a_byte_in_the_middle_of_a_segment(clients: Clients, tmp_path: Path) -> None:
@@ -339,22 +347,11 @@ def test_another_hosts_files(clients: Clients, tmp_path: Path, name: str, result
         with serve(other) as host:
             Clients(other).ask_often(host, 1)
             assert host.stop() == 0
-    with serve(clients.realm) as host:
-        clients.ask_often(host, 4)
-        assert host.stop() == 0
-    folder = clients.realm.home / "host"
-    shutil.copytree(folder, tmp_path / "backup")
-    if name == "ledger":
-        put_back(other.home / "host" / name, folder / name)
-    else:
-        shutil.copy(other.home / "host" / name, folder / name)
-    with pytest.raises(RuntimeError, match=result), serve(clients.realm):
-        pass
-    put_back(tmp_path / "backup", folder)
-    with serve(clients.realm) as host:
-        clients.ask_often(host, 2)
-        assert host.stop() == 0
-    clients.check()
+    with refused_until_put_back(clients, tmp_path / "backup", result) as folder:
+        if name == "ledger":
+            put_back(other.home / "host" / name, folder / name)
+        else:
+            shutil.copy(other.home / "host" / name, folder / name)
 
 
 def test_another_hosts_counts(clients: Clients, tmp_path: Path) -> None:
