@@ -50,11 +50,11 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
 
 
 def _read_watermarks(settings: HostSettings, home: Path, out: Output) -> list[Watermark]:
-    """What the inventory has of this host; a database that is down holds no backup up."""
+    """What the inventory has of this host; a database that is not in the backup does not hold it up."""
     try:
         return asyncio.run(read_watermarks(settings, home))
     except KmsFastError as error:
-        if error.result.name != "STORE_UNAVAILABLE":
+        if settings.store is None:
             raise
         out.warning(f"{error.message} So the ledger is not compared with the inventory.")
         return []

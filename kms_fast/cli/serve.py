@@ -129,8 +129,11 @@ def _open_sockets(folder: Path, settings: HostSettings) -> list[list[socket.sock
     given = take_sockets()
     if given:
         return [given] * settings.workers
-    beside = [address for process in list_running(folder) for address in process.addresses]
-    return open_sockets(settings.listen, settings.workers, beside=beside)
+
+    def list_beside() -> list[str]:
+        return [address for process in list_running(folder) for address in process.addresses]
+
+    return open_sockets(settings.listen, settings.workers, list_beside=list_beside)
 
 
 async def _supervise(

@@ -124,7 +124,7 @@ class Batcher:
         """Store what only memory knows of families at their cap, the machines seen since the last flush, and take up
         what other workers stored.
 
-        Raises `KmsFastError` (STORAGE_FAILED or STORE_UNAVAILABLE).
+        Raises `KmsFastError`: what the store says.
         """
         # Every machine noted so far was seen by then, and every later one is not seen before.
         seen_ms, now_ms = self.ledger.last_time_ms, self._clock_ms()

@@ -6,7 +6,8 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kms_fast.errors import ConfigurationError, KmsFastError
@@ -14,18 +15,21 @@ from kms_fast.host.presence import find_home
 from kms_fast.model.settings import parse_address
 
 BACKLOG: Final = 4096
+TAKEN_S: Final = 2.0
+LOOK_AGAIN_S: Final = 0.05
 
 logger = logging.getLogger(__name__)
 
 
 def open_sockets(
-    addresses: Sequence[str], workers: int = 1, *, beside: Sequence[str] = ()
+    addresses: Sequence[str], workers: int = 1, *, list_beside: Callable[[], Sequence[str]] = tuple
 ) -> list[list[socket.socket]]:
     """For each worker a listening TCP socket for each ADDR:PORT; port 0 takes a free one, the same for all workers.
 
     The kernel spreads connections over the sockets of one address (SO_REUSEPORT), also those of another host that this
-    user runs there. So a new version can start beside the old one: ``beside`` are the addresses of hosts with the same
-    home. Whoever else listens already keeps the address to itself.
+    user runs there. So a new version can start beside the old one: ``list_beside`` gives the addresses of hosts with
+    the same home. Whoever else listens already keeps the address to itself. It is asked again for 2 seconds: workers
+    whose supervisor was killed end meanwhile, and a host of this home that has just started says so.
 
     On a machine without IPv6 an IPv6 address is left out with a warning as long as another address is there. Raises
     `ConfigurationError` for a name that does not resolve, `KmsFastError` (ADDRESS_IN_USE, NOT_ALLOWED, STORAGE_FAILED)
@@ -35,7 +39,7 @@ def open_sockets(
     try:
         for address in addresses:
             try:
-                opened = _open_first(address, beside)
+                opened = _open_first(address, list_beside)
                 sockets[0].append(opened)
                 for more in sockets[1:]:
                     more.append(_listen(opened.family, opened.getsockname()))
@@ -87,15 +91,19 @@ def allow_connections(number: int) -> None:
         )
 
 
-def _open_first(address: str, beside: Sequence[str]) -> socket.socket:
+def _open_first(address: str, list_beside: Callable[[], Sequence[str]]) -> socket.socket:
     host, port = parse_address(address)
     family, _, _, _, name = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )[0]
-    if port != 0 and _is_taken(family, name):
-        if not any(_overlaps(family, name, parse_address(other)) for other in beside):
+    end_s = time.monotonic() + TAKEN_S
+    while port != 0 and _is_taken(family, name):
+        if any(_overlaps(family, name, parse_address(other)) for other in list_beside()):
+            logger.warning("a host of this home listens on %s too: both serve until one of them is stopped", address)
+            break
+        if time.monotonic() > end_s:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        logger.warning("a host of this home listens on %s too: both serve until one of them is stopped", address)
+        time.sleep(LOOK_AGAIN_S)
     return _listen(family, name)
 
 

@@ -313,8 +313,12 @@ def explain(error: Exception, shown: str) -> KmsFastError:
     """The user's error behind one of `POSTGRES_ERRORS` of a call: STORE_REFUSED where trying again cannot help, else
     STORE_UNAVAILABLE. ``shown`` is the store's URL without its password.
     """
-    # What asyncpg itself cannot send has a SQLSTATE too.
-    if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _LASTING:
+    # What asyncpg itself cannot send has a SQLSTATE too. A statement that tables have changed under is prepared anew.
+    if (
+        isinstance(error, asyncpg.PostgresError)
+        and not isinstance(error, asyncpg.InvalidCachedStatementError)
+        and (error.sqlstate or "")[:2] in _LASTING
+    ):
         return KmsFastError(
             f"The store {shown} refused a call: {describe(error)} (SQLSTATE {error.sqlstate}).",
             name="STORE_REFUSED",

@@ -91,7 +91,7 @@ class SqliteFile:
             yield
         except apsw.BusyError as error:
             raise KmsFastError(
-                f"Another process has been writing to the {self._what} in {self._path} for {self._wait_s:g} s.",
+                f"Another process writes to the {self._what} in {self._path}, and did not end in time.",
                 name="STORE_IN_USE",
                 file=str(self._path),
             ) from error

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kms_fast.cli import backup
+from kms_fast.cli.main import run
+from kms_fast.errors import KmsFastError
+from kms_fast.model.settings import HostSettings
+from kms_fast.store import Watermark
 from tests.hosts import make_realm, run_cli, serve
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
@@ -49,6 +54,21 @@ def test_of_a_host_whose_store_is_elsewhere(tmp_path: Path) -> None:
     assert "not compared with the inventory" in warned
     assert run_cli("host", "restore", tmp_path / "kms.tar", home=tmp_path / "new")[0] == 0
     assert not list((tmp_path / "new" / "host").glob("*.db"))
+
+
+@pytest.mark.parametrize("name", ["STORE_EMPTY", "STORE_VERSION", "STORE_REFUSED"])
+def test_of_a_host_whose_store_is_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    async def refuse(settings: HostSettings, home: Path) -> list[Watermark]:
+        raise KmsFastError("It is not fit.", name=name)
+
+    monkeypatch.setattr(backup, "read_watermarks", refuse)
+    command = ["host", "backup", str(tmp_path / "kms.tar"), "--home", str(make_realm(tmp_path).home)]
+    assert run(command) == 1
+    assert not (tmp_path / "kms.tar").exists()
+    assert run([*command, "--store", "postgresql://kms@db.example.org/kms"]) == 0
+    assert "It is not fit. So the ledger is not compared" in capsys.readouterr().err
 
 
 def test_of_a_ledger_that_lacks_what_the_inventory_has(tmp_path: Path) -> None:

@@ -13,11 +13,16 @@ from kms_fast.host.listener import allow_connections, open_sockets
 
 
 def open_and_close(*addresses: str, beside: Sequence[str] = ()) -> list[tuple[str, int]]:
-    (sockets,) = open_sockets(addresses, beside=beside)
+    (sockets,) = open_sockets(addresses, list_beside=lambda: beside)
     names = [opened.getsockname()[:2] for opened in sockets]
     for opened in sockets:
         opened.close()
     return names
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "TAKEN_S", 0.1)
 
 
 @pytest.fixture
@@ -74,8 +79,27 @@ def test_only_hosts_of_the_same_home_share_a_port(first: str, second: str) -> No
         assert open_and_close(f"{second}:{port}", beside=[f"{first}:{port}"])[0][1] == port
         for beside in ([], ["127.0.0.2:1", f"127.0.0.2:{port + 1}"]):
             with pytest.raises(KmsFastError, match=str(port)) as caught:
-                open_sockets([f"{second}:{port}"], beside=beside)
+                open_sockets([f"{second}:{port}"], list_beside=lambda beside=beside: beside)
             assert caught.value.result.name == "ADDRESS_IN_USE"
+
+
+def test_a_port_that_is_given_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by workers whose supervisor was killed."""
+    monkeypatch.setattr(listener, "TAKEN_S", 30.0)
+    ((opened,),) = open_sockets(["127.0.0.1:0"])
+    port = opened.getsockname()[1]
+    looks = 0
+
+    def look() -> list[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            opened.close()
+        return []
+
+    ((mine,),) = open_sockets([f"127.0.0.1:{port}"], list_beside=look)
+    with mine:
+        assert (mine.getsockname()[1], looks) == (port, 3)
 
 
 def test_a_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

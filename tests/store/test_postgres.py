@@ -10,7 +10,7 @@ import pytest
 from kms_fast.errors import KmsFastError
 from kms_fast.store import Total, Watermark, postgres
 from kms_fast.store.check import check_postgres
-from kms_fast.store.postgres import close, connect, migrate
+from kms_fast.store.postgres import close, connect, explain, migrate
 from kms_fast.store.postgres_counts import PostgresCounts
 from kms_fast.store.postgres_inventory import PostgresInventory
 from kms_fast.store.postgres_schema import VERSION
@@ -202,6 +202,12 @@ async def test_what_would_fail_again_is_no_outage(server: PostgresServer, url: s
     assert (caught.value.result.name, caught.value.details["sqlstate"]) == ("STORE_REFUSED", state)
     assert await inventory.find() == []
     await inventory.close()
+
+
+def test_a_statement_whose_tables_changed_can_be_tried_again() -> None:
+    error = asyncpg.InvalidCachedStatementError("cached plan must not change result type")
+    assert error.sqlstate == "0A000"
+    assert explain(error, "postgresql://db/kms").result.name == "STORE_UNAVAILABLE"
 
 
 async def test_counts_that_are_refused_are_no_outage(server: PostgresServer, url: str) -> None:

@@ -183,7 +183,7 @@ async def test_forgetting_waits_for_a_recorder_that_takes_longer_than_others_wai
     recorder, other = SqliteInventory(tmp_path / "inventory.db"), SqliteInventory(tmp_path / "inventory.db")
     await record(recorder, granted(1))
     recorder._db.execute("BEGIN IMMEDIATE")
-    with pytest.raises(KmsFastError, match=r"Another process .* for 0\.01 s") as caught:
+    with pytest.raises(KmsFastError, match="Another process writes to the inventory") as caught:
         await other.keep_summary(await other.summarize(NOW_MS))
     assert caught.value.result.name == "STORE_IN_USE"
     forgetting = asyncio.create_task(other.forget(cmid(1)))
