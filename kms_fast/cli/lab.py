@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Group
 
-from kms_fast.cli.findings import Findings, describe
+from kms_fast.cli.lab_findings import Findings, describe
 from kms_fast.cli.lab_page import draw, draw_commands
 from kms_fast.cli.load import Progress, VerifyShare
 from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option

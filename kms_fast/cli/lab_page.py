@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kms_fast._core import backend
-from kms_fast.cli.findings import Findings, describe, describe_inventory
+from kms_fast.cli.lab_findings import Findings, describe, describe_inventory
 from kms_fast.load.report import draw_load
 
 

@@ -26,14 +26,12 @@ from kms_fast.host.segment import (
     READ_RECORDS,
     Head,
     SegmentStart,
-    check_tail,
-    is_held,
+    hash_header,
     list_segments,
-    read_last,
+    read_end,
     read_start,
     read_start_of,
 )
-from kms_fast.model.lease import HEADER_SIZE
 from kms_fast.store import Watermark
 
 FORMAT: Final = "kms_fast backup 1"
@@ -185,11 +183,8 @@ def _find_end(file: BinaryIO, path: Path, start: SegmentStart, known: Sequence[H
 
     Raises `LedgerError`, also when a batch that is known lies behind it: then that one is damaged, not cut short.
     """
-    ended = not is_held(file)
-    reader, last = read_last(file, start)
-    if ended:
-        check_tail(file, path, start, reader)
-    end_hash = _hash_header(last) if last else start.previous
+    reader, last, _ = read_end(file, path, start)
+    end_hash = hash_header(last) if last else start.previous
     if not _has_heads(file, start, reader.offset, end_hash, known):
         raise LedgerError(
             f"{path} is whole up to byte {reader.offset} only, and a batch behind it is known: a later segment "
@@ -208,12 +203,8 @@ def _has_heads(file: BinaryIO, start: SegmentStart, end: int, end_hash: bytes, k
     missing = {head.header_hash for head in known} - {end_hash, start.previous}
     reader = _core.RecordReader(file.fileno(), start.size, start.pruned)
     while missing and (headers := reader.read_headers(READ_RECORDS, end)):
-        missing -= set(map(_hash_header, headers))
+        missing -= set(map(hash_header, headers))
     return not missing
-
-
-def _hash_header(signed: bytes) -> bytes:
-    return hashlib.sha256(signed[:HEADER_SIZE]).digest()
 
 
 def restore_backup(archive: Path, home: Path, on_progress: Callable[[Copied], None]) -> Contents:

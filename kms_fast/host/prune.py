@@ -1,6 +1,5 @@
 """Pruning: old segments lose what their batches hold of machines, and keep every signed header."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,8 +9,17 @@ from kms_fast import _core
 from kms_fast.errors import LedgerError
 from kms_fast.files import SECRET, open_atomically
 from kms_fast.host.ledger import lock_ledger, storage_errors
-from kms_fast.host.segment import END, ENTRIES_AT, FRAME, PRUNED_MAGIC, Head, find_head, list_segments, read_start_of
-from kms_fast.model.lease import HEADER_SIZE
+from kms_fast.host.segment import (
+    END,
+    ENTRIES_AT,
+    FRAME,
+    PRUNED_MAGIC,
+    Head,
+    find_head,
+    hash_header,
+    list_segments,
+    read_start_of,
+)
 from kms_fast.store import Watermark
 
 _HEADERS_PER_CALL = 4096
@@ -41,9 +49,10 @@ def prune_ledger(
 ) -> Pruned:
     """Drop the entries of every segment that has ended, and whose last batch was signed before a time (ms).
 
-    Only where that batch is a watermark, or the watermark's batch is accepted as lost, so that it followed: the
-    inventory has the segment whole. A segment is replaced as a whole or not at all; hosts may run meanwhile. ``limit``:
-    at most so many segments. Raises `LedgerError` for a segment that is damaged, `KmsFastError` (STORAGE_FAILED).
+    Only where the inventory has the segment whole: that batch is its watermark, or its watermark is a batch behind it
+    that is lost, and accepted as that. A segment is replaced as a whole or not at all; hosts may run meanwhile.
+    ``limit``: at most so many segments. Raises `LedgerError` for a segment that is damaged, `KmsFastError`
+    (STORAGE_FAILED).
     """
     recorded = {(mark.segment, mark.header_hash) for mark in watermarks}
     starts = {path: read_start_of(path) for path in list_segments(folder)}
@@ -87,8 +96,8 @@ def _prune_segment(path: Path, end: Head, pruned: Pruned) -> None:
         reader = _core.RecordReader(file.fileno(), start.size)
         while headers := reader.read_headers(_HEADERS_PER_CALL, END):
             target.writelines(FRAME.pack(ENTRIES_AT, PRUNED_MAGIC) + header for header in headers)
-            last = headers[-1][:HEADER_SIZE]
-        if hashlib.sha256(last).digest() != end.header_hash:
+            last = headers[-1]
+        if hash_header(last) != end.header_hash:
             raise LedgerError(
                 f"{path} does not end where a later segment continues it: it is not pruned.",
                 file=str(path),

@@ -4,7 +4,6 @@ Others are the inventory, whose watermarks name the last batch recorded of each 
 from a backup, who leaves a mark in the ledger's folder.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +13,16 @@ from kms_fast import _core
 from kms_fast.errors import LedgerError
 from kms_fast.files import SECRET, read_bounded, sync_folder, write_atomically
 from kms_fast.host.ledger import open_ledger, storage_errors
-from kms_fast.host.segment import ENTRIES_AT, UNKNOWN, Head, list_segments, read_start, read_start_of, segment_path
-from kms_fast.model.lease import HEADER_SIZE
+from kms_fast.host.segment import (
+    ENTRIES_AT,
+    UNKNOWN,
+    Head,
+    hash_header,
+    list_segments,
+    read_start,
+    read_start_of,
+    segment_path,
+)
 from kms_fast.model.policy import format_time
 from kms_fast.store import Watermark
 
@@ -78,7 +85,7 @@ def _has_batch(folder: Path, mark: Watermark) -> bool:
         start = read_start(file, path)
         offset = start.size + (mark.number - 1) * ENTRIES_AT if start.pruned else mark.offset
         headers = _core.RecordReader(file.fileno(), offset, start.pruned).read_headers(1, offset + 1)
-    return bool(headers) and hashlib.sha256(headers[0][:HEADER_SIZE]).digest() == mark.header_hash
+    return bool(headers) and hash_header(headers[0]) == mark.header_hash
 
 
 def _went_back(folder: Path, missing: list[Watermark], restored: Path) -> LedgerError:

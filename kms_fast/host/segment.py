@@ -250,14 +250,28 @@ def read_last(file: BinaryIO, start: SegmentStart) -> tuple[_core.RecordReader, 
     return reader, last
 
 
+def read_end(file: BinaryIO, path: Path, start: SegmentStart) -> tuple[_core.RecordReader, bytes, bool]:
+    """As `read_last`, and whether the segment has ended: then nothing but a record that was cut short may follow.
+
+    Raises `LedgerError` when more does, OSError.
+    """
+    ended = not is_held(file)  # asked first: when it has, what is read below is all there will ever be
+    reader, last = read_last(file, start)
+    if ended:
+        check_tail(file, path, start, reader)
+    return reader, last, ended
+
+
+def hash_header(signed: bytes) -> bytes:
+    """SHA-256 of a batch header, by which others name the batch; of a signed header without its signature."""
+    return hashlib.sha256(signed[:HEADER_SIZE]).digest()
+
+
 def find_head(path: Path) -> Head:
     """Where a segment ends now, put on disk: a new segment is about to continue it. Raises `LedgerError`, OSError."""
     with path.open("rb") as file:
         start = read_start(file, path)
-        ended = not is_held(file)
-        reader, last = read_last(file, start)
-        if ended:
-            check_tail(file, path, start, reader)
+        _, last, ended = read_end(file, path, start)
         if not last:
             return Head(start.segment, start.previous, start.time_ms, ended)
         sync_data(file.fileno())

@@ -16,7 +16,7 @@ import pytest
 
 from kms_fast import __version__
 from kms_fast._core import backend
-from kms_fast.cli.findings import Findings
+from kms_fast.cli.lab_findings import Findings
 from kms_fast.cli.lab_page import draw_proof
 from kms_fast.cli.realm import HostOptions, prepare_home
 from kms_fast.load.plan import LoadPlan, LoadResult

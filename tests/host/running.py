@@ -1,6 +1,9 @@
 """What tests do to a real host: read its log, activate at each of its workers, renew its certificate."""
 
+import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 
 from kms_fast.model import signing
@@ -21,6 +24,20 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.02)
+
+
+def find_web(host: RunningHost) -> str:
+    """ADDR:PORT of the health pages of a host."""
+    return log_of(host).partition("http://")[2].partition("/")[0]
+
+
+def fetch_health(address: str, page: str) -> tuple[int, dict[str, object]]:
+    """Status and content of a health page."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/{page}", timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
 
 
 def activate(connection: Connection, asker: Asker) -> Verified:

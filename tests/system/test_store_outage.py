@@ -13,6 +13,7 @@ import pytest
 
 from kms_fast.load.proof import prove_ledger
 from kms_fast.store.postgres import migrate
+from tests.host.running import fetch_health, find_web, wait_for
 from tests.hosts import DESKTOP, PUBLISHER_ID, SERVER, Realm, RunningHost, make_realm, run_cli, serve
 from tests.postgres import PostgresServer, own_database
 from tests.reference.rpc import Connection
@@ -101,9 +102,12 @@ def test_outages_in_the_middle_of_a_load(realm: Realm, server: PostgresServer, u
 
 def test_a_worker_that_starts_during_an_outage(realm: Realm, server: PostgresServer, url: str) -> None:
     """It cannot know counts, so it tells every machine that it is busy, until the store is back."""
-    with serve(realm, environment={"KMS_FAST_STORE": url}) as host:
+    with serve(realm, "--web", "127.0.0.1:0", environment={"KMS_FAST_STORE": url}) as host:
         (worker,) = host.worker_pids()
+        wait_for(lambda: bool(fetch_health(find_web(host), "readyz")[1]["recorder_ready"]))
         server.kill()
+        told = fetch_health(find_web(host), "readyz")
+        assert (told[0], told[1]["recorder_ready"]) == (200, True), "the health pages tell of processes only"
         subprocess.run(["kill", "-9", str(worker)], check=True)
         assert ask(host, "desktop") == SERVER_BUSY
         server.start()
