@@ -16,9 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from limits import describe_machine
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from machine import describe_machine
 
 from kms_fast.host.recorder import ROOM_RECORDS, Recorder
 from kms_fast.store import ChangeRow, Inventory, Position, Total

@@ -20,7 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from limits import Server, describe_machine, make_plan, measure, run_host
+from machine import describe_machine
+from samples import Server, make_plan, measure
+from servers import run_host
 
 from kms_fast.cli.stores import open_inventory
 from kms_fast.host.enrolment import read_host_id

@@ -11,7 +11,6 @@ them out.
 import argparse
 import json
 import os
-import platform
 import resource
 import secrets
 import statistics
@@ -20,174 +19,23 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from machine import describe_machine
+from samples import KEPT_OPEN, PER_CONNECTION, Sample, Server, make_plan, measure, read_rss_kib
+from servers import LIMITS, compile_echo, run_host, run_limit
+from yardsticks import YARDSTICKS, format_figures
 
-from kms_fast import __version__
-from kms_fast._core import RpcCounters, Session, SkuKeys, backend, build_bind
-from kms_fast.cli.realm import make_realm
-from kms_fast.load.plan import LoadPlan, LoadResult, Product, find_product
+from kms_fast._core import SkuKeys
+from kms_fast.load.plan import LoadResult, Product
 from kms_fast.load.processes import run_load
-from kms_fast.load.server import ServerProcess, list_processes
 
-BENCH = Path(__file__).parent
-SERVER_CORE, LOAD_CORE = 0, 1
-ANSWER_SIZE = 932  # one family in the certificate, nine path nodes: a batch of 257 to 512
-KEPT_OPEN, PER_CONNECTION = 512, 64
 OFFERED_PER_S = 20_000
 IDLE_CONNECTIONS = 10_000
 BUSY = 0.95
-THRESHOLD = 25
-
-# Key: (what it is, reach, stretch). A ratio or time is better when smaller, a rate when larger.
-YARDSTICKS: dict[str, tuple[str, str, str]] = {
-    "cpu_ratio_kept_open": ("server CPU ÷ uvloop limit, kept open", "≤ 1.35", "≤ 1.15"),
-    "cpu_ratio_per_connection": ("server CPU ÷ uvloop limit, a connection each", "≤ 1.35", "≤ 1.15"),
-    "echo_ratio_kept_open": ("server CPU ÷ echo limit, kept open", "≤ 2.0", "≤ 1.5"),
-    "echo_ratio_per_connection": ("server CPU ÷ echo limit, a connection each", "≤ 1.6", "≤ 1.35"),
-    "rate_ratio_uvloop": ("rate ÷ uvloop limit's, kept open", "≥ 0.7", "≥ 0.9"),
-    "cpu_ratio_at_20k": ("server CPU ÷ uvloop limit at 20,000 offered a second", "≤ 1.6", "≤ 1.3"),
-    "p99_ms_half_load": ("p99 at half the peak rate, open loop, ms", "≤ 10", "≤ 3"),
-    "rss_kib_per_idle_connection": ("RSS per connection, 10,000 open, KiB", "≤ 2.5", "≤ 2"),
-    "siv_ratio": ("AES-SIV open of a request ÷ cryptography", "≤ 0.1", "≤ 0.06"),
-    "load_ratio_verify_none": ("load CPU ÷ uvloop limit, verify none", "≤ 1.3", "≤ 1.1"),
-    "load_ratio_verify_all": ("load CPU ÷ uvloop limit, verify all", "≤ 2.0", "≤ 1.5"),
-    "rate_ratio_10m": ("rate with 10 M known clients ÷ with none", "≥ 0.95", "≥ 0.99"),
-    "recorder_per_s": ("recorder, records a second", "≥ 100000", "≥ 250000"),
-    "dashboard_ms": ("dashboard over 10 M clients, ms", "≤ 200", "≤ 50"),
-}
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server under load. ``product`` is None for the limits. ``pid`` is that of its first process."""
-
-    name: str
-    port: int
-    pid: int
-    product: Product | None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One run against one server: CPU in µs an activation, activations a second, share of the server's core in use."""
-
-    server_us: float
-    load_us: float
-    rate: float
-    busy: float
-    p99_ms: float
-    batch: float | None
-
-
-# ---- servers
-
-
-@contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Processes started in the block run on this core, with all of their threads."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def make_ready_bytes() -> tuple[str, str]:
-    """The bind_ack and the response that the limits answer with, in hexadecimal."""
-    session = Session(RpcCounters())
-    session.receive(build_bind())
-    bind_ack = session.take_output()
-    session.respond(1, 0, bytes(ANSWER_SIZE), 0)
-    return bind_ack.hex(), session.take_output().hex()
-
-
-@contextmanager
-def run_limit(name: str, command: list[str]) -> Iterator[Server]:
-    """A limit server until the block ends."""
-    with on_core(SERVER_CORE):
-        process = subprocess.Popen([*command, *make_ready_bytes()], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield Server(name, int(process.stdout.readline().rpartition(":")[2]), process.pid, None)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def run_host(folder: Path) -> Iterator[Server]:
-    """A real host with its count at the cap, until the block ends."""
-    realm = make_realm(folder, threshold=THRESHOLD)
-    with on_core(SERVER_CORE):
-        process = ServerProcess(folder, folder / "serve.log", options=("--max-connections", "20000"))
-    try:
-        product = find_product(realm.publisher, realm.setup_key)
-        server = Server("host", process.port, process.process.pid, product)
-        run_load(make_plan(server, connections=8, activations=2 * THRESHOLD))
-        yield server
-        process.drain()
-    finally:
-        process.kill()
-
-
-def compile_echo(folder: Path) -> str:
-    """Path of the compiled echo limit."""
-    program = folder / "echo"
-    subprocess.run(["gcc", "-O2", "-o", program, BENCH / "limit" / "echo.c"], check=True)
-    return str(program)
-
-
-# ---- measuring
-
-
-def make_plan(server: Server, **changes: Any) -> LoadPlan:
-    plan = LoadPlan(
-        address="127.0.0.1",
-        port=server.port,
-        product=server.product,
-        connections=KEPT_OPEN,
-        machine_seed=secrets.token_bytes(32),
-        verify_percent=1.0 if server.product else 0.0,
-        cpu=LOAD_CORE,
-    )
-    return replace(plan, **changes)
-
-
-def read_cpu_s(pid: int) -> float:
-    """User and system time of a server's processes, by the scheduler's own count: finer than the ticks of stat."""
-    tasks = [task for each in list_processes(pid) for task in Path(f"/proc/{each}/task").glob("*/schedstat")]
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-
-def read_rss_kib(pid: int) -> int:
-    """Memory of a server's processes."""
-    lines = [line for each in list_processes(pid) for line in Path(f"/proc/{each}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-
-
-def measure(server: Server, **changes: Any) -> Sample:
-    """Load the server once. Raises RuntimeError when anything failed: its figures would mean nothing."""
-    plan = make_plan(server, **changes)
-    before_s = read_cpu_s(server.pid)
-    result = run_load(plan)
-    cpu_s = read_cpu_s(server.pid) - before_s
-    if result.failed or result.refused or not result.activations:
-        raise RuntimeError(f"{server.name}: {result.errors or result.refusals or result.failure}")
-    return Sample(
-        server_us=cpu_s * 1e6 / result.activations,
-        load_us=result.cpu_s * 1e6 / result.activations,
-        rate=result.activations / result.seconds,
-        busy=cpu_s / result.seconds,
-        p99_ms=result.histogram().percentile_ns(99) / 1e6,
-        batch=result.activations / result.batches if result.batches else None,
-    )
 
 
 def measure_round(servers: list[Server], seconds: float, say: Callable[[str], None]) -> dict[str, Sample]:
@@ -256,12 +104,9 @@ def measure_known_clients(clients: int) -> dict[str, Any]:
     """What the other programs say of a host and an inventory that know so many clients."""
     figures: dict[str, Any] = {}
     for program in ("inventory.py", "known_clients.py"):
-        command = [sys.executable, BENCH / program, "--json", "--clients", str(clients)]
+        command = [sys.executable, Path(__file__).parent / program, "--json", "--clients", str(clients)]
         figures |= json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return {key: figures[key] for key in ("rate_ratio_10m", "recorder_per_s", "dashboard_ms")}
-
-
-# ---- figures
 
 
 def make_figures(rounds: list[dict[str, Sample]]) -> dict[str, float | None]:
@@ -304,23 +149,6 @@ def summarize(rounds: list[dict[str, Sample]]) -> dict[str, dict[str, float]]:
     }
 
 
-def describe_machine() -> dict[str, Any]:
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    commit = subprocess.run(["git", "-C", BENCH, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit.strip() or None,
-        "version": __version__,
-        "machine": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
-        "python": platform.python_version(),
-        "backend": backend(),
-    }
-
-
 def run(rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """The object of ``--json``."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -328,7 +156,7 @@ def run(rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, An
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kms-fast-limits-", dir="/var/tmp") as folder:
         echo_command = [compile_echo(Path(folder))]
-        uvloop_command = [sys.executable, str(BENCH / "limit" / "uvloop_limit.py")]
+        uvloop_command = [sys.executable, str(LIMITS / "uvloop_limit.py")]
         with (
             run_limit("echo", echo_command) as echo,
             run_limit("uvloop", uvloop_command) as uvloop,
@@ -350,22 +178,6 @@ def run(rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, An
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "took_s": round(time.monotonic() - started),
     }
-
-
-def format_figures(report: dict[str, Any]) -> str:
-    lines = [f"{'figure':56}{'measured':>10}{'reach':>12}{'stretch':>12}"]
-    for key, (what, reach, stretch) in YARDSTICKS.items():
-        value = report[key]
-        lines.append(f"{what:56}{'-' if value is None else value:>10}{reach:>12}{stretch:>12}")
-    lines += [
-        "",
-        f"{'µs of CPU an activation, medians':36}{'server':>9}{'load':>9}{'rate/s':>10}{'busy':>7}{'p99 ms':>9}",
-    ]
-    for name, of in report["measured"].items():
-        lines.append(
-            f"{name:36}{of['server_us']:>9.2f}{of['load_us']:>9.2f}{of['rate']:>10,.0f}{of['busy']:>7.2f}{of['p99_ms']:>9.2f}"
-        )
-    return "\n".join([*lines, "", f"{report['machine']}, {report['date']}, commit {report['commit']}"])
 
 
 def main() -> int:

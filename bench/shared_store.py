@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import checkout  # noqa: F401
 import click
 
 from kms_fast.store import ChangeRow, Client

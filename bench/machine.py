@@ -1,0 +1,31 @@
+"""What a benchmark ran on, for its report."""
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from checkout import ROOT
+
+from kms_fast import __version__
+from kms_fast._core import backend
+
+
+def describe_machine() -> dict[str, Any]:
+    """Date, commit, processor and versions, as they stand in every report."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit.strip() or None,
+        "version": __version__,
+        "machine": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        "python": platform.python_version(),
+        "backend": backend(),
+    }

@@ -1,0 +1,80 @@
+"""One run of load against one server: what it cost, as a `Sample`."""
+
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import checkout  # noqa: F401
+
+from kms_fast.load.plan import LoadPlan, Product
+from kms_fast.load.processes import run_load
+from kms_fast.load.server import list_processes
+
+LOAD_CORE = 1
+KEPT_OPEN, PER_CONNECTION = 512, 64
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server under load. ``product`` is None for the limits. ``pid`` is that of its first process."""
+
+    name: str
+    port: int
+    pid: int
+    product: Product | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run against one server: CPU in µs an activation, activations a second, share of the server's core in use."""
+
+    server_us: float
+    load_us: float
+    rate: float
+    busy: float
+    p99_ms: float
+    batch: float | None
+
+
+def make_plan(server: Server, **changes: Any) -> LoadPlan:
+    plan = LoadPlan(
+        address="127.0.0.1",
+        port=server.port,
+        product=server.product,
+        connections=KEPT_OPEN,
+        machine_seed=secrets.token_bytes(32),
+        verify_percent=1.0 if server.product else 0.0,
+        cpu=LOAD_CORE,
+    )
+    return replace(plan, **changes)
+
+
+def read_cpu_s(pid: int) -> float:
+    """User and system time of a server's processes, by the scheduler's own count: finer than the ticks of stat."""
+    tasks = [task for each in list_processes(pid) for task in Path(f"/proc/{each}/task").glob("*/schedstat")]
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def read_rss_kib(pid: int) -> int:
+    """Memory of a server's processes."""
+    lines = [line for each in list_processes(pid) for line in Path(f"/proc/{each}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def measure(server: Server, **changes: Any) -> Sample:
+    """Load the server once. Raises RuntimeError when anything failed: its figures would mean nothing."""
+    plan = make_plan(server, **changes)
+    before_s = read_cpu_s(server.pid)
+    result = run_load(plan)
+    cpu_s = read_cpu_s(server.pid) - before_s
+    if result.failed or result.refused or not result.activations:
+        raise RuntimeError(f"{server.name}: {result.errors or result.refusals or result.failure}")
+    return Sample(
+        server_us=cpu_s * 1e6 / result.activations,
+        load_us=result.cpu_s * 1e6 / result.activations,
+        rate=result.activations / result.seconds,
+        busy=cpu_s / result.seconds,
+        p99_ms=result.histogram().percentile_ns(99) / 1e6,
+        batch=result.activations / result.batches if result.batches else None,
+    )
