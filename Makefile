@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := setup.py kms_fast/_core.pyx $(wildcard kms_fast/_core/*.pxi kms_fast/_core/*.pxd kms_fast/_core/*.h)
 
-.PHONY: help demo test lint build check-dist durability bench clean
+.PHONY: help demo test lint build check-dist durability guard bench clean
 
 help:            ## Show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ ORDER ?= 200
 
 durability: .venv/core.stamp .venv/test.stamp            ## Kill hosts, cut their power and check what is left: KILLS=20 CUTS=200 ORDER=200
 	@$(BIN)/python -m tests.durability --kills $(KILLS) --cuts $(CUTS) --order $(ORDER)
+
+guard: .venv/core.stamp .venv/test.stamp            ## Count what an activation costs and compare with the bounds: RECORD=1 sets them anew
+	@$(BIN)/python -m tests.guard $(if $(RECORD),--record)
 
 bench: .venv/core.stamp .venv/test.stamp            ## Measure the kernels and the limits of the machine
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from kms_fast import _core
 from tests.hosts import real_host as real_host
 from tests.postgres import PostgresServer, find_programs, own_database
 
@@ -36,6 +38,26 @@ def require_tool(unavailable: Callable[[str], NoReturn]) -> Callable[[str], str]
         return shutil.which(name) or unavailable(f"{name} is not installed")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def strace(require_tool: Callable[[str], str], unavailable: Callable[[str], NoReturn]) -> str:
+    """The program, where it may be used."""
+    program = require_tool("strace")
+    if subprocess.run([program, "-qq", "-e", "trace=none", "true"], capture_output=True, timeout=30).returncode:
+        unavailable("this system does not let strace trace")
+    return program
+
+
+@pytest.fixture
+def untraced() -> None:
+    """A build with line tracing (KMS_FAST_DEBUG=1) shows the interpreter each function of its own."""
+    files = set()
+    sys.setprofile(lambda frame, event, argument: files.add(frame.f_code.co_filename))
+    _core.sha256(b"")
+    sys.setprofile(None)
+    if any(name.endswith((".pxi", ".pyx")) for name in files):
+        pytest.skip("the core was built with line tracing")
 
 
 @pytest.fixture(scope="session")

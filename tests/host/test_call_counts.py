@@ -99,17 +99,6 @@ def count_calls(folder: Path, make_server: type[Server]) -> tuple[int, int, int]
     return calls, MACHINES * ROUNDS, batches
 
 
-@pytest.fixture
-def untraced() -> None:
-    """A build with line tracing (KMS_FAST_DEBUG=1) shows the interpreter each function of its own."""
-    files = set()
-    sys.setprofile(lambda frame, event, argument: files.add(frame.f_code.co_filename))
-    _core.sha256(b"")
-    sys.setprofile(None)
-    if any(name.endswith((".pxi", ".pyx")) for name in files):
-        pytest.skip("the core was built with line tracing")
-
-
 @pytest.mark.usefixtures("untraced")
 def test_an_activation_costs_at_most_its_callback_and_one_write(tmp_path: Path) -> None:
     calls, activations, batches = count_calls(tmp_path / "compiled", Server)

@@ -4,11 +4,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import apsw
 import pytest
@@ -21,6 +19,7 @@ from tests.reference import rpc
 from tests.reference.answer import Answer, Header
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
+from tests.tracing import traced
 
 SERVER_BUSY, HOST_CLOCK, HOST_CERTIFICATE_DATES = 0xE04B0003, 0xE04B0004, 0xE04B0005
 
@@ -48,32 +47,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.01)
-
-
-@contextmanager
-def traced(program: str, host: RunningHost, *options: str) -> Iterator[Path]:
-    """strace on every thread of the host's worker while the block runs; gives its log, complete after the block."""
-    log = host.realm.home.parent / "strace.log"
-    (worker,) = host.worker_pids()
-    command = [program, "-f", "-p", str(worker), "-o", str(log), *options]
-    tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert tracer.stderr
-        line = tracer.stderr.readline()
-        if "attached" not in line:
-            raise PermissionError(line)
-        yield log
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(30)
-
-
-@pytest.fixture
-def strace(require_tool: Callable[[str], str], unavailable: Callable[[str], NoReturn]) -> str:
-    program = require_tool("strace")
-    if subprocess.run([program, "-qq", "-e", "trace=none", "true"], capture_output=True, timeout=30).returncode:
-        unavailable("this system does not let strace trace")
-    return program
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])

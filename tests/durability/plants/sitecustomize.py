@@ -132,6 +132,28 @@ def record_twice(store: ModuleType) -> None:
     store.SqliteInventory.record = record_again
 
 
+def ask_socket(server: ModuleType) -> None:
+    """Each time that a connection receives something, the kernel is asked how its socket is set."""
+    make_factory = server.Server._make_connection_factory
+
+    class AskingProtocol:
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def data_received(self, data: bytes) -> None:
+            os.get_blocking(self._connection.transport.get_extra_info("socket").fileno())
+            self._connection.data_received(data)
+
+    def make_asking_factory(self: Any, port: int) -> Callable[[], Any]:
+        make = make_factory(self, port)
+        return lambda: AskingProtocol(make())
+
+    server.Server._make_connection_factory = make_asking_factory
+
+
 PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
     "small_steps": {"kms_fast.host.ledger": take_small_steps},
     "early_answer": {"kms_fast._core": use_committer(EarlyCommitter)},
@@ -141,6 +163,7 @@ PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
     "synchronous_off": {"apsw": use_synchronous("off")},
     "double_count": {"kms_fast.store.sqlite_counts": count_twice},
     "recorded_twice": {"kms_fast.store.sqlite_inventory": record_twice},
+    "asked_socket": {"kms_fast.host.server": ask_socket},
 }
 
 
