@@ -12,7 +12,7 @@ from cpython.pythread cimport (
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.errno cimport EINTR, ENOSPC, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOSPC, errno
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
@@ -61,6 +61,8 @@ include "_core/segment.pxi"
 include "_core/audit.pxi"
 include "_core/export.pxi"
 include "_core/fold.pxi"
+include "_core/host.pxi"
+include "_core/poller.pxi"
 include "_core/connection.pxi"
 include "_core/latency.pxi"
 include "_core/load.pxi"

@@ -45,6 +45,8 @@ cdef class AdmissionTable:
         cdef Product* row
         if len(host_id) != ID_SIZE:
             raise ValueError("a host ID has 16 bytes")
+        if ANSWER_PATH + MAX_PATH_NODES * HASH_SIZE + SIGNED_HEADER_SIZE + len(certificates) > ANSWER_MAX_SIZE:
+            raise ValueError(f"certificates of {len(certificates)} bytes do not fit an answer")
         if 0 < len(revocations) < REVOCATIONS_HEADER_SIZE:
             raise ValueError("a revocation list is longer than its header")
         self.families = [<FamilyCount?>family for family in families]

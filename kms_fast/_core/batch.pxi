@@ -19,6 +19,7 @@ cdef struct Reply:
 cdef enum:
     CLOCK_TOLERANCE_MS = 4 * 3600 * 1000
     RECORD_START_LEAVES = 64
+    ANSWER_PDU_MAX_SIZE = RESPONSE_PREFIX_SIZE + ANSWER_MAX_SIZE + RESULT_FIELD_SIZE
 
 
 @cython.final
@@ -181,38 +182,36 @@ cdef class Batch:
         """The ledger record of a sealed batch (docs/ledger.md): for tests and cold callers."""
         return self.record[:self.record_size()]
 
-    cdef bytes build_answer(self, int i):
-        """The whole response PDU of leaf `i`: prefix, sealed leaf, path, the batch's suffix, RPC result."""
+    cdef Py_ssize_t build_answer(self, int i, uint8_t* pdu) except -1:
+        """Writes the response PDU of leaf `i`: prefix, sealed leaf, path, the batch's suffix, RPC result. Its size."""
         cdef Reply* reply = &self.replies[i]
         cdef uint8_t key[32]
-        cdef uint8_t path[HASH_SIZE * MAX_PATH_NODES]
-        cdef size_t path_nodes = kf_merkle_path(self.nodes, self.size, i, path)
+        cdef uint8_t* answer = pdu + RESPONSE_PREFIX_SIZE
+        cdef size_t path_size = HASH_SIZE * kf_merkle_path(self.nodes, self.size, i, answer + ANSWER_PATH)
         cdef Py_ssize_t suffix_size = len(self.suffix)
-        cdef Py_ssize_t size = ANSWER_PATH + HASH_SIZE * path_nodes + suffix_size
-        cdef bytes pdu = PyBytes_FromStringAndSize(NULL, response_size(size))
-        cdef uint8_t* answer = <uint8_t*>PyBytes_AS_STRING(pdu) + RESPONSE_PREFIX_SIZE
-        build_response_prefix(<uint8_t*>PyBytes_AS_STRING(pdu), reply.call_id, reply.context_id, size)
+        cdef Py_ssize_t size = ANSWER_PATH + path_size + suffix_size
+        build_response_prefix(pdu, reply.call_id, reply.context_id, size)
         answer[ANSWER_VERSION] = 1
         answer[ANSWER_TYPE] = MESSAGE_ANSWER
         store_u16(answer + ANSWER_INDEX, <uint16_t>i)
-        answer[ANSWER_PATH_NODES] = <uint8_t>path_nodes
+        answer[ANSWER_PATH_NODES] = <uint8_t>(path_size // HASH_SIZE)
         answer[ANSWER_RESERVED] = 0
         (<SkuKeys>self.table.products[reply.product].keys).answer_key(reply.tag, key)
         siv_seal_once(key, self.header_hash, HASH_SIZE, self.entry(i), LEAF_SIZE, answer + ANSWER_TAG)
         kf_wipe(key, sizeof(key))
-        memcpy(answer + ANSWER_PATH, path, HASH_SIZE * path_nodes)
-        memcpy(answer + ANSWER_PATH + HASH_SIZE * path_nodes, <const uint8_t*>self.suffix, suffix_size)
+        memcpy(answer + ANSWER_PATH + path_size, <const uint8_t*>self.suffix, suffix_size)
         build_response_suffix(answer + size, size, GRANTED)
-        return pdu
+        return response_size(size)
 
     def answer(self) -> None:
         """Hands every connection that still waits its answer. The batch must be on disk. Empties the batch."""
         cdef int i
         cdef Connection connection
+        cdef uint8_t[ANSWER_PDU_MAX_SIZE] pdu
         for i in range(self.size):
             connection = <Connection>self.replies[i].connection
-            if connection.transport is not None:
-                connection.deliver(self.build_answer(i))
+            if connection.fd >= 0:
+                connection.deliver(pdu, self.build_answer(i, pdu))
             Py_DECREF(connection)
             self.replies[i].connection = NULL
 
@@ -247,10 +246,12 @@ cdef class Batch:
     cdef int refuse_one(self, int i, uint32_t result) except -1:
         cdef Reply* reply = &self.replies[i]
         cdef Connection connection = <Connection>reply.connection
+        cdef bytes pdu
         Py_DECREF(connection)
         reply.connection = NULL
-        if connection.transport is not None:
-            connection.deliver(build_unsigned_answer(reply.call_id, reply.context_id, result))
+        if connection.fd >= 0:
+            pdu = build_unsigned_answer(reply.call_id, reply.context_id, result)
+            connection.deliver(pdu, len(pdu))
         return 0
 
 

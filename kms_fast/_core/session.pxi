@@ -14,7 +14,7 @@
 #   A PDU's header is judged as soon as its 16 octets are there, the rest when it is complete: how the stream is cut
 #   into reads never changes an answer.
 #
-# Memory: `receive` reads whole PDUs where they lie in its argument; what is left over (less than one PDU) is kept as
+# Memory: whole PDUs are read where they lie in the argument of `read`; what is left over (less than one PDU) is kept as
 # bytes, a request in fragments as a bytearray of at most MAX_STUB_SIZE. The pointer given to `on_request` is valid
 # during that call. Bad input never raises; MemoryError and what a subclass's hook raises do, and the session is then of
 # no further use.
@@ -25,6 +25,7 @@ cdef enum:
     CLOSING = 2
 
     MAX_STUB_SIZE = REQUEST_STUB_HEADER_SIZE + MAX_ARGUMENT_SIZE + MAX_PADDING_SIZE
+    MAX_ADDRESS_SIZE = 6                # a port in digits and a NUL
     SERVED_OPNUMS = 1 << 0 | 1 << 2     # Activate and GetRevocations; Release is reserved
 
 cdef enum:      # why a connection was refused: indexes of `refusals`
@@ -120,17 +121,21 @@ cdef class Session:
     cdef uint8_t phase
     cdef uint8_t refusal
     cdef uint8_t address_size       # with its NUL
-    cdef uint8_t[6] address
+    cdef uint8_t[MAX_ADDRESS_SIZE] address
 
     def __init__(self, RpcCounters counters not None, str secondary_address not None="1688", uint32_t assoc_group_id=1):
         cdef bytes address = secondary_address.encode("ascii") + b"\0"
-        if len(address) > <Py_ssize_t>sizeof(self.address) or assoc_group_id == 0:
+        if len(address) > MAX_ADDRESS_SIZE or assoc_group_id == 0:
             raise ValueError("a session needs a port of at most 5 digits and a nonzero association group")
+        self.begin(counters, address, len(address), assoc_group_id)
+
+    cdef void begin(self, RpcCounters counters, const uint8_t* address, Py_ssize_t n, uint32_t assoc_group_id):
+        """What `__init__` does, for a caller that has the address with its NUL at hand."""
         self.counters = counters
         self.assoc_group_id = assoc_group_id
         self.max_xmit_frag = MIN_FRAGMENT_SIZE
-        self.address_size = <uint8_t>len(address)
-        memcpy(self.address, <const uint8_t*>address, len(address))
+        self.address_size = <uint8_t>n
+        memcpy(self.address, address, n)
 
     @property
     def closing(self):
@@ -138,14 +143,16 @@ cdef class Session:
 
     cpdef int receive(self, bytes data) except -1:
         """Takes what arrived: calls ``on_request`` for every request it completes, adds answers to the output."""
-        cdef const uint8_t* at
-        cdef Py_ssize_t left
+        return self.read(data, len(data))
+
+    cdef int read(self, const uint8_t* at, Py_ssize_t left) except -1:
+        """What `receive` does, with bytes of the caller's."""
         cdef Py_ssize_t size
+        cdef bytes joined
         if self.partial is not None:
-            data = self.partial + data
+            joined = self.partial + at[:left]
             self.partial = None
-        at = data
-        left = len(data)
+            at, left = joined, len(joined)
         while left >= COMMON_HEADER_SIZE and self.phase != CLOSING:
             size = self.check_header(at)
             if size > left:

@@ -60,25 +60,10 @@ def open_sockets(
     return sockets
 
 
-def accept_waiting(opened: socket.socket) -> list[socket.socket]:
-    """Accept every connection that waits on a listening socket now, as far as the limit of open files allows."""
-    accepted = []
-    while True:
-        try:
-            accepted.append(opened.accept()[0])
-        except ConnectionAbortedError:
-            continue
-        except BlockingIOError:
-            return accepted
-        except OSError as error:
-            logger.warning("connections that waited were not accepted: %s", error.strerror)
-            return accepted
-
-
 def allow_connections(number: int) -> None:
     """Raise the process's limit of open files as far as it may, and warn when so many connections still do not fit.
 
-    Past the limit the event loop accepts and closes connections without a word.
+    Past the limit connections are accepted and closed at once, and counted as refused.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

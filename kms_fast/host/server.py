@@ -17,12 +17,9 @@ from kms_fast.host.batcher import Batcher
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
-from kms_fast.host.listener import BACKLOG, accept_waiting
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
 from kms_fast.store import Counts
-
-Listening = tuple[socket.socket, Callable[[], _core.Connection], asyncio.Server]
 
 logger = logging.getLogger(__name__)
 
@@ -77,21 +74,21 @@ class Server:
         loop.set_exception_handler(self._handle_exception)
         self._batcher = await self._make_batcher()
         jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch())]
+        poller = _core.Poller(self.host, self._log_bug)
         try:
-            servers = []
             for opened in self._sockets:
-                factory = self._make_connection_factory(opened.getsockname()[1])
-                server = await loop.create_server(factory, sock=opened, backlog=BACKLOG)
-                servers.append((opened, factory, server))
+                poller.listen(opened.fileno(), str(opened.getsockname()[1]))
+            loop.add_reader(poller.fileno(), poller.work)
             # What exists now lives as long as the process: the collector need not look at it again.
             gc.freeze()
             on_listening()
-            jobs.append(asyncio.create_task(self._drain(servers)))
+            jobs.append(asyncio.create_task(self._drain(poller)))
             # The drain ends by itself; everything else does so only by an error, at any time.
             ended, _ = await asyncio.wait({*jobs, self._failed}, return_when=asyncio.FIRST_COMPLETED)
             for one in ended:
                 one.result()
         finally:
+            loop.remove_reader(poller.fileno())
             for job in jobs:
                 job.cancel()
             self._batcher.close()
@@ -153,20 +150,15 @@ class Server:
                 return
             family.load(rows)
 
-    async def _drain(self, servers: Sequence[Listening]) -> None:
+    async def _drain(self, poller: _core.Poller) -> None:
         """When told to stop: accept nobody any more, answer what waits, and give the answers some time to leave."""
         await self._stop.wait()
         loop = asyncio.get_running_loop()
         logger.info("draining %d connections", len(self.host.connections))
-        for opened, factory, server in servers:
-            # The kernel resets whoever waits on a socket that is closed, so nobody may.
-            waiting = accept_waiting(opened)
-            server.close()
-            for accepted in waiting:
-                try:
-                    await loop.connect_accepted_socket(factory, accepted)
-                except OSError:
-                    accepted.close()  # its client is gone already
+        # The kernel resets whoever waits on a socket that is closed, so nobody may.
+        poller.stop_listening()
+        for opened in self._sockets:
+            opened.close()
         # Whoever is sent away comes back at once, and must not meet a worker that is about to do the same.
         await asyncio.sleep(LAST_REQUESTS_S)
         self.host.refusal = BY_NAME["SERVER_BUSY"].code
@@ -190,18 +182,15 @@ class Server:
         if error := closing.exception():
             logger.error("%s", error)
 
-    def _make_connection_factory(self, port: int) -> Callable[[], _core.Connection]:
-        host, port_name = self.host, str(port)
-        return lambda: _core.Connection(host, port_name)
+    def _log_bug(self, error: BaseException) -> None:
+        """A bug of ours that cost a connection."""
+        logger.error("a connection was closed because of an error in this program", exc_info=error)
 
     def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A bug of ours: in a connection it costs that connection, anywhere else the process, which must not answer
-        any more.
-        """
+        """A bug of ours anywhere else costs the process, which must not answer any more."""
         error = context.get("exception")
         logger.error("%s", context["message"], exc_info=error)
-        if "transport" not in context and "protocol" not in context:
-            self.end(error or RuntimeError(context["message"]))
+        self.end(error or RuntimeError(context["message"]))
 
     async def _sweep(self) -> None:
         """Close idle connections."""

@@ -15,7 +15,7 @@ from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import CountRow
 from kms_fast.store.sqlite_counts import SqliteCounts
-from tests.batches import BatchMaker
+from tests.batches import BatchMaker, Peer
 from tests.host.local_server import LocalServer
 from tests.hosts import DESKTOP, SERVER, make_realm
 from tests.reference import rpc
@@ -79,7 +79,7 @@ async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
     counts, ledger = SqliteCounts(tmp_path / "counts.db"), maker.open_ledger()
     ledger.last_time_ms = now_ms() + 3_600_000
     epoch = Epoch(maker.table, maker.family_numbers, maker.installation.private_key.sign, ledger)
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context["exception"]))
     batcher = Batcher(
         epoch=epoch,
@@ -91,19 +91,18 @@ async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
     )
     host = _core.Host(batcher.wake, lambda interface, peer: None)
     host.use_limits(1 << 20, 10, True)
-    maker.host = host
-    connection, transport = maker.connect()
+    peer = Peer(_core.Poller(host, failures.append))
     batcher.start(host)
     burst = rpc.build_request(Asker.of(realm, "desktop").ask().request, 1) * 1024
     for _ in range(400):
-        connection.data_received(burst)
+        peer.send(burst)
     assert host.waiting == 400 * 1024
     await asyncio.wait_for(batcher.drain(), 20)
     batcher.close()
     ledger.close()
     await counts.close()
     assert failures == []
-    assert len(transport.written) == 400 * 1024
+    assert len(peer.answers()) == 400 * 1024
 
 
 class FailingCounts(SqliteCounts):

@@ -153,6 +153,16 @@ def read_pdu(file: socket.socket) -> Pdu | None:
     return Pdu.parse(head + _read(file, struct.unpack("<H", head[8:10])[0] - HEADER.size))
 
 
+def split_pdus(data: bytes) -> list[Pdu]:
+    """PDUs that follow each other. Raises ValueError when something else does."""
+    pdus, at = [], 0
+    while at < len(data):
+        size = struct.unpack_from("<H", data, at + 8)[0]
+        pdus.append(Pdu.parse(data[at : at + size]))
+        at += size
+    return pdus
+
+
 def _read(file: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:

@@ -1,0 +1,165 @@
+# The sockets of a server: whoever connects becomes a Connection, and whatever is ready is worked off.
+#
+# The event loop watches the poller's one descriptor instead of thousands. Its transports cost a connection more than
+# everything that is done here (docs/decisions.md). A Poller owns its descriptors and the connections' read buffer; it
+# borrows listening sockets. The event loop's thread is the only one here.
+
+cdef extern from "sockets.h" nogil:
+    enum:
+        KF_READ
+        KF_WRITE
+        KF_BROKEN
+        KF_READY_MAX
+    ctypedef struct kf_ready:
+        void* owner
+        int what
+    int kf_poller_open()
+    int kf_poller_watch(int poller, int fd, void* owner, int before, int what)
+    void kf_poller_forget(int poller, int fd)
+    int kf_poller_look(int poller, kf_ready* ready)
+    int kf_listen_without_delay(int listener)
+    int kf_accept(int listener, uint8_t* peer)
+    ssize_t kf_receive(int fd, uint8_t* out, size_t n)
+    ssize_t kf_send(int fd, const uint8_t* data, size_t n)
+
+cdef extern from "unistd.h" nogil:
+    int close_descriptor "close"(int fd)
+
+cdef enum:
+    READ_SIZE = 1 << 16
+
+
+@cython.final
+cdef class Listener:
+    """A listening socket, and the port that its connections name in a bind_ack."""
+
+    cdef int fd
+    cdef bytes address
+
+    def __cinit__(self, int fd, str port not None):
+        self.fd, self.address = fd, port.encode("ascii") + b"\0"
+        if len(self.address) > MAX_ADDRESS_SIZE:
+            raise ValueError("a port has at most 5 digits")
+
+
+@cython.final
+cdef class Poller:
+    """Accepts and serves the connections of a host.
+
+    Poller(host, on_error): the event loop calls `work` whenever `fileno` is readable. `on_error(exception)` is told of
+    a bug that cost a connection. Raises OSError when there are no descriptors left.
+    """
+
+    cdef Host host
+    cdef object on_error
+    cdef int fd
+    cdef int spare_fd       # given up for a moment to turn away who comes when no descriptor is left
+    cdef list listeners
+    cdef list closed
+    cdef uint8_t* buffer    # of the read in work
+
+    def __cinit__(self, Host host not None, object on_error):
+        self.fd = self.spare_fd = -1
+        self.host, self.on_error, self.listeners, self.closed = host, on_error, [], []
+        self.buffer = <uint8_t*>PyMem_Malloc(READ_SIZE)
+        if self.buffer == NULL:
+            raise MemoryError
+        self.fd = kf_poller_open()
+        if self.fd < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close_descriptor(self.fd)
+        if self.spare_fd >= 0:
+            close_descriptor(self.spare_fd)
+        PyMem_Free(self.buffer)
+
+    def fileno(self) -> int:
+        """The descriptor to watch."""
+        return self.fd
+
+    def listen(self, int fd, str port not None) -> None:
+        """Accepts connections of a listening, non-blocking socket from now on; it stays the caller's. `port` is what a
+        bind_ack says. Raises OSError.
+        """
+        cdef Listener listener = Listener(fd, port)
+        if kf_listen_without_delay(fd) < 0 or kf_poller_watch(self.fd, fd, <void*>listener, -1, KF_READ) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.listeners.append(listener)
+
+    def stop_listening(self) -> None:
+        """Accepts whoever waits now, and nobody after that."""
+        cdef Listener listener
+        for listener in self.listeners:
+            self.accept_waiting(listener)
+            kf_poller_forget(self.fd, listener.fd)
+        self.listeners = []
+
+    def work(self) -> None:
+        """Works off what is ready now."""
+        cdef kf_ready[KF_READY_MAX] ready
+        cdef Connection connection
+        cdef object owner
+        cdef int i
+        for i in range(kf_poller_look(self.fd, ready)):
+            owner = <object>ready[i].owner
+            if isinstance(owner, Connection):
+                connection = <Connection>owner
+                try:
+                    connection.on_ready(ready[i].what)
+                except Exception as error:
+                    connection.close()
+                    self.on_error(error)
+            else:
+                self.accept_waiting(<Listener>owner)
+        self.closed.clear()
+
+    def adopt(self, int fd, str port not None, bytes peer=None) -> Connection:
+        """Serves a connected, non-blocking socket from now on and owns it; `peer` are 18 bytes. For tests."""
+        return self.serve(fd, Listener(-1, port), peer or bytes(PEER_SIZE))
+
+    cdef int accept_waiting(self, Listener listener) except -1:
+        cdef uint8_t peer[PEER_SIZE]
+        cdef int fd
+        while True:
+            fd = kf_accept(listener.fd, peer)
+            if fd >= 0:
+                self.serve(fd, listener, peer)
+            elif errno == EMFILE or errno == ENFILE:
+                if self.turn_away(listener) < 0:
+                    return 0
+            elif errno != EINTR and errno != ECONNABORTED:
+                return 0
+
+    cdef Connection serve(self, int fd, Listener listener, const uint8_t* peer):
+        """The new connection; past the host's limit it is closed at once."""
+        cdef Host host = self.host
+        cdef Connection connection = Connection.__new__(Connection)
+        connection.begin(host.rpc, listener.address, len(listener.address), host.next_association_group())
+        connection.host, connection.poller, connection.fd, connection.watched = host, self, fd, KF_READ
+        memcpy(connection.peer, peer, PEER_SIZE)
+        if (<Py_ssize_t>len(host.connections) >= host.max_connections
+                or kf_poller_watch(self.fd, fd, <void*>connection, -1, KF_READ) < 0):
+            host.counted.connections_refused += 1
+            connection.close()
+        else:
+            host.connections.add(connection)
+            host.counted.connections += 1
+        return connection
+
+    cdef int turn_away(self, Listener listener) except -2:
+        """Closes the connection that waits longest, for which there is no descriptor; -1 when that is not possible.
+
+        Otherwise it would wait, and its socket be ready, for ever.
+        """
+        cdef uint8_t peer[PEER_SIZE]
+        cdef int fd
+        close_descriptor(self.spare_fd)
+        fd = kf_accept(listener.fd, peer)
+        if fd >= 0:
+            self.host.counted.connections_refused += 1
+            close_descriptor(fd)
+        self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return -1 if fd < 0 else 0
