@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODULES = {"dnspython": "dns"}
 
 
-def test_sdist_holds_every_part_of_the_core(tmp_path: Path) -> None:
+def test_sdist_holds_every_part_of_the_core_and_of_pages(tmp_path: Path) -> None:
     command = [sys.executable, "setup.py", "-q", "egg_info", "-e", tmp_path, "sdist", "-d", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, timeout=100)
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -23,8 +23,23 @@ def test_sdist_holds_every_part_of_the_core(tmp_path: Path) -> None:
     kinds = {".py", ".pyx", ".pxi", ".pxd", ".pyi", ".h"}
     needed = {str(path.relative_to(ROOT)) for path in (ROOT / "kms_fast").rglob("*") if path.suffix in kinds}
     assert len(needed) > 20
+    needed |= find_static()
     assert needed | {"kms_fast/py.typed", "setup.py", "pyproject.toml", "LICENSE", "README.md"} <= held
     assert [name for name in held if name.endswith((".so", ".c")) and name.startswith("kms_fast/")] == []
+
+
+def test_a_built_package_holds_what_pages_are_made_of(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "-q", "egg_info", "-e", tmp_path, "build_py", "-d", tmp_path / "built"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=100)
+    built = {str(path.relative_to(tmp_path / "built")) for path in (tmp_path / "built").rglob("*") if path.is_file()}
+    assert find_static() | {"kms_fast/py.typed", "kms_fast/charts.py"} <= built
+
+
+def find_static() -> set[str]:
+    """The files that pages are made of."""
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / "kms_fast/static").rglob("*") if path.is_file()}
+    assert "kms_fast/static/uplot/LICENSE" in found
+    return found
 
 
 def test_every_package_is_named() -> None:
