@@ -40,9 +40,8 @@ durability: .venv/core.stamp .venv/test.stamp            ## Kill hosts, cut thei
 guard: .venv/core.stamp .venv/test.stamp            ## Count what an activation costs and compare with the bounds: RECORD=1 sets them anew
 	@$(BIN)/python -m tests.guard $(if $(RECORD),--record)
 
-bench: .venv/core.stamp .venv/test.stamp            ## Measure the kernels and the limits of the machine
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
-	$(BIN)/python bench/limits.py
+bench: .venv/core.stamp .venv/test.stamp            ## Run all benchmarks, or go on with those that are missing: QUICK=1 OUT=folder
+	@$(BIN)/python bench/run.py $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
 
 clean:            ## Remove everything that is made here
 	rm -rf .venv .durability build dist *.egg-info kms_fast/_core.c kms_fast/_core.*.so

@@ -1,22 +1,23 @@
 """The inventory with ten million known clients: how fast the recorder takes up renewals, how fast pages are found.
 
+    python bench/inventory.py [--json] [--clients N] [--records N] [--rounds N]
+
 Random CMIDs, all documented indexes. Large files lie in a folder under /var/tmp, which is removed at the end.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from machine import describe_machine
+from program import Say, run_program
+from rows import Table
+from servers import make_folder
 
 from kms_fast.host.recorder import ROOM_RECORDS, Recorder
 from kms_fast.store import ChangeRow, Inventory, Position, Total
@@ -32,6 +33,7 @@ PAGE_CLIENTS: Final = 100
 # One machine of so many is not licensed.
 NOT_LICENSED_EVERY: Final = 200
 CLONED_EVERY: Final = 10_000
+DASHBOARD: Final = ("page", "prefix", "state", "summary")  # the queries that `dashboard_ms` is the slowest of
 
 
 def name_of(cmid: bytes) -> str:
@@ -55,7 +57,7 @@ def make_renewal(cmid: bytes) -> bytes:
     return make_entry(cmid, hardware=cmid, name=name_of(cmid).encode(), predecessor=os.urandom(32), state=1, peer=peer)
 
 
-async def fill(path: Path, cmids: list[bytes], say: Callable[[str], None]) -> None:
+async def fill(path: Path, cmids: list[bytes], say: Say) -> None:
     """Record all clients, in the order in which they came: random."""
     inventory = SqliteInventory(path)
     for start in range(0, len(cmids), FILL_ROWS):
@@ -93,15 +95,18 @@ async def measure_recorder(home: Path, records: int) -> dict[str, float]:
     }
 
 
-async def measure_dashboard(path: Path, cmids: list[bytes], chance: random.Random, rounds: int) -> dict[str, float]:
-    """Median time of each query behind a dashboard, in ms, over random places."""
+async def measure_dashboard(
+    table: Table, path: Path, cmids: list[bytes], chance: random.Random, rounds: int
+) -> dict[str, float]:
+    """Times of each query behind a dashboard over random places, in ms; the median of each."""
     inventory = SqliteInventory(path)
     started_s = time.perf_counter()
     await inventory.keep_summary(await inventory.summarize(NOW_MS))
-    figures = {"summarize_ms": (time.perf_counter() - started_s) * 1000}
+    table.add({"query": "counting everything anew"}, {"ms": (time.perf_counter() - started_s) * 1000})
 
     def at() -> Position:
-        return Position(chance.randbytes(16), SKU)
+        # in the first half, where a small inventory too has something behind every place
+        return Position(bytes([chance.randrange(128)]) + chance.randbytes(15), SKU)
 
     queries: dict[str, Callable[[], Awaitable[Any]]] = {
         "page": lambda: inventory.find(after=at(), limit=PAGE_CLIENTS),
@@ -111,73 +116,58 @@ async def measure_dashboard(path: Path, cmids: list[bytes], chance: random.Rando
         "client": lambda: inventory.get(chance.choice(cmids)),
         "summary": inventory.summary,
     }
+    medians = {}
     for name, query in queries.items():
         times = []
         for _ in range(rounds):
             started_s = time.perf_counter()
             found = await query()
             times.append((time.perf_counter() - started_s) * 1000)
+            table.add({"query": name}, {"ms": times[-1]})
             if not found:
                 raise RuntimeError(f"{name} found nothing")
-        figures[f"dashboard_{name}_ms"] = statistics.median(times)
-        figures[f"dashboard_{name}_worst_ms"] = max(times)
+        medians[name] = statistics.median(times)
     await inventory.close()
-    return figures
+    return medians
 
 
-async def run(clients: int, records: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """The object of ``--json``."""
-    chance = random.Random(1)
-    started_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kms-fast-inventory-", dir="/var/tmp") as folder:
-        home = Path(folder)
+async def measure(say: Say, clients: int, records: int, rounds: int) -> dict[str, Any]:
+    """The report, without its machine."""
+    table, chance = Table(), random.Random(1)
+    with make_folder() as home:
         cmids = [chance.randbytes(16) for _ in range(clients)]
         await fill(home / "inventory.db", cmids, say)
         say(f"writing {records:,} renewals")
         write_ledger(home / "ledger", cmids, records, chance)
         say("recording")
-        figures = await measure_recorder(home, records)
+        recorded = await measure_recorder(home, records)
+        table.add({"recorder": "renewals"}, recorded)
         say("queries")
-        figures |= await measure_dashboard(home / "inventory.db", cmids, chance, rounds)
+        medians = await measure_dashboard(table, home / "inventory.db", cmids, chance, rounds)
         file_bytes = (home / "inventory.db").stat().st_size
-    asked = [figures[f"dashboard_{name}_ms"] for name in ("page", "prefix", "state", "summary")]
+    table.add({"inventory": "file"}, {"bytes_per_client": file_bytes / clients})
     return {
-        "recorder_per_s": round(figures.pop("recorder_per_s")),
-        "dashboard_ms": round(max(asked), 2),
-        **{name: round(value, 2) for name, value in figures.items()},
+        "recorder_per_s": round(recorded["recorder_per_s"]),
+        "dashboard_ms": round(max(medians[name] for name in DASHBOARD), 2),
         "clients": clients,
         "records": records,
         "records_in_a_transaction": ROOM_RECORDS,
-        "file_bytes_per_client": round(file_bytes / clients, 1),
-        **describe_machine(),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
-        "took_s": round(time.monotonic() - started_s),
+        "table": table,
     }
 
 
-def format_figures(report: dict[str, Any]) -> Iterator[str]:
-    for name, value in report.items():
-        yield f"{name.replace('_', ' '):32}{value:>16,}" if isinstance(value, int | float) else f"{name:32}{value}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--clients", type=int, default=10_000_000, help="known clients (10,000,000)")
-    parser.add_argument("--records", type=int, default=4 * ROOM_RECORDS, help="renewals to record (4,194,304)")
-    parser.add_argument("--rounds", type=int, default=50, help="how often each query is asked (50)")
-    options = parser.parse_args()
-    report = asyncio.run(
-        run(
-            options.clients,
-            options.records,
-            options.rounds,
-            lambda what: print(what, file=sys.stderr, flush=True),
-        )
-    )
-    print(json.dumps(report) if options.json else "\n".join(format_figures(report)))
-    return 0
+def run(say: Say, *, clients: int, records: int, rounds: int) -> dict[str, Any]:
+    """The report, without its machine."""
+    return asyncio.run(measure(say, clients, records, rounds))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run_program(
+            __doc__,
+            run,
+            clients=(10_000_000, "known clients"),
+            records=(4 * ROOM_RECORDS, "renewals to record"),
+            rounds=(50, "how often each query is asked"),
+        )
+    )

@@ -3,26 +3,25 @@
     python bench/known_clients.py [--json] [--clients N] [--rounds N] [--seconds S]
 
 Two hosts with all of their processes on one core, the load on the other. One host gets an activation of every client
-first, which its recorder takes up; then both are loaded in turn, each stopped while the other is measured.
+first, which its recorder takes up; then both are loaded in turn, each stopped while the other is measured. What the
+first host takes of memory and disk is measured before, after and at the end.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import signal
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine
-from samples import Server, make_plan, measure
-from servers import run_host
+from program import Say, need_two_cores, run_program
+from rows import Table
+from samples import Server, make_plan, measure, read_rss_kib_by_role
+from servers import make_folder, run_host
 
 from kms_fast.cli.stores import open_inventory
 from kms_fast.host.enrolment import read_host_id
@@ -31,6 +30,7 @@ from kms_fast.load.server import list_processes
 from kms_fast.model.settings import HostSettings
 
 LAST_BATCH_MS = 1_000  # a load ends less than this after its last batch was signed
+MIB = 1 << 20
 SUMMARY_S = 60.0  # the recorder makes one every 10 seconds, and later when that takes long
 
 
@@ -88,66 +88,79 @@ def wait_for_summary(home: Path, clients: int) -> None:
         time.sleep(1.0)
 
 
-def run(clients: int, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """The object of ``--json``."""
-    started_s = time.monotonic()
-    ratios, known_rates, none_rates = [], [], []
-    with tempfile.TemporaryDirectory(prefix="kms-fast-known-", dir="/var/tmp") as folder:
-        homes = Path(folder) / "known", Path(folder) / "none"
+def measure_growth(host: Server, home: Path) -> dict[str, float | None]:
+    """What a host takes of memory and disk, in MiB."""
+    memory, folder = read_rss_kib_by_role(host.pid), home / "host"
+    return {
+        "worker_mib": memory["worker"] / 1024,
+        "recorder_mib": memory["recorder"] / 1024,
+        "inventory_mib": sum_sizes(folder.glob("inventory.db*")) / MIB,
+        "ledger_mib": sum_sizes((folder / "ledger").rglob("*")) / MIB,
+        "counts_mib": sum_sizes(folder.glob("counts.db*")) / MIB,
+    }
+
+
+def sum_sizes(paths: Iterable[Path]) -> int:
+    """Bytes of these files on disk; what is preallocated and not used counts too."""
+    return sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
+
+
+def meet_clients(host: Server, home: Path, clients: int) -> tuple[bytes, dict[str, Any]]:
+    """Let every client ask once and the recorder take them up; the machines' seed, and how that went."""
+    plan = make_plan(host, clients=(0, clients), activations=clients, verify_percent=0.0)
+    first = run_load(plan)
+    if first.failed or first.refused:
+        raise RuntimeError(f"{first.errors or first.refusals}")
+    behind_s = wait_for_recorder(home, read_clock_ms())
+    return plan.machine_seed, {
+        "first_rate": round(first.activations / first.seconds),
+        "recorder_behind_s_after_the_first_time": round(behind_s, 1),
+    }
+
+
+def run(say: Say, *, clients: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """The report, without its machine."""
+    need_two_cores()
+    table, ratios = Table(), []
+    with make_folder() as folder:
+        homes = folder / "known", folder / "none"
         with run_host(homes[0]) as known, run_host(homes[1]) as none:
-            plan = make_plan(known, clients=(0, clients), activations=clients, verify_percent=0.0)
+            table.add({"known clients": 0}, measure_growth(known, homes[0]))
             with stopped(none):
                 say(f"{clients:,} clients ask for the first time")
-                first = run_load(plan)
-                if first.failed or first.refused:
-                    raise RuntimeError(f"{first.errors or first.refusals}")
-                caught_up_s = wait_for_recorder(homes[0], read_clock_ms())
-            machines = {"clients": (0, clients), "machine_seed": plan.machine_seed}
+                seed, told = meet_clients(known, homes[0], clients)
+                table.add({"known clients": clients}, measure_growth(known, homes[0]))
             for number in range(rounds):
                 say(f"round {number + 1}/{rounds}")
                 with stopped(none):
-                    with_known = measure(known, seconds=seconds, **machines)
+                    with_known = measure(known, seconds=seconds, clients=(0, clients), machine_seed=seed)
                     ended_ms = read_clock_ms()
                 with stopped(known):
                     with_none = measure(none, seconds=seconds, clients=(0, 50))
                 ratios.append(with_known.rate / with_none.rate)
-                known_rates.append(with_known.rate)
-                none_rates.append(with_none.rate)
+                table.add({"ratio": "rate with known clients ÷ with none"}, {"value": ratios[-1]})
+                for name, sample in (("known", with_known), ("none", with_none)):
+                    table.add({"host": name}, vars(sample))
             with stopped(none):
                 behind_s = wait_for_recorder(homes[0], ended_ms)
                 wait_for_summary(homes[0], clients)
-            inventory_bytes = sum(path.stat().st_size for path in (homes[0] / "host").glob("inventory.db*"))
+            table.add({"known clients": f"{clients:,}, after the rounds"}, measure_growth(known, homes[0]))
     return {
         "rate_ratio_10m": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "rate_known": round(statistics.median(known_rates)),
-        "rate_none": round(statistics.median(none_rates)),
         "clients": clients,
-        "first_rate": round(first.activations / first.seconds),
-        "recorder_behind_s": {"after the first time": round(caught_up_s, 1), "at the end": round(behind_s, 1)},
-        "inventory_bytes_per_client": round(inventory_bytes / clients, 1),
-        **describe_machine(),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
-        "took_s": round(time.monotonic() - started_s),
+        **told,
+        "recorder_behind_s_at_the_end": round(behind_s, 1),
+        "table": table,
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--clients", type=int, default=10_000_000, help="known clients (10,000,000)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each host is measured (5)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each time (5)")
-    options = parser.parse_args()
-    report = run(
-        options.clients,
-        options.rounds,
-        options.seconds,
-        lambda what: print(what, file=sys.stderr, flush=True),
-    )
-    print(json.dumps(report) if options.json else "\n".join(f"{name:28}{value}" for name, value in report.items()))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run_program(
+            __doc__,
+            run,
+            clients=(10_000_000, "known clients"),
+            rounds=(5, "how often each host is measured"),
+            seconds=(5.0, "how long each time"),
+        )
+    )

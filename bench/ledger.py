@@ -2,29 +2,29 @@
 
     python bench/ledger.py [--json] [--batches N] [--sizes 1 32 256] [--rounds N]
 
-Makes a ledger of each kind in a temporary folder, signed by a host of its own, in two segments. Every figure is the
-median over the rounds, with the files in the page cache.
+Makes a ledger of each kind in a temporary folder, signed by a host of its own, in two segments. The files are in the
+page cache.
 """
 
-import argparse
 import hashlib
-import json
 import os
 import secrets
-import statistics
 import struct
-import tempfile
+import sys
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import checkout  # noqa: F401
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from program import Say, run_program
+from rows import Table
+from servers import make_folder
 
 from kms_fast import _core
 from kms_fast.cli.realm import make_realm
-from kms_fast.host.audit import verify_ledger
+from kms_fast.host.audit import Verdict, verify_ledger
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.export import export_entries
 from kms_fast.host.ledger import open_ledger
@@ -34,6 +34,7 @@ from kms_fast.model.lease import BatchHeader, Leaf
 
 REST = struct.Struct("<64s16s32sIIIBB16sHH")
 SEGMENTS = 2
+VERIFICATIONS = 2000
 
 
 def make_entries(leaves: int) -> bytes:
@@ -80,23 +81,19 @@ def write_ledger(folder: Path, installation: Installation, *, leaves: int, batch
                 previous = hashlib.sha256(header).digest()
 
 
-def measure(work: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Medians of seconds that have passed and of CPU seconds of this process."""
-    passed, used = [], []
-    for _ in range(rounds):
-        passed_s, used_s = time.perf_counter(), time.process_time()
-        work()
-        passed.append(time.perf_counter() - passed_s)
-        used.append(time.process_time() - used_s)
-    return statistics.median(passed), statistics.median(used)
+def spend(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that have passed and CPU seconds of this process."""
+    passed_s, used_s = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - passed_s, time.process_time() - used_s
 
 
-def measure_ledger(folder: Path, installation: Installation, rounds: int) -> dict[str, float]:
-    """The figures of one ledger, in a second."""
-    publisher = installation.publisher
+def measure_ledger(folder: Path, installation: Installation) -> dict[str, float | None]:
+    """One round's figures of a ledger, in a second."""
+    publisher, cores = installation.publisher, len(os.sched_getaffinity(0))
 
-    def verify(processes: int) -> None:
-        verify_ledger(
+    def verify(processes: int) -> Verdict:
+        return verify_ledger(
             folder,
             roots=publisher.roots,
             publisher_id=publisher.publisher_id,
@@ -104,22 +101,19 @@ def measure_ledger(folder: Path, installation: Installation, rounds: int) -> dic
             processes=processes,
         )
 
-    cores = len(os.sched_getaffinity(0))
-    verdict = verify_ledger(
-        folder, roots=publisher.roots, publisher_id=publisher.publisher_id, on_progress=lambda verdict: None
-    )
-    _, used_s = measure(lambda: verify(1), rounds)
-    passed_s, _ = measure(lambda: verify(cores), rounds)
-    json_s, _ = measure(lambda: sum(map(len, export_entries(folder))), rounds)
-    csv_s, _ = measure(lambda: sum(map(len, export_entries(folder, csv=True))), rounds)
+    verdict = verify(1)
+    _, used_s = spend(lambda: verify(1))
+    passed_s, _ = spend(lambda: verify(cores))
+    json_s, _ = spend(lambda: sum(map(len, export_entries(folder))))
+    csv_s, _ = spend(lambda: sum(map(len, export_entries(folder, csv=True))))
     last = list_segments(folder)[-1]
-    open_s, _ = measure(lambda: find_head(last), rounds)
+    open_s, _ = spend(lambda: find_head(last))
     return {
-        "verify_batches_per_s_and_core": round(verdict.batches / used_s),
-        f"verify_batches_per_s_on_{cores}_cores": round(verdict.batches / passed_s),
-        "export_json_records_per_s": round(verdict.records / json_s),
-        "export_csv_records_per_s": round(verdict.records / csv_s),
-        "follow_batches_per_s": round(verdict.batches / SEGMENTS / open_s),
+        "verify_batches_per_s_and_core": verdict.batches / used_s,
+        f"verify_batches_per_s_on_{cores}_cores": verdict.batches / passed_s,
+        "export_json_records_per_s": verdict.records / json_s,
+        "export_csv_records_per_s": verdict.records / csv_s,
+        "follow_batches_per_s": verdict.batches / SEGMENTS / open_s,
     }
 
 
@@ -128,29 +122,34 @@ def measure_signature(installation: Installation) -> float:
     key = Ed25519PublicKey.from_public_bytes(installation.certificate.public_key)
     message = bytes(140)
     signature = installation.private_key.sign(message)
-    _, used_s = measure(lambda: [key.verify(signature, message) for _ in range(2000)], 5)
-    return round(used_s / 2000 * 1e6, 1)
+    _, used_s = spend(lambda: [key.verify(signature, message) for _ in range(VERIFICATIONS)])
+    return used_s / VERIFICATIONS * 1e6
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--batches", type=int, default=20_000)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 32, 256])
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="kms-fast-bench-", dir="/var/tmp") as name:
-        home = Path(name)
+def run(say: Say, *, batches: int, sizes: tuple[int, ...], rounds: int) -> dict[str, Any]:
+    """The report, without its machine."""
+    table = Table()
+    with make_folder() as home:
         make_realm(home, threshold=25)
         installation = read_installation(home / "host")
-        figures: dict[str, object] = {"ed25519_verify_us": measure_signature(installation)}
-        for leaves in options.sizes:
-            folder = home / f"ledger-{leaves}"
-            write_ledger(folder, installation, leaves=leaves, batches=options.batches)
-            figures[f"batches_of_{leaves}"] = measure_ledger(folder, installation, options.rounds)
-    print(json.dumps(figures, indent=None if options.json else 2))
+        for leaves in sizes:
+            say(f"writing {batches:,} batches of {leaves}")
+            write_ledger(home / f"ledger-{leaves}", installation, leaves=leaves, batches=batches)
+        for number in range(rounds):
+            table.add({"signature": "Ed25519 verification"}, {"us": measure_signature(installation)})
+            for leaves in sizes:
+                say(f"round {number + 1}/{rounds}: batches of {leaves}")
+                table.add({"leaves": leaves}, measure_ledger(home / f"ledger-{leaves}", installation))
+    return {"batches": batches, "table": table}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(
+        run_program(
+            __doc__,
+            run,
+            batches=(20_000, "batches of each ledger"),
+            sizes=((1, 32, 256), "leaves of a batch"),
+            rounds=(3, "how often each ledger is measured"),
+        )
+    )

@@ -8,26 +8,21 @@ figures with known clients come from inventory.py and known_clients.py, and take
 them out.
 """
 
-import argparse
 import json
-import os
-import resource
 import secrets
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-from machine import describe_machine
+from program import Say, need_two_cores, run_program
+from rows import Table, format_rows, read_rows
 from samples import KEPT_OPEN, PER_CONNECTION, Sample, Server, make_plan, measure, read_rss_kib
-from servers import LIMITS, compile_echo, run_host, run_limit
-from yardsticks import YARDSTICKS, format_figures
+from servers import make_folder, run_host, run_limits
+from yardsticks import HOST_RATE, KNOWN_CLIENTS, OF_KNOWN_CLIENTS, YARDSTICKS, format_yardsticks
 
 from kms_fast._core import SkuKeys
 from kms_fast.load.plan import LoadResult, Product
@@ -38,25 +33,25 @@ IDLE_CONNECTIONS = 10_000
 BUSY = 0.95
 
 
-def measure_round(servers: list[Server], seconds: float, say: Callable[[str], None]) -> dict[str, Sample]:
+def measure_round(servers: list[Server], seconds: float, say: Say, number: str) -> dict[str, Sample]:
     """Every server in every way once, the ones to be compared next to each other."""
     samples = {}
     host = servers[-1]
     for server in servers:
-        say(f"{server.name}, {KEPT_OPEN} kept open")
+        say(f"{number}: {server.name}, {KEPT_OPEN} kept open")
         samples[f"{server.name} kept open"] = measure(server, seconds=seconds)
     for verify, percent in (("none", 0.0), ("all", 100.0)):
-        say(f"host, verify {verify}")
+        say(f"{number}: host, verify {verify}")
         samples[f"host verify {verify}"] = measure(host, seconds=seconds, verify_percent=percent)
     for server in servers:
-        say(f"{server.name}, {PER_CONNECTION} at once, a connection each")
+        say(f"{number}: {server.name}, {PER_CONNECTION} at once, a connection each")
         samples[f"{server.name} per connection"] = measure(
             server, seconds=seconds, connections=PER_CONNECTION, per_connection=1
         )
     for server in servers[1:]:
-        say(f"{server.name}, {OFFERED_PER_S:,} offered a second")
+        say(f"{number}: {server.name}, {OFFERED_PER_S:,} offered a second")
         samples[f"{server.name} at 20k"] = measure(server, seconds=seconds, rate=OFFERED_PER_S)
-    say("host, half of its peak rate")
+    say(f"{number}: host, half of its peak rate")
     samples["host half load"] = measure(host, seconds=seconds, rate=samples["host kept open"].rate / 2)
     return samples
 
@@ -77,8 +72,8 @@ def measure_idle_memory(host: Server) -> float | None:
     return (seen[-1] - before) / IDLE_CONNECTIONS
 
 
-def measure_siv(product: Product) -> float:
-    """Time to open a request ÷ the time of cryptography's AESSIV, over 1,000 different requests; median of 15."""
+def measure_siv(product: Product) -> list[float]:
+    """Time to open a request ÷ the time of cryptography's AESSIV, over 1,000 different requests; 15 times."""
     keys = SkuKeys(product.sku_id, product.request_key, product.answer_secret)
     reference = AESSIV(product.request_key)
     fields = b"\1" * 96 + bytes(20) + b"\2" + bytes(51)
@@ -97,105 +92,88 @@ def measure_siv(product: Product) -> float:
             reference.decrypt(data, associated)
         return time.perf_counter() - started
 
-    return statistics.median(time_ours() / time_reference() for _ in range(15))
+    return [time_ours() / time_reference() for _ in range(15)]
 
 
 def measure_known_clients(clients: int) -> dict[str, Any]:
     """What the other programs say of a host and an inventory that know so many clients."""
     figures: dict[str, Any] = {}
     for program in ("inventory.py", "known_clients.py"):
-        command = [sys.executable, Path(__file__).parent / program, "--json", "--clients", str(clients)]
+        command = [sys.executable, str(Path(__file__).parent / program), "--json", "--clients", str(clients)]
         figures |= json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    return {key: figures[key] for key in ("rate_ratio_10m", "recorder_per_s", "dashboard_ms")}
+    return {key: figures[key] for key in OF_KNOWN_CLIENTS}
 
 
-def make_figures(rounds: list[dict[str, Sample]]) -> dict[str, float | None]:
-    """The yardsticks that rounds yield: the median of each round's ratio."""
-
-    def ratio(of: str, to: str, what: str = "server_us", divisor: str = "server_us") -> float:
-        return statistics.median(getattr(samples[of], what) / getattr(samples[to], divisor) for samples in rounds)
-
-    saturated = [
-        samples for samples in rounds if min(samples["host kept open"].busy, samples["uvloop kept open"].busy) >= BUSY
-    ]
-    figures: dict[str, float | None] = dict.fromkeys(YARDSTICKS)
-    figures |= {
-        "cpu_ratio_kept_open": ratio("host kept open", "uvloop kept open"),
-        "cpu_ratio_per_connection": ratio("host per connection", "uvloop per connection"),
-        "echo_ratio_kept_open": ratio("host kept open", "echo kept open"),
-        "echo_ratio_per_connection": ratio("host per connection", "echo per connection"),
-        "cpu_ratio_at_20k": ratio("host at 20k", "uvloop at 20k"),
-        "p99_ms_half_load": statistics.median(samples["host half load"].p99_ms for samples in rounds),
-        "load_ratio_verify_none": ratio("host verify none", "uvloop kept open", "load_us"),
-        "load_ratio_verify_all": ratio("host verify all", "uvloop kept open", "load_us"),
+def make_ratios(samples: dict[str, Sample]) -> dict[str, float | None]:
+    """The yardsticks that one round yields. A rate ratio is None unless both servers kept their core busy."""
+    host, uvloop, echo = (samples[f"{name} kept open"] for name in ("host", "uvloop", "echo"))
+    host_each, uvloop_each, echo_each = (samples[f"{name} per connection"] for name in ("host", "uvloop", "echo"))
+    return {
+        "cpu_ratio_kept_open": host.server_us / uvloop.server_us,
+        "cpu_ratio_per_connection": host_each.server_us / uvloop_each.server_us,
+        "echo_ratio_kept_open": host.server_us / echo.server_us,
+        "echo_ratio_per_connection": host_each.server_us / echo_each.server_us,
+        "rate_ratio_uvloop": host.rate / uvloop.rate if min(host.busy, uvloop.busy) >= BUSY else None,
+        "cpu_ratio_at_20k": samples["host at 20k"].server_us / samples["uvloop at 20k"].server_us,
+        "p99_ms_half_load": samples["host half load"].p99_ms,
+        "load_ratio_verify_none": samples["host verify none"].load_us / uvloop.server_us,
+        "load_ratio_verify_all": samples["host verify all"].load_us / uvloop.server_us,
     }
-    if saturated:
-        figures["rate_ratio_uvloop"] = statistics.median(
-            samples["host kept open"].rate / samples["uvloop kept open"].rate for samples in saturated
-        )
-    return figures
 
 
-def summarize(rounds: list[dict[str, Sample]]) -> dict[str, dict[str, float]]:
-    """Medians of what was measured, for each server and way."""
-    columns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def make_table(rounds: list[dict[str, Sample]]) -> Table:
+    """Every round's yardsticks, and what each of its runs measured."""
+    table = Table()
     for samples in rounds:
-        for run, sample in samples.items():
-            for name, value in vars(sample).items():
-                if value is not None:
-                    columns[run][name].append(value)
-    return {
-        run: {name: round(statistics.median(values), 3) for name, values in of.items()} for run, of in columns.items()
-    }
+        for key, value in make_ratios(samples).items():
+            table.add({"figure": key}, {"value": value})
+        for name, sample in samples.items():
+            table.add({"run": name}, vars(sample))
+    return table
 
 
-def run(rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """The object of ``--json``."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kms-fast-limits-", dir="/var/tmp") as folder:
-        echo_command = [compile_echo(Path(folder))]
-        uvloop_command = [sys.executable, str(LIMITS / "uvloop_limit.py")]
-        with (
-            run_limit("echo", echo_command) as echo,
-            run_limit("uvloop", uvloop_command) as uvloop,
-            run_host(Path(folder) / "home") as host,
-        ):
-            say("memory of idle connections")
-            rss_kib = measure_idle_memory(host)
-            assert host.product is not None
-            siv_ratio = measure_siv(host.product)
-            samples = [
-                measure_round([echo, uvloop, host], seconds, lambda what, n=n: say(f"round {n + 1}/{rounds}: {what}"))
-                for n in range(rounds)
-            ]
-    figures = make_figures(samples) | {"rss_kib_per_idle_connection": rss_kib, "siv_ratio": siv_ratio}
-    return {
-        **{key: None if value is None else round(value, 3) for key, value in figures.items()},
-        "measured": summarize(samples),
-        **describe_machine(),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
-        "took_s": round(time.monotonic() - started),
-    }
+def make_figures(table: Table) -> dict[str, float | None]:
+    """The yardsticks, each the median of its rounds; None for what no round yielded."""
+    medians = {row.labels["figure"]: row.median("value") for row in table.rows if "figure" in row.labels}
+    values = {key: medians.get(key) for key in YARDSTICKS}
+    return {key: None if value is None else round(value, 3) for key, value in values.items()}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each server is measured (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (3)")
-    parser.add_argument("--clients", type=int, default=10_000_000, help="known clients (10,000,000); 0: none")
-    options = parser.parse_args()
-    if len(os.sched_getaffinity(0)) < 2:
-        print("limits.py needs two cores: one for the server, one for the load.", file=sys.stderr)
-        return 1
-    report = run(options.rounds, options.seconds, lambda what: print(what, file=sys.stderr, flush=True))
-    if options.clients:
-        report |= measure_known_clients(options.clients)
-    print(json.dumps(report) if options.json else format_figures(report))
-    return 0
+def run(say: Say, *, rounds: int, seconds: float, clients: int) -> dict[str, Any]:
+    """The report, without its machine."""
+    need_two_cores()
+    with make_folder() as folder, run_limits(folder) as limits, run_host(folder / "home") as host:
+        say("memory of idle connections")
+        rss_kib = measure_idle_memory(host)
+        assert host.product is not None
+        siv_ratios = measure_siv(host.product)
+        samples = [measure_round([*limits, host], seconds, say, f"round {n + 1}/{rounds}") for n in range(rounds)]
+    table = make_table(samples)
+    table.add({"figure": "rss_kib_per_idle_connection"}, {"value": rss_kib})
+    for ratio in siv_ratios:
+        table.add({"figure": "siv_ratio"}, {"value": ratio})
+    figures = make_figures(table) | (measure_known_clients(clients) if clients else {})
+    host_rate = statistics.median(of["host kept open"].rate for of in samples)
+    return {**figures, HOST_RATE: round(host_rate), "clients": clients, "table": table}
+
+
+def show(report: dict[str, Any]) -> list[str]:
+    """The report for people: the yardsticks, then what was measured for them."""
+    known = report["clients"] >= KNOWN_CLIENTS
+    figures = {key: value for key, value in report.items() if known or key not in OF_KNOWN_CLIENTS}
+    runs = [row for row in read_rows(report) if "run" in row.labels]
+    machine = f"{report['machine']}, {report['date']}, commit {report['commit']}"
+    return [*format_yardsticks(figures), "", *format_rows(runs), "", machine]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run_program(
+            __doc__,
+            run,
+            show,
+            rounds=(5, "how often each server is measured"),
+            seconds=(3.0, "length of each measurement"),
+            clients=(KNOWN_CLIENTS, "known clients; 0: none"),
+        )
+    )

@@ -13,6 +13,12 @@ from kms_fast import __version__
 from kms_fast._core import backend
 
 
+def read_commit() -> str | None:
+    """The checkout's commit, with "-dirty" after it when files differ from it; None outside of a clone."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+
+
 def describe_machine() -> dict[str, Any]:
     """Date, commit, processor and versions, as they stand in every report."""
     models = [
@@ -20,10 +26,9 @@ def describe_machine() -> dict[str, Any]:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if "model name" in line
     ]
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit.strip() or None,
+        "commit": read_commit(),
         "version": __version__,
         "machine": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "python": platform.python_version(),

@@ -1,6 +1,7 @@
 """One run of load against one server: what it cost, as a `Sample`."""
 
 import secrets
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Sample:
     busy: float
     p99_ms: float
     batch: float | None
+    p50_ms: float | None = None
+    p90_ms: float | None = None
 
 
 def make_plan(server: Server, **changes: Any) -> LoadPlan:
@@ -58,8 +61,18 @@ def read_cpu_s(pid: int) -> float:
 
 def read_rss_kib(pid: int) -> int:
     """Memory of a server's processes."""
-    lines = [line for each in list_processes(pid) for line in Path(f"/proc/{each}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return sum(read_rss_kib_by_role(pid).values())
+
+
+def read_rss_kib_by_role(pid: int) -> dict[str, int]:
+    """Memory of a server's first process, called "first", of its workers together and of its recorder."""
+    memory: dict[str, int] = defaultdict(int)
+    for each in list_processes(pid):
+        command = Path(f"/proc/{each}/cmdline").read_text()
+        role = next((role for role in ("worker", "recorder") if f"kms_fast.cli.{role} " in command), "first")
+        lines = Path(f"/proc/{each}/status").read_text().splitlines()
+        memory[role] += next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return dict(memory)
 
 
 def measure(server: Server, **changes: Any) -> Sample:
@@ -70,11 +83,14 @@ def measure(server: Server, **changes: Any) -> Sample:
     cpu_s = read_cpu_s(server.pid) - before_s
     if result.failed or result.refused or not result.activations:
         raise RuntimeError(f"{server.name}: {result.errors or result.refusals or result.failure}")
+    latencies = result.histogram()
     return Sample(
         server_us=cpu_s * 1e6 / result.activations,
         load_us=result.cpu_s * 1e6 / result.activations,
         rate=result.activations / result.seconds,
         busy=cpu_s / result.seconds,
-        p99_ms=result.histogram().percentile_ns(99) / 1e6,
+        p99_ms=latencies.percentile_ns(99) / 1e6,
         batch=result.activations / result.batches if result.batches else None,
+        p50_ms=latencies.percentile_ns(50) / 1e6,
+        p90_ms=latencies.percentile_ns(90) / 1e6,
     )

@@ -2,7 +2,9 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +18,16 @@ from kms_fast.load.server import ServerProcess
 
 LIMITS = Path(__file__).parent / "limit"
 SERVER_CORE = 0
+BOTH_CORES = (0, 1)
 ANSWER_SIZE = 932  # one family in the certificate, nine path nodes: a batch of 257 to 512
 THRESHOLD = 25
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Processes started in the block run on this core, with all of their threads."""
+def on_cores(*cores: int) -> Iterator[None]:
+    """Processes started in the block run on these cores, with all of their threads."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -43,7 +46,7 @@ def make_ready_bytes() -> tuple[str, str]:
 @contextmanager
 def run_limit(name: str, command: list[str]) -> Iterator[Server]:
     """A limit server until the block ends."""
-    with on_core(SERVER_CORE):
+    with on_cores(SERVER_CORE):
         process = subprocess.Popen([*command, *make_ready_bytes()], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -54,19 +57,36 @@ def run_limit(name: str, command: list[str]) -> Iterator[Server]:
 
 
 @contextmanager
-def run_host(folder: Path) -> Iterator[Server]:
-    """A real host with its count at the cap, until the block ends."""
+def run_host(
+    folder: Path, *options: str, name: str = "host", cores: Sequence[int] = (SERVER_CORE,)
+) -> Iterator[Server]:
+    """A real host with its count at the cap, until the block ends. ``options``: of kms-fast serve."""
     realm = make_realm(folder, threshold=THRESHOLD)
-    with on_core(SERVER_CORE):
-        process = ServerProcess(folder, folder / "serve.log", options=("--max-connections", "20000"))
+    with on_cores(*cores):
+        process = ServerProcess(folder, folder / "serve.log", options=("--max-connections", "20000", *options))
     try:
         product = find_product(realm.publisher, realm.setup_key)
-        server = Server("host", process.port, process.process.pid, product)
+        server = Server(name, process.port, process.process.pid, product)
         run_load(make_plan(server, connections=8, activations=2 * THRESHOLD))
         yield server
         process.drain()
     finally:
         process.kill()
+
+
+@contextmanager
+def run_limits(folder: Path) -> Iterator[list[Server]]:
+    """The echo limit and the uvloop limit, in this order, until the block ends."""
+    echo, uvloop = [compile_echo(folder)], [sys.executable, str(LIMITS / "uvloop_limit.py")]
+    with run_limit("echo", echo) as first, run_limit("uvloop", uvloop) as second:
+        yield [first, second]
+
+
+@contextmanager
+def make_folder() -> Iterator[Path]:
+    """A folder on a real disk, for a host's files; it goes when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="kms-fast-bench-", dir="/var/tmp") as name:
+        yield Path(name)
 
 
 def compile_echo(folder: Path) -> str:

@@ -1,21 +1,23 @@
-"""How fast a PostgreSQL store counts and records: ``python bench/shared_store.py --clients 1000000``.
+"""How fast a PostgreSQL store counts and records.
+
+    python bench/shared_store.py [--json] [--store URL] [--clients N] [--renewals N] [--rows N] [--calls N]
 
 Counts machines of one family from several connections at once, fills an inventory with clients of random CMIDs, and
 renews random ones of them. Without --store it starts a PostgreSQL server of its own here, with durable commits.
 """
 
 import asyncio
-import json
 import os
 import random
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import checkout  # noqa: F401
-import click
+from program import MachineLacks, Say, run_program
+from rows import Table
 
 from kms_fast.store import ChangeRow, Client
 from kms_fast.store.postgres_counts import PostgresCounts
@@ -26,42 +28,38 @@ from tests.postgres import PostgresServer, find_programs
 HOST, SKU = b"h" * 16, b"s" * 16
 NOW_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
+ROUNDS = 5
 # What a server for a fleet of millions would have; the default of 128 MB is for a laptop of long ago.
 SERVER = {"shared_buffers": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "wal_compression": "on"}
 
 
-@click.command
-@click.option("--store", metavar="URL", help="A server on which databases may be created; else one is started here.")
-@click.option("--clients", default=1_000_000, show_default=True, help="Machines that ask once.")
-@click.option("--renewals", default=1_000_000, show_default=True, help="Requests of known machines after that.")
-@click.option("--rows", default=200_000, show_default=True, help="Rows of one transaction of the recorder.")
-@click.option("--calls", default=2_000, show_default=True, help="Count transactions, for each number of connections.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(store: str | None, clients: int, renewals: int, rows: int, calls: int, as_json: bool) -> None:
-    """Measure a PostgreSQL store."""
+def run(say: Say, *, store: str, clients: int, renewals: int, rows: int, calls: int) -> dict[str, Any]:
+    """The report, without its machine."""
     with ExitStack() as stack:
-        if store is None:
+        if not store:
             programs = find_programs()
             if programs is None:
-                raise click.ClickException("PostgreSQL is not installed; name a server with --store.")
+                raise MachineLacks("PostgreSQL is not installed; install it or name a server with --store")
+            say("starting a PostgreSQL server")
             store = stack.enter_context(PostgresServer(programs, **SERVER)).url()
-        measured = asyncio.run(measure(store, clients, renewals, rows, calls))
-    print(json.dumps(measured) if as_json else "\n".join(f"{name:44} {value:>14,}" for name, value in measured.items()))
+        table = asyncio.run(measure(say, store, clients, renewals, rows, calls))
+    return {"clients": clients, "renewals": renewals, "rows_in_a_transaction": rows, "table": table}
 
 
-async def measure(store: str, clients: int, renewals: int, rows: int, calls: int) -> dict[str, Any]:
-    """All figures by name."""
-    url = await create_database(store)
+async def measure(say: Say, store: str, clients: int, renewals: int, rows: int, calls: int) -> Table:
+    """Everything, in a database that is made for it."""
+    table, url = Table(), await create_database(store)
     try:
-        counted = await measure_counts(url, calls)
-        return counted | await measure_inventory(url, clients, renewals, rows)
+        say(f"counting, {calls:,} transactions")
+        await measure_counts(table, url, calls)
+        await measure_inventory(say, table, url, clients, renewals, rows)
     finally:
         await drop_database(store, url)
+    return table
 
 
-async def measure_counts(url: str, calls: int) -> dict[str, Any]:
+async def measure_counts(table: Table, url: str, calls: int) -> None:
     """Count transactions of one family below its cap, where they take turns: batches of 25 of its 40 machines."""
-    figures: dict[str, Any] = {}
     machines = [random.randbytes(16) for _ in range(40)]
     for connections in (1, 4, 16):
         users = [await PostgresCounts.open(url) for _ in range(connections)]
@@ -74,17 +72,18 @@ async def measure_counts(url: str, calls: int) -> dict[str, Any]:
                 await user.record(1, cmids, NOW_MS + turn, cap=50, retention_ms=30 * DAY_MS)
                 times_s.append(time.perf_counter() - started_s)
 
-        started_s = time.perf_counter()
-        await asyncio.gather(*(count(user, calls // connections) for user in users))
-        spent_s = time.perf_counter() - started_s
-        figures[f"count transactions/s, {connections} connections"] = round(len(times_s) / spent_s)
-        figures[f"… median µs, {connections} connections"] = round(statistics.median(times_s) * 1e6)
+        for _ in range(ROUNDS):
+            times_s.clear()
+            started_s = time.perf_counter()
+            await asyncio.gather(*(count(user, calls // connections // ROUNDS) for user in users))
+            per_s = len(times_s) / (time.perf_counter() - started_s)
+            median_us = statistics.median(times_s) * 1e6
+            table.add({"counting, connections": connections}, {"transactions_per_s": per_s, "median_us": median_us})
         for user in users:
             await user.close()
-    return figures
 
 
-async def measure_inventory(url: str, clients: int, renewals: int, rows: int) -> dict[str, Any]:
+async def measure_inventory(say: Say, table: Table, url: str, clients: int, renewals: int, rows: int) -> None:
     """Records a second of new clients and of renewals, and what pages and summaries take."""
     inventory = await PostgresInventory.open(url)
     assert await inventory.elect(HOST)
@@ -93,34 +92,37 @@ async def measure_inventory(url: str, clients: int, renewals: int, rows: int) ->
     def key(number: int) -> bytes:
         return keys[16 * number : 16 * number + 16]
 
-    new_s = await record(inventory, (sorted(map(key, part)) for part in split(range(clients), rows)), NOW_MS)
-    chosen = random.choices(range(clients), k=renewals)
-    known_s = await record(
-        inventory, (sorted(set(map(key, part))) for part in split(chosen, rows)), NOW_MS + 7 * DAY_MS
-    )
-    figures = {
-        "new clients/s": round(clients / new_s),
-        "renewals/s": round(renewals / known_s) if renewals else None,
-        "ms for a page by CMID": await spend_ms(lambda: inventory.find(limit=100)),
-        "ms for a page by name": await spend_ms(lambda: inventory.find(name="desk-5", limit=100)),
-        "ms for a page of another state": await spend_ms(lambda: inventory.find(state=5, limit=100)),
-        "ms for counting everything": await spend_ms(lambda: inventory.summarize(NOW_MS)),
+    say(f"recording {clients:,} new clients")
+    for part in split(range(clients), rows):
+        spent_s = await record(inventory, sorted(map(key, part)), NOW_MS)
+        table.add({"recording": "new clients"}, {"records_per_s": len(part) / spent_s})
+    say(f"recording {renewals:,} renewals")
+    for part in split(random.choices(range(clients), k=renewals), rows):
+        spent_s = await record(inventory, sorted(set(map(key, part))), NOW_MS + 7 * DAY_MS)
+        table.add({"recording": "renewals"}, {"records_per_s": len(part) / spent_s})
+    say("queries")
+    queries: dict[str, Callable[[], Awaitable[Any]]] = {
+        "page by CMID": lambda: inventory.find(limit=100),
+        "page by name": lambda: inventory.find(name="desk-5", limit=100),
+        "page of another state": lambda: inventory.find(state=5, limit=100),
+        "counting everything": lambda: inventory.summarize(NOW_MS),
     }
+    for name, query in queries.items():
+        for _ in range(ROUNDS):
+            started_s = time.perf_counter()
+            await query()
+            table.add({"query": name}, {"ms": (time.perf_counter() - started_s) * 1000})
     size = await inventory._fetch("SELECT pg_total_relation_size('kms_fast.clients')")
-    figures["bytes a client, with indexes"] = round(size[0][0] / clients)
+    table.add({"inventory": "table with its indexes"}, {"bytes_per_client": size[0][0] / clients})
     await inventory.close()
-    return figures
 
 
-async def record(inventory: PostgresInventory, parts: Iterator[list[bytes]], time_ms: int) -> float:
-    """Record parts of sorted CMIDs; the seconds without those in which the rows were made."""
-    spent_s = 0.0
-    for cmids in parts:
-        rows = [make_row(cmid, time_ms) for cmid in cmids]
-        started_s = time.perf_counter()
-        await inventory.record(HOST, rows, [], [])
-        spent_s += time.perf_counter() - started_s
-    return spent_s
+async def record(inventory: PostgresInventory, cmids: list[bytes], time_ms: int) -> float:
+    """Record sorted CMIDs in one transaction; the seconds without those in which the rows were made."""
+    rows = [make_row(cmid, time_ms) for cmid in cmids]
+    started_s = time.perf_counter()
+    await inventory.record(HOST, rows, [], [])
+    return time.perf_counter() - started_s
 
 
 def make_row(cmid: bytes, time_ms: int) -> ChangeRow:
@@ -138,15 +140,15 @@ def split(numbers: Any, size: int) -> Iterator[Any]:
     return (numbers[at : at + size] for at in range(0, len(numbers), size))
 
 
-async def spend_ms(call: Callable[[], Any]) -> float:
-    """The milliseconds of a call, the best of three."""
-    times_s = []
-    for _ in range(3):
-        started_s = time.perf_counter()
-        await call()
-        times_s.append(time.perf_counter() - started_s)
-    return round(min(times_s) * 1000, 1)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(
+        run_program(
+            __doc__,
+            run,
+            store=("", "URL of a server on which databases may be created; else one is started here"),
+            clients=(1_000_000, "machines that ask once"),
+            renewals=(1_000_000, "requests of known machines after that"),
+            rows=(200_000, "rows of one transaction of the recorder"),
+            calls=(10_000, "count transactions, for each number of connections"),
+        )
+    )
