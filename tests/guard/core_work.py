@@ -1,4 +1,4 @@
-"""Activations through the cores of a host and a load generator, without sockets and disk: what callgrind counts.
+"""Activations through the cores of a host and a load generator, without network and disk: what callgrind counts.
 
     python -m tests.guard.core_work HOME [PLANT]
 
@@ -11,6 +11,7 @@ order, and what computed it.
 import gc
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -26,51 +27,47 @@ MARK: Final = "getppid"
 CONNECTIONS: Final = 256
 BATCH_SIZES: Final = (1, 64, 256)
 WARM_UP_ROUNDS: Final = 3
+READ_BYTES: Final = 1 << 16
 ONE_BLOCK: Final = "one block of SHA-256"
 
 
 class Transport:
-    """Keeps what is written until the other side takes it."""
+    """A client's: keeps what is written until it is taken."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.write: Callable[[bytes], None] = self.written.append
-
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        return "127.0.0.1", 40_000
+        self.write = self.written.append
 
 
-class WastefulTransport(Transport):
-    """The planted regression: it hashes each answer that a host writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.write = self.hash_and_keep
-
-    def hash_and_keep(self, data: bytes) -> None:
-        _core.sha256(data)
-        self.written.append(data)
+def hash_requests(requests: list[bytes]) -> None:
+    """The planted regression: a host that hashes each request once more, called from the interpreter."""
+    for request in requests:
+        _core.sha256(request)
 
 
-PLANTS: Final = {"nothing": Transport, "wasteful transport": WastefulTransport}
+PLANTS: Final[dict[str, Callable[[list[bytes]], None]]] = {
+    "nothing": lambda requests: None,
+    "hashed requests": hash_requests,
+}
 
 
 class Loop:
-    """A load generator and a host, as many connections between them as there are, and the batches in step.
+    """A load generator and a host with connections between them, and the batches in step.
 
-    Each connection has one request out at any time: whoever takes an answer sends the next request.
+    Each connection has one request out at any time: whoever takes an answer sends the next request. The host reads and
+    writes pairs of sockets, of which a system call is one instruction here.
     """
 
-    def __init__(self, installation: Installation, verify_percent: float, make_transport: type[Transport]) -> None:
+    def __init__(self, installation: Installation, verify_percent: float) -> None:
         self._host = _core.Host(lambda: None, lambda interface, peer: None)
         self._host.use_limits(16_384, 20_000, True)
         self._host.use_table(build_table(installation, HostSettings())[0])
         self._batches = 0
         self._clients: list[_core.LoadConnection] = []
         self._run = self._make_run(installation, verify_percent)
-        self._servers = [_core.Connection(self._host) for _ in range(CONNECTIONS)]
-        self._client_transports = [Transport() for _ in self._servers]
-        self._server_transports = [make_transport() for _ in self._servers]
+        self._poller = _core.Poller(self._host, self._fail)
+        self._sockets: list[socket.socket] = []
+        self._transports: list[Transport] = []
         self._connect()
         self._run.start_phase(activations=1 << 40)
 
@@ -88,26 +85,36 @@ class Loop:
             on_ready=lambda: None, on_done=lambda: None,
         )  # fmt: skip
 
+    def _fail(self, error: BaseException) -> None:
+        raise error
+
     def _connect(self) -> None:
         self._run.connect()
         # Further clients are opened when the first ones are bound.
-        for number, client in enumerate(self._clients):
-            server, transport = self._servers[number], self._client_transports[number]
-            server.connection_made(self._server_transports[number])  # type: ignore[arg-type]
+        for client in self._clients:
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            self._poller.adopt(theirs.detach(), "1688")
+            transport = Transport()
+            self._sockets.append(ours)
+            self._transports.append(transport)
             client.connection_made(transport)  # type: ignore[arg-type]
-            server.data_received(transport.written.pop())
-            client.data_received(self._server_transports[number].written.pop())
+            ours.send(transport.written.pop())
+            self._poller.work()
+            client.data_received(ours.recv(READ_BYTES))
 
     def take_requests(self) -> list[bytes]:
         """The request that each client has written."""
-        return [transport.written.pop() for transport in self._client_transports]
+        return [transport.written.pop() for transport in self._transports]
 
     def answer_requests(self, requests: list[bytes], batch_size: int) -> None:
-        """Open, decide, build leaves and trees, seal, answer: batches of a size, one after the other."""
+        """Read, open, decide, build leaves and trees, seal, send: batches of a size, one after the other."""
         now_ms = time.time_ns() // 1_000_000
         for first in range(0, CONNECTIONS, batch_size):
             for at in range(first, first + batch_size):
-                self._servers[at].data_received(requests[at])
+                self._sockets[at].send(requests[at])
+            while self._host.waiting < batch_size:
+                self._poller.work()
             batch = self._host.take_batch()
             assert batch is not None
             batch.decide_product_and_clock(now_ms)
@@ -117,8 +124,8 @@ class Loop:
             batch.answer()
 
     def take_answers(self) -> list[bytes]:
-        """The answer that the host has written to each connection."""
-        return [transport.written.pop() for transport in self._server_transports]
+        """The answer that each client has been sent."""
+        return [ours.recv(READ_BYTES) for ours in self._sockets]
 
     def check_answers(self, answers: list[bytes]) -> None:
         """Check each answer and seal the next request."""
@@ -137,7 +144,7 @@ class Loop:
             raise RuntimeError(f"not everything was granted: {figures}, {self._run.errors}")
 
 
-def count_activations(home: Path, make_transport: type[Transport]) -> list[str]:
+def count_activations(home: Path, plant: Callable[[list[bytes]], None]) -> list[str]:
     """The work with its marks; the names of what lies between them."""
     installation = read_installation(home / "host")
     names = []
@@ -150,7 +157,7 @@ def count_activations(home: Path, make_transport: type[Transport]) -> list[str]:
 
     count(ONE_BLOCK, lambda: [_core.sha256(b"") for _ in range(CONNECTIONS)])
     for verify_percent, checking in ((0.0, "load, checking no answer"), (100.0, "load, checking every answer")):
-        loop = Loop(installation, verify_percent, make_transport)
+        loop = Loop(installation, verify_percent)
         for _ in range(WARM_UP_ROUNDS):
             loop.run_round(CONNECTIONS)
         loop.answer_requests(loop.take_requests(), CONNECTIONS)
@@ -159,7 +166,12 @@ def count_activations(home: Path, make_transport: type[Transport]) -> list[str]:
     for size in BATCH_SIZES:
         loop.run_round(size)
         requests = loop.take_requests()
-        count(f"host, batches of {size}", lambda: loop.answer_requests(requests, size))  # noqa: B023
+
+        def answer(requests: list[bytes] = requests, size: int = size) -> None:
+            loop.answer_requests(requests, size)
+            plant(requests)
+
+        count(f"host, batches of {size}", answer)
         loop.check_answers(loop.take_answers())
         loop.check_tally()
     return names

@@ -101,9 +101,9 @@ def test_instructions_are_within_their_bounds(count: Callable[[str], Costs]) -> 
 
 
 def test_a_wasteful_core_is_noticed(count: Callable[[str], Costs]) -> None:
-    """The negative control: each answer is hashed once more, with a call from the interpreter."""
+    """The negative control: each request is hashed once more, with a call from the interpreter."""
     bounds = read_bounds()
-    excesses = "\n".join(find_excesses(count("wasteful transport"), bounds.costs, choose_leniency(bounds.recorded)))
+    excesses = "\n".join(find_excesses(count("hashed requests"), bounds.costs, choose_leniency(bounds.recorded)))
     for size in (64, 256):
         assert f"host, batches of {size}: sha256_blocks is" in excesses
         assert f"host, batches of {size}: other_instructions is" in excesses

@@ -63,8 +63,8 @@ def test_system_calls_are_within_their_bounds(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("strace")
 def test_a_wasteful_worker_is_noticed(tmp_path: Path) -> None:
-    """The negative control: a call for each message that arrives, and a second write for every tenth batch."""
-    costs = count_system_calls(tmp_path, planting_environment("asked_socket", "doubled_record"))
+    """The negative control: calls for all connections when anything arrives, and a second write for a batch in ten."""
+    costs = count_system_calls(tmp_path, planting_environment("asked_sockets", "doubled_record"))
     excesses = "\n".join(find_excesses(costs, read_bounds().costs))
     for work in ("worker, kept open", "worker, a connection each"):
         assert f"{work}: socket_options is" in excesses

@@ -132,26 +132,23 @@ def record_twice(store: ModuleType) -> None:
     store.SqliteInventory.record = record_again
 
 
-def ask_socket(server: ModuleType) -> None:
-    """Each time that a connection receives something, the kernel is asked how its socket is set."""
-    make_factory = server.Server._make_connection_factory
+def ask_sockets(core: ModuleType) -> None:
+    """Whenever something arrives, the kernel is asked how each connection's socket is set."""
+    make_poller = core.Poller
 
-    class AskingProtocol:
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
+    class AskingPoller:
+        def __init__(self, host: Any, on_error: Any) -> None:
+            self._host, self._poller = host, make_poller(host, on_error)
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
+            return getattr(self._poller, name)
 
-        def data_received(self, data: bytes) -> None:
-            os.get_blocking(self._connection.transport.get_extra_info("socket").fileno())
-            self._connection.data_received(data)
+        def work(self) -> None:
+            for connection in self._host.connections:
+                os.get_blocking(connection.fd)
+            self._poller.work()
 
-    def make_asking_factory(self: Any, port: int) -> Callable[[], Any]:
-        make = make_factory(self, port)
-        return lambda: AskingProtocol(make())
-
-    server.Server._make_connection_factory = make_asking_factory
+    core.Poller = AskingPoller  # type: ignore[attr-defined]
 
 
 PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
@@ -163,7 +160,7 @@ PLANTS: dict[str, dict[str, Callable[[ModuleType], None]]] = {
     "synchronous_off": {"apsw": use_synchronous("off")},
     "double_count": {"kms_fast.store.sqlite_counts": count_twice},
     "recorded_twice": {"kms_fast.store.sqlite_inventory": record_twice},
-    "asked_socket": {"kms_fast.host.server": ask_socket},
+    "asked_sockets": {"kms_fast._core": ask_sockets},
 }
 
 
