@@ -105,7 +105,7 @@ def apply(answer: Path, home: Path, out: Output) -> None:
             "publisher_file": applied.publisher.number,
         },
         f"This host may activate {applied.publisher.name}'s products until {until}: {listed}.\n"
-        f"Certificate {certificate.serial}, catalog {catalog.number} with {len(catalog.skus)} products.\n"
+        f"Certificate {certificate.serial}, catalog {catalog.number}, products: {len(catalog.skus)}.\n"
         "Next: kms-fast serve, or if it runs: kms-fast host reload.",
     )
 

@@ -1,6 +1,7 @@
 """The root of the command line. Sub-commands load when they are called, so ``--help`` stays quick.
 
-Exit codes: 0 done, 1 refused or failed with a code of docs/errors.md, 2 COMMAND_INVALID, 130 Ctrl-C.
+Exit codes: 0 done, 1 refused or failed with a code of docs/errors.md, 2 COMMAND_INVALID, 130 Ctrl-C, 141 nobody reads
+the output any more.
 """
 
 import importlib
@@ -13,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kms_fast import __version__
-from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Output, translate_os_error
+from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Output, translate_os_error
 from kms_fast.errors import KmsFastError
 
 # Name of the command and of its module in kms_fast.cli, and its line in --help.
@@ -76,9 +77,9 @@ def run(args: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read our output has gone.
+        # Whoever read our output has enough of it, as `head` does.
         _drop_stdout()
-        return EXIT_FAILED
+        return EXIT_UNREAD
     except OSError as error:
         known = translate_os_error(error)
         if known is None:
@@ -101,6 +102,9 @@ def _invoke(args: Sequence[str], out: Output) -> int:
         # Not standalone: a command's return value or the code of its ctx.exit() comes back.
         code = cli.main(list(args), prog_name="kms-fast", standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except SystemExit as error:
+        # Click's own way to end when nobody reads the output.
+        raise BrokenPipeError from error
     except KmsFastError as error:
         out.error(error)
         return EXIT_USAGE if error.result.name == "COMMAND_INVALID" else EXIT_FAILED

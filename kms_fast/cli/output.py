@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141  # what a shell shows of a program that SIGPIPE ended
 
 # Errors of the file system that carry no file name (a write to an open file, or to stdout).
 _STORAGE_ERRNOS = frozenset(

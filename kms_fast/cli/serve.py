@@ -160,7 +160,7 @@ def _announce(installation: Installation, sockets: list[list[socket.socket]], ou
     def announce() -> None:
         backend = _core.backend()
         logger.info(
-            "host %s of %s: %s; %d workers, AES by %s, SHA-256 by %s",
+            "host %s of %s: %s; workers: %d, AES by %s, SHA-256 by %s",
             uuid.UUID(bytes=installation.certificate.host_id),
             installation.publisher.name,
             installation.describe(),

@@ -11,7 +11,8 @@ import re
 import shutil
 import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final
@@ -213,23 +214,38 @@ def restore_backup(archive: Path, home: Path, on_progress: Callable[[Copied], No
     The host refuses to serve until its rollback is accepted. Raises `ConfigurationError` for a home that is not empty,
     `KmsFastError` (BACKUP_DAMAGED), OSError.
     """
-    home.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
     unfinished = home / _UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    if any(home.iterdir()):
-        raise ConfigurationError(f"{home} is not empty: a host is restored into a home of its own.", file=str(home))
-    try:
-        contents = _unpack(archive, unfinished, on_progress)
-        mark_restored(unfinished / "ledger", contents.created_ms)
-        for folder in (unfinished / "ledger", unfinished / "pending", unfinished):
-            if folder.exists():
-                sync_folder(folder)
-        unfinished.rename(home / "host")
-        sync_folder(home)
-    except BaseException:
+    with _make_home(home):
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        if any(home.iterdir()):
+            raise ConfigurationError(f"{home} is not empty: a host is restored into a home of its own.", file=str(home))
+        try:
+            contents = _unpack(archive, unfinished, on_progress)
+            mark_restored(unfinished / "ledger", contents.created_ms)
+            for folder in (unfinished / "ledger", unfinished / "pending", unfinished):
+                if folder.exists():
+                    sync_folder(folder)
+            unfinished.rename(home / "host")
+            sync_folder(home)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     return contents
+
+
+@contextmanager
+def _make_home(home: Path) -> Iterator[None]:
+    """A home, and the folders it lies in; those that were made for it go again when the block fails."""
+    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
+    try:
+        home.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        # One that has something in it by now is somebody else's too.
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def _unpack(path: Path, folder: Path, on_progress: Callable[[Copied], None]) -> Contents:

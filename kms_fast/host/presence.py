@@ -34,17 +34,23 @@ class HostProcess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Presence:
-    """The file of this process, from its making to `close`. Raises OSError."""
+    """The file of this process, from its making to `close`. Raises OSError that names it."""
 
     def __init__(self, folder: Path, process: HostProcess) -> None:
         self.process = process
         self._path = folder / f"serve-{process.pid}.json"
         unfinished = self._path.with_suffix(".new")
         self._fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # Locked and whole before it has its name: under that one nobody takes it for left over.
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._write()
-        unfinished.replace(self._path)
+        try:
+            # Locked and whole before it has its name: under that one nobody takes it for left over.
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._write()
+            unfinished.replace(self._path)
+        except OSError as error:
+            os.close(self._fd)
+            unfinished.unlink(missing_ok=True)
+            error.filename, error.filename2 = str(self._path), None  # what is done through a descriptor names none
+            raise
 
     def update(self, **changes: Any) -> None:
         """Change what is said."""

@@ -1,6 +1,7 @@
 """What the stores in SQLite files share: opening and migrating a file, transactions, a thread of its own, errors."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Final, TypeVar
 import apsw
 
 from kms_fast.errors import KmsFastError
+from kms_fast.files import SECRET
 
 # How long to wait for another process that writes. Answers wait for counts.
 WAIT_S: Final = 5.0
@@ -20,7 +22,8 @@ _Returned = TypeVar("_Returned")
 
 
 class SqliteFile:
-    """A connection to one SQLite file (WAL, synchronous=FULL), used from a thread of its own.
+    """A connection to one SQLite file (WAL, synchronous=FULL), used from a thread of its own. Only its owner may read a
+    new one, nor the files that SQLite makes beside it.
 
     ``migrations``: the scripts that make the tables, each from the version before it; the file knows how many it has
     had. Raises `KmsFastError`: STORAGE_FAILED when the file cannot be opened, STORE_DAMAGED when it is no whole
@@ -38,6 +41,7 @@ class SqliteFile:
         self._waits_since_s = 0.0
         self._closing = False
         with self.storage_errors():
+            _create(path)
             self.db = apsw.Connection(str(path))
             self.db.set_busy_handler(self._wait_for_lock)
             self.db.pragma("page_size", page_bytes)
@@ -102,7 +106,7 @@ class SqliteFile:
                 name="STORE_DAMAGED",
                 file=str(self._path),
             ) from error
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             raise KmsFastError(
                 f"The {self._what} in {self._path} cannot be used: {describe_error(error)}.",
                 name="STORAGE_FAILED",
@@ -142,10 +146,19 @@ class SqliteFile:
             )
 
 
-def describe_error(error: apsw.Error) -> str:
-    """What SQLite says; of places where it cannot write, more than it does."""
+def _create(path: Path) -> None:
+    """Make the file, unless it is there. Raises OSError."""
+    if not path.exists():
+        # Another process may be opening the same new file.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, SECRET))
+
+
+def describe_error(error: apsw.Error | OSError) -> str:
+    """What SQLite or the system says; of places where SQLite cannot write, more than it does."""
     if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError):
         return "SQLite must be able to write to the file and its folder, even to read"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     return str(error)
 
 

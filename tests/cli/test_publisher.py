@@ -86,7 +86,9 @@ def test_each_step_says_the_next_one(capsys: pytest.CaptureFixture[str], home: P
     assert run(["publisher", "certify", "host.request", "--out", "host.answer"]) == 0
     assert "kms-fast host apply host.answer" in capsys.readouterr().out
     assert run(["host", "apply", "host.answer"]) == 0
-    assert "kms-fast serve" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "catalog 1, products: 1.\n" in said
+    assert "kms-fast serve" in said
     assert {path.name for path in (home / "host").iterdir()} >= {"host.cert", "catalog.json", "publisher.json"}
 
 

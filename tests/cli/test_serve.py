@@ -216,6 +216,7 @@ def test_json_lines(start: Callable[..., subprocess.Popen[str]]) -> None:
     rest, log = process.communicate(timeout=30)
     assert (process.returncode, rest) == (0, "")
     assert [json.loads(line)["level"] for line in log.splitlines()] == ["info"] * len(log.splitlines())
+    assert "; workers: 1, AES by " in log
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

@@ -286,7 +286,17 @@ def damage_nothing_but(archive: Path, home: Path, complaint: str) -> None:
     with pytest.raises(KmsFastError, match=complaint) as caught:
         restore(archive, home)
     assert caught.value.result.name == "BACKUP_DAMAGED"
-    assert list(home.iterdir()) == []
+    assert not home.exists()
+
+
+def test_a_failed_restoration_removes_the_folders_it_made(archive: Path, tmp_path: Path) -> None:
+    archive.write_bytes(b"")
+    (tmp_path / "mine").mkdir()
+    damage_nothing_but(archive, tmp_path / "mine" / "new" / "home", "is not a whole backup")
+    assert list((tmp_path / "mine").iterdir()) == []
+    with pytest.raises(KmsFastError, match="is not a whole backup"):
+        restore(archive, tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_a_cut_archive_restores_nothing(archive: Path, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """What a running host says of itself in its home."""
 
+import errno
+import os
 from pathlib import Path
+
+import pytest
 
 from kms_fast.errors import KmsFastError
 from kms_fast.host.presence import HostProcess, Presence, list_running
@@ -16,3 +20,15 @@ def test_a_long_error_leaves_the_addresses_readable(tmp_path: Path) -> None:
     assert (told.addresses, told.reloads) == (("127.0.0.1:1688",), 1)
     assert told.reload_error is not None
     assert KmsFastError.from_json(told.reload_error).message == "x" * 1000
+
+
+def test_a_full_disk_names_the_file_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    process = HostProcess(pid=7, version="1", started_ms=0, addresses=("127.0.0.1:1688",), workers=1)
+    with pytest.raises(OSError, match="No space left") as caught:
+        Presence(tmp_path, process)
+    assert caught.value.filename == str(tmp_path / "serve-7.json")
+    assert list(tmp_path.iterdir()) == []

@@ -31,6 +31,24 @@ async def test_a_file_is_made_and_migrated_when_it_is_opened(tmp_path: Path) -> 
     assert await read_fruit(path, FIRST, SECOND) == [("apple", "red")]
 
 
+async def test_only_its_owner_reads_a_new_file(tmp_path: Path) -> None:
+    file = open_file(tmp_path / "fruit.db", [FIRST])
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "fruit.db": 0o600,
+        "fruit.db-wal": 0o600,
+        "fruit.db-shm": 0o600,
+    }
+    await file.close()
+
+
+async def test_a_file_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.db"
+    await read_fruit(path, FIRST)
+    path.chmod(0o640)
+    await read_fruit(path, FIRST)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 async def test_a_new_file_gets_all_migrations(tmp_path: Path) -> None:
     assert await read_fruit(tmp_path / "fruit.db", FIRST, SECOND) == [("apple", "red")]
 
@@ -83,8 +101,9 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KmsFastError, match="cannot be used"):
+    with pytest.raises(KmsFastError, match=r"fruit\.db cannot be used: No such file or directory") as caught:
         open_file(tmp_path / "missing" / "fruit.db", [FIRST])
+    assert caught.value.result.name == "STORAGE_FAILED"
 
 
 def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,5 +121,5 @@ def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monke
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(KmsFastError, match="must be able to write to the file and its folder") as caught:
-        SqliteFile(tmp_path / "missing" / "file.db", "counts", [], without_it="")
+        SqliteFile(tmp_path, "counts", [], without_it="")
     assert caught.value.result.name == "STORAGE_FAILED"
