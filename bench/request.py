@@ -69,7 +69,7 @@ class CoreOnly:
             request = keys.seal_request(bytes(fields), secrets.token_bytes(16))
             self.pdus.append(_core.build_request(2, 0, 0, request))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         raise error
 
     def sign(self, message: bytes) -> bytes:

@@ -4,7 +4,7 @@
 
 Each finished benchmark is a file NAME.json in the folder, by default bench/results/COMMIT-DATE. After Ctrl-C or a kill
 the same call goes on with what is missing; a folder that is complete is shown again. At the end it prints the
-yardsticks and writes bench.json beside the results. ``--quick`` measures everything in sizes that take
+yardsticks and writes bench.html and bench.json beside the results. ``--quick`` measures everything in sizes that take
 less than five minutes in total: to see that all of it works, not to quote.
 
 Exit code 0: everything was measured; 1: a benchmark failed; 130: Ctrl-C.
@@ -24,13 +24,14 @@ from typing import Any
 
 from checkout import ROOT
 from machine import describe_machine
+from page import build_page
 from program import LACKING, say
 from yardsticks import HOST_RATE, KNOWN_CLIENTS, OF_KNOWN_CLIENTS, YARDSTICKS, format_yardsticks, judge
 
 from kms_fast.files import PUBLIC, write_atomically
 
 BENCH = ROOT / "bench"
-INDEX = "bench.json"
+INDEX, PAGE = "bench.json", "bench.html"
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,11 @@ def main() -> int:
         "lacking": outcome.lacking,
         "results": results,
     }
+    (out / PAGE).write_bytes(build_page(report))
     if not outcome.failed and options.only is None:
         write_atomically(out / INDEX, json.dumps(report).encode(), mode=PUBLIC)
     print("\n".join(format_yardsticks(figures)))
-    print(f"\n{machine['machine']}, {machine['date']}, commit {commit}\n{out}")
+    print(f"\n{machine['machine']}, {machine['date']}, commit {commit}\n{out / PAGE}")
     for name, reason in outcome.lacking.items():
         print(f"not measured: {name}: {reason}")
     for name in outcome.failed:
