@@ -20,13 +20,12 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from program import Say, need_two_cores, run_program
 from rows import Table, format_rows, read_rows
-from samples import KEPT_OPEN, PER_CONNECTION, Sample, Server, make_plan, measure, read_rss_kib
+from samples import KEPT_OPEN, PER_CONNECTION, Sample, Server, measure, measure_open
 from servers import make_folder, run_host, run_limits
 from yardsticks import HOST_RATE, KNOWN_CLIENTS, OF_KNOWN_CLIENTS, YARDSTICKS, format_yardsticks
 
 from kms_fast._core import SkuKeys
-from kms_fast.load.plan import LoadResult, Product
-from kms_fast.load.processes import run_load
+from kms_fast.load.plan import Product
 
 OFFERED_PER_S = 20_000
 IDLE_CONNECTIONS = 10_000
@@ -54,22 +53,6 @@ def measure_round(servers: list[Server], seconds: float, say: Say, number: str) 
     say(f"{number}: host, half of its peak rate")
     samples["host half load"] = measure(host, seconds=seconds, rate=samples["host kept open"].rate / 2)
     return samples
-
-
-def measure_idle_memory(host: Server) -> float | None:
-    """RSS per connection of a host with 10,000 connections open, each of which activated once, in KiB."""
-    before = read_rss_kib(host.pid)
-    seen: list[int] = []
-
-    def look(result: LoadResult) -> None:
-        if result.activations == IDLE_CONNECTIONS:
-            seen.append(read_rss_kib(host.pid))
-
-    plan = make_plan(host, connections=IDLE_CONNECTIONS, activations=IDLE_CONNECTIONS, linger_s=3.0)
-    result = run_load(plan, report=look)
-    if result.failed or not seen:
-        return None
-    return (seen[-1] - before) / IDLE_CONNECTIONS
 
 
 def measure_siv(product: Product) -> list[float]:
@@ -144,7 +127,7 @@ def run(say: Say, *, rounds: int, seconds: float, clients: int) -> dict[str, Any
     need_two_cores()
     with make_folder() as folder, run_limits(folder) as limits, run_host(folder / "home") as host:
         say("memory of idle connections")
-        rss_kib = measure_idle_memory(host)
+        rss_kib = measure_open(host, IDLE_CONNECTIONS)["kib"]
         assert host.product is not None
         siv_ratios = measure_siv(host.product)
         samples = [measure_round([*limits, host], seconds, say, f"round {n + 1}/{rounds}") for n in range(rounds)]

@@ -12,35 +12,8 @@ from typing import Any
 
 from program import Say, need_two_cores, run_program
 from rows import Table
-from samples import Server, make_plan, read_rss_kib_by_role
+from samples import measure_open
 from servers import LIMITS, make_folder, run_host, run_limit
-
-from kms_fast.load.plan import LoadResult
-from kms_fast.load.processes import run_load
-
-LINGER_S = 3.0
-
-
-def measure_open(server: Server, connections: int) -> dict[str, float | None]:
-    """KiB a connection that each kind of process has grown by, while so many connections are open."""
-    before = read_rss_kib_by_role(server.pid)
-    seen: list[dict[str, int]] = []
-
-    def look(result: LoadResult) -> None:
-        if result.activations == connections:
-            seen.append(read_rss_kib_by_role(server.pid))
-
-    plan = make_plan(server, connections=connections, activations=connections, linger_s=LINGER_S)
-    result = run_load(plan, report=look)
-    if result.failed or result.refused or not seen:
-        raise RuntimeError(f"{server.name}: {result.errors or result.refusals or 'nothing was seen'}")
-    grown = {role: (seen[-1][role] - before[role]) / connections for role in before}
-    return {
-        "kib": sum(grown.values()),
-        "worker_kib": grown.get("worker"),
-        "recorder_kib": grown.get("recorder"),
-        "server_mib": sum(seen[-1].values()) / 1024,
-    }
 
 
 def run(say: Say, *, rounds: int, sizes: tuple[int, ...]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import checkout  # noqa: F401
 
-from kms_fast.load.plan import LoadPlan, Product
+from kms_fast.load.plan import LoadPlan, LoadResult, Product
 from kms_fast.load.processes import run_load
 from kms_fast.load.server import list_processes
 
 LOAD_CORE = 1
 KEPT_OPEN, PER_CONNECTION = 512, 64
+LINGER_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,6 @@ def read_cpu_s(pid: int) -> float:
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
-def read_rss_kib(pid: int) -> int:
-    """Memory of a server's processes."""
-    return sum(read_rss_kib_by_role(pid).values())
-
-
 def read_rss_kib_by_role(pid: int) -> dict[str, int]:
     """Memory of a server's first process, called "first", of its workers together and of its recorder."""
     memory: dict[str, int] = defaultdict(int)
@@ -94,3 +90,28 @@ def measure(server: Server, **changes: Any) -> Sample:
         p50_ms=latencies.percentile_ns(50) / 1e6,
         p90_ms=latencies.percentile_ns(90) / 1e6,
     )
+
+
+def measure_open(server: Server, connections: int) -> dict[str, float | None]:
+    """KiB a connection that each kind of process has grown by, while so many are open, each of which activated once.
+
+    Raises RuntimeError when not all of them were.
+    """
+    before = read_rss_kib_by_role(server.pid)
+    seen: list[dict[str, int]] = []
+
+    def look(result: LoadResult) -> None:
+        if result.activations == connections:
+            seen.append(read_rss_kib_by_role(server.pid))
+
+    plan = make_plan(server, connections=connections, activations=connections, linger_s=LINGER_S)
+    result = run_load(plan, report=look)
+    if result.failed or result.refused or not seen:
+        raise RuntimeError(f"{server.name}: {result.errors or result.refusals or 'nothing was seen'}")
+    grown = {role: (seen[-1][role] - before[role]) / connections for role in before}
+    return {
+        "kib": sum(grown.values()),
+        "worker_kib": grown.get("worker"),
+        "recorder_kib": grown.get("recorder"),
+        "server_mib": sum(seen[-1].values()) / 1024,
+    }
