@@ -31,6 +31,7 @@ async def _serve(plan: ChildPlan) -> None:
         settings=plan.settings,
         counts=await start_counts(plan.settings, Path(plan.home)),
         sockets=[socket.socket(fileno=descriptor) for descriptor in plan.sockets],
+        on_condition=lambda condition: tell("condition", condition=condition),
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, server.stop)

@@ -5,6 +5,7 @@ however that one died. From its stdout come events. Its log goes to stderr, whic
 
     supervisor → child    plan, then {"command": "reload", "settings": …} or {"command": "drain"}
     child → supervisor    {"event": "ready"}, {"event": "reloaded"} or {"event": "reload_failed", "error": …},
+                          {"event": "condition", "condition": …} of a worker whenever it changes,
                           {"event": "failed", "error": …} as the last before exit code 1
 """
 
@@ -37,11 +38,22 @@ class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[int, ...] = ()
 
 
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker that runs finds around it. ``busy``: why it answers every request SERVER_BUSY, if it does."""
+
+    store_ready: bool = True
+    busy: str | None = None
+
+
+EventName = Literal["ready", "reloaded", "reload_failed", "condition", "failed"]
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """What a child says; ``error`` is `KmsFastError.to_json` of what went wrong."""
 
-    event: Literal["ready", "reloaded", "reload_failed", "failed"]
+    event: EventName
     error: dict[str, Any] | None = None
+    condition: Condition | None = None
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,9 +91,9 @@ def follow_commands(on_command: Callable[[Command], None], on_end: Callable[[], 
     loop.add_reader(STDIN, read)
 
 
-def tell(event: Literal["ready", "reloaded", "reload_failed", "failed"], error: KmsFastError | None = None) -> None:
+def tell(event: EventName, error: KmsFastError | None = None, condition: Condition | None = None) -> None:
     """Tell the supervisor; nothing when it is gone, since stdin then ends as well."""
-    told = Event(event=event, error=None if error is None else error.to_json())
+    told = Event(event=event, error=None if error is None else error.to_json(), condition=condition)
     try:
         # One write, whole, below the pipe's atomic size; bytes and paths among an error's details become text.
         os.write(STDOUT, msgspec.json.encode(told, enc_hook=str) + b"\n")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kms_fast.errors import KmsFastError
-from kms_fast.host.child import ChildPlan
+from kms_fast.host.child import ChildPlan, Condition
 from kms_fast.host.process import Child
 from kms_fast.model.settings import HostSettings
 
@@ -41,6 +41,11 @@ class Keeper:
     def is_ready(self) -> bool:
         """Whether the child serves now."""
         return self._child is not None and self._child.ready.is_set()
+
+    @property
+    def condition(self) -> Condition:
+        """What the child said last of its surroundings."""
+        return Condition() if self._child is None else self._child.condition
 
     async def run(self) -> None:
         """Keep the child running until `drain` or `end`.

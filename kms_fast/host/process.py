@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, Process
 import msgspec
 
 from kms_fast.errors import KmsFastError
-from kms_fast.host.child import ChildPlan, Command, Event, child_command
+from kms_fast.host.child import ChildPlan, Command, Condition, Event, child_command
 from kms_fast.model.settings import HostSettings
 
 LONGEST_EVENT_BYTES = 1 << 20
@@ -17,13 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 class Child:
-    """A running child; made by `start`. ``ready`` is set once it serves, ``error`` is what it said at its end."""
+    """A running child; made by `start`. ``ready`` is set once it serves, ``error`` is what it said at its end,
+    ``condition`` what it said last of a worker's surroundings.
+    """
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
         self.ready = asyncio.Event()
         self.started_s = asyncio.get_running_loop().time()
         self.error: KmsFastError | None = None
+        self.condition = Condition()
         self._process = process
         self._reloading: asyncio.Future[None] | None = None
 
@@ -91,6 +94,9 @@ class Child:
             self.ready.set()
         elif event.event == "reloaded":
             self._finish_reload(None)
+        elif event.event == "condition":
+            assert event.condition is not None
+            self.condition = event.condition
         else:
             assert event.error is not None
             error = KmsFastError.from_json(event.error)

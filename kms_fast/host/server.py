@@ -14,10 +14,11 @@ from typing import Any, Final
 from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host.batcher import Batcher
+from kms_fast.host.child import Condition
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
-from kms_fast.model.settings import HostSettings
+from kms_fast.model.settings import HostSettings, format_quantity
 from kms_fast.results import BY_NAME
 from kms_fast.store import Counts
 
@@ -39,8 +40,8 @@ def wall_clock_ms() -> int:
 class Server:
     """Serves on sockets until told to stop: one worker.
 
-    ``folder`` is the host's, ``installation`` what was read there. ``run`` returns when drained and raises
-    `KmsFastError` when a commit failed.
+    ``folder`` is the host's, ``installation`` what was read there. ``on_condition`` is told whenever the `Condition`
+    changes. ``run`` returns when drained and raises `KmsFastError` when a commit failed.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Server:
         counts: Counts,
         sockets: Sequence[socket.socket],
         clock_ms: Callable[[], int] = wall_clock_ms,
+        on_condition: Callable[[Condition], None] = lambda condition: None,
     ) -> None:
         self._folder = folder
         self._installation = installation
@@ -59,12 +61,15 @@ class Server:
         self._counts = counts
         self._sockets = sockets
         self._clock_ms = clock_ms
+        self._on_condition = on_condition
+        self._condition = Condition()
         self._stop = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Future[None]] = set()
         self._foreign: set[tuple[bytes, bytes]] = set()
         self._counts_wait = False
+        self._busy: str | None = None
         self._batcher: Batcher
         self.host: _core.Host
 
@@ -199,24 +204,32 @@ class Server:
             self.host.sweep()
 
     async def _watch(self) -> None:
-        """Every 10 s: exchange counts of families at their cap with the store, and look after the ledger's segment and
-        disk.
+        """Every 10 s: exchange counts of families at their cap with the store, look after the ledger's segment and
+        disk, and tell when the condition is another one.
         """
         while True:
             await self._exchange_counts()
             await self._continue_segment()
             self._check_disk()
+            self._tell_condition()
             await asyncio.sleep(WATCH_S)
 
     async def _exchange_counts(self) -> None:
         try:
             await self._batcher.flush_counts()
+            await self._ask_store()
         except KmsFastError as error:
             if not self._counts_wait:
                 logger.error("%s Families at their cap are served; what they counted is stored later.", error)
             self._counts_wait = True
         else:
             self._counts_wait = False
+
+    async def _ask_store(self) -> None:
+        """See that the store answers, also when there is nothing to exchange. Raises what it says."""
+        retention_ms = self._settings.retention_s * 1000
+        for family in self._installation.catalog.families[:1]:
+            await self._counts.load(family.number, self._clock_ms(), cap=family.cap, retention_ms=retention_ms)
 
     async def _continue_segment(self) -> None:
         if not self._is_segment_done() or self._stop.is_set():
@@ -240,14 +253,25 @@ class Server:
             return
         folder = self._batcher.ledger.path.parent
         disk = os.statvfs(folder)
-        low = disk.f_bavail * disk.f_frsize < self._settings.low_water_bytes
+        free_bytes, least_bytes = disk.f_bavail * disk.f_frsize, self._settings.low_water_bytes
         busy = BY_NAME["SERVER_BUSY"].code
-        if low and self.host.refusal == 0:
-            logger.error("the disk of %s is almost full: requests are answered SERVER_BUSY", folder)
+        if free_bytes < least_bytes and self.host.refusal == 0:
+            self._busy = (
+                f"the disk of {folder} is almost full: {free_bytes >> 20} MiB are free, low_water is "
+                f"{format_quantity(least_bytes, 'bytes')}"
+            )
+            logger.error("%s; requests are answered SERVER_BUSY", self._busy)
             self.host.refusal = busy
-        elif not low and self.host.refusal == busy:
+        elif free_bytes >= least_bytes and self.host.refusal == busy:
+            self._busy = None
             logger.info("the disk of %s has room again", folder)
             self.host.refusal = 0
+
+    def _tell_condition(self) -> None:
+        condition = Condition(store_ready=not self._counts_wait, busy=self._busy)
+        if condition != self._condition:
+            self._condition = condition
+            self._on_condition(condition)
 
     def _log_foreign(self, interface: bytes, peer: bytes) -> None:
         """One line for each machine and interface: such clients belong to a host of their own product."""

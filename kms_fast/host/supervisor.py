@@ -93,9 +93,13 @@ class Supervisor:
     def describe(self) -> dict[str, Any]:
         """What the health pages show."""
         ready, draining = sum(worker.is_ready for worker in self._workers), self._stop.is_set()
+        conditions = [worker.condition for worker in self._workers]
+        busy = next((condition.busy for condition in conditions if condition.busy), None)
         return {
-            "ready": ready == len(self._workers) and not draining,
+            "ready": ready == len(self._workers) and busy is None and not draining,
             "draining": draining,
+            "busy": busy,
+            "store_ready": all(condition.store_ready for condition in conditions),
             "workers": len(self._workers),
             "workers_ready": ready,
             "recorder_ready": self._recorder.is_ready,

@@ -14,7 +14,8 @@ def test_health_pages(realm: Realm) -> None:
         # The recorder is not waited for: a host serves without it.
         wait_for(lambda: fetch_health(address, "readyz")[1]["recorder_ready"])
         assert fetch_health(address, "readyz") == (200, {
-            "ready": True, "draining": False, "workers": 2, "workers_ready": 2, "recorder_ready": True,
+            "ready": True, "draining": False, "busy": None, "store_ready": True, "workers": 2, "workers_ready": 2,
+            "recorder_ready": True,
         })  # fmt: skip
         worker = host.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)
@@ -26,10 +27,22 @@ def test_health_pages(realm: Realm) -> None:
         assert host.process.wait(30) == 0
 
 
-def test_a_disk_that_is_almost_full_does_not_show(realm: Realm) -> None:
-    with serve(realm, "--web", "127.0.0.1:0", "--low-water", "1024TiB") as host:
-        wait_for(lambda: "is almost full" in log_of(host))
-        assert fetch_health(find_web(host), "readyz")[0] == 200
+def test_a_host_whose_disk_is_almost_full_is_not_ready(realm: Realm) -> None:
+    config = realm.home.parent / "host.toml"
+    config.write_text('low_water = "1024TiB"\n')
+    with serve(realm, "--web", "127.0.0.1:0", "--config", str(config)) as host:
+        address = find_web(host)
+        wait_for(lambda: fetch_health(address, "readyz")[0] == 503)
+        status, told = fetch_health(address, "healthz")
+        assert (status, told["ready"], told["workers_ready"], told["store_ready"]) == (200, False, 1, True)
+        said = f"the disk of {realm.home}/host/ledger is almost full: "
+        assert told["busy"].startswith(said)
+        assert told["busy"].endswith(" MiB are free, low_water is 1024TiB")
+        assert f"{told['busy']}; requests are answered SERVER_BUSY" in log_of(host)
+        config.write_text('low_water = "1MiB"\n')
+        assert run_cli("host", "reload", home=realm.home)[0] == 0
+        wait_for(lambda: fetch_health(address, "readyz")[0] == 200)
+        assert fetch_health(address, "readyz")[1]["busy"] is None
 
 
 def test_health_pages_on_a_used_port(realm: Realm) -> None:
