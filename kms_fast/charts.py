@@ -111,7 +111,10 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows below named columns, as many cells as columns; columns of numbers stand to the right."""
+    """Rows below named columns, as many cells as columns; columns of numbers stand to the right.
+
+    When no column has a name there is no head.
+    """
 
     title: str
     columns: Sequence[str]
@@ -230,7 +233,8 @@ def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, capti
     head = _draw_cells("th", kinds, columns)
     body = "".join(f"<tr>{_draw_cells('td', kinds, row)}</tr>" for row in rows)
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    above += f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
+    return f'<div class="scroll"><table>{above}<tbody>{body}</tbody></table></div>'
 
 
 def _draw_cells(tag: str, kinds: Sequence[str], cells: Sequence[Cell]) -> str:

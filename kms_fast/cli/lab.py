@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ import click
 from rich.console import Group
 
 from kms_fast.cli.lab_findings import Findings, describe
-from kms_fast.cli.lab_page import draw, draw_commands
-from kms_fast.cli.load import Progress, VerifyShare
+from kms_fast.cli.lab_page import draw, draw_commands, make_lab_page
+from kms_fast.cli.load import STOPPED, Progress, VerifyShare
 from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option
 from kms_fast.cli.realm import FAMILY, WARM_UP_CONNECTIONS, HostOptions, Realm, make_realm, make_store, prepare_home
+from kms_fast.cli.report import check_report, describe_command, report_option, write_report
 from kms_fast.load.plan import LoadPlan, LoadResult, find_product
 from kms_fast.load.processes import Interrupted, run_load
 from kms_fast.load.proof import prove_ledger
@@ -66,6 +68,7 @@ def check_store(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="New or empty folder to use and to leave; else a temporary one, removed at the end.",
 )
 @click.option("--keep", is_flag=True, help="Leave home and host up, and print the commands to activate by hand.")
+@report_option
 @json_option
 def command(
     seconds: float,
@@ -77,6 +80,7 @@ def command(
     store: str | None,
     home: Path | None,
     keep: bool,
+    report: Path | None,
     out: Output,
 ) -> None:
     """Show the whole of it on this machine: make a publisher and its keys, certify a host, run it, load it, and compare
@@ -88,7 +92,10 @@ def command(
       kms-fast lab --seconds 5 --per-connection 1 --connections 64
       kms-fast lab --workers 2 --store postgresql://postgres@127.0.0.1/postgres
       kms-fast lab --keep --home /tmp/lab
+      kms-fast lab --seconds 60 --report lab.html
     """
+    if report:
+        check_report(report)
     with ExitStack() as cleanup:
         folder = prepare_home(home, cleanup)
         out.progress("making a publisher, a catalog, keys and a certificate")
@@ -108,6 +115,10 @@ def command(
         host = HostOptions(workers, make_store(store, cleanup) if store else None)
         findings = Findings(plan, host, LoadResult(), LoadResult())
         code = show_findings(realm, findings, out, kept_by=cleanup if keep else None)
+        if report is not None:
+            notice = STOPPED if code == EXIT_INTERRUPTED else ""
+            page = make_lab_page(findings, command=describe_command(sys.argv[1:]), notice=notice)
+            code = code if write_report(report, page, out) else code or EXIT_FAILED
     click.get_current_context().exit(code)
 
 
@@ -146,7 +157,7 @@ def measure(realm: Realm, findings: Findings, out: Output) -> None:
         _warm_up(realm, findings)
         cpu_before_s = server.cpu_s()
         try:
-            findings.load = run_load(findings.plan, report=Progress(out))
+            findings.load = run_load(findings.plan, report=Progress(out, findings.timeline))
         except Interrupted as interrupted:
             findings.load = interrupted.result
             raise

@@ -1,12 +1,13 @@
 """What a lab has found: whether all of it is true, and the object that it prints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kms_fast.cli.realm import HostOptions
 from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.proof import LedgerProof
 from kms_fast.load.report import make_figures
+from kms_fast.load.timeline import Timeline
 from kms_fast.store import Summary
 
 
@@ -18,6 +19,7 @@ class Findings:
     host: HostOptions
     warm_up: LoadResult
     load: LoadResult
+    timeline: Timeline = field(default_factory=Timeline)
     server_cpu_s: float | None = None
     ledger: LedgerProof | None = None
     inventory: Summary | None = None

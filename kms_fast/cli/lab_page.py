@@ -1,4 +1,4 @@
-"""The page that a lab shows to people."""
+"""What a lab shows to people: on a terminal, and as a page with charts."""
 
 import os
 from typing import Any
@@ -7,12 +7,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kms_fast._core import backend
+from kms_fast.charts import Figure, Page, Table
 from kms_fast.cli.lab_findings import Findings, describe, describe_inventory
+from kms_fast.load.page import make_page
 from kms_fast.load.report import draw_load
 
 
 def draw(findings: Findings) -> RenderableType:
-    """The page."""
+    """What the terminal shows."""
     ran_on = ", ".join([findings.host.describe(), f"{os.cpu_count()} cores", *backend().values()])
     parts: list[RenderableType] = [
         Text.assemble("\n  ", ("kms_fast lab", "bold"), (f"   {ran_on}", "dim")),
@@ -31,8 +33,34 @@ def draw(findings: Findings) -> RenderableType:
     return Group(*parts, Text("\n  proof", style="bold"), draw_proof(findings))
 
 
+def make_lab_page(findings: Findings, *, command: str, notice: str) -> Page:
+    """The page: that of the load, and the proof. ``command``, ``notice``: as `make_page` takes them."""
+    cpu_us = describe(findings)["server_cpu_us_per_activation"]
+    cpu = [Figure("server CPU", f"{cpu_us:.1f}", "µs", "an activation, all of its processes")] if cpu_us else []
+    rows = [["✓" if ok else "✗", line] for ok, line in list_proofs(findings)]
+    return make_page(
+        findings.plan,
+        findings.load,
+        findings.timeline.finish(findings.load),
+        title=f"kms_fast lab: {findings.host.describe()}",
+        command=command,
+        notice=notice,
+        figures=cpu,
+        parts=[Table(title="Proof", columns=["", ""], rows=rows)],
+    )
+
+
 def draw_proof(findings: Findings) -> Text:
     """What was checked, line by line."""
+    text = Text()
+    for ok, line in list_proofs(findings):
+        text.append("    ✓ " if ok else "    ✗ ", style="bold green" if ok else "bold red")
+        text.append(line + "\n")
+    return text
+
+
+def list_proofs(findings: Findings) -> list[tuple[bool, str]]:
+    """What was checked, and whether it is true."""
     load, warm_up, ledger = findings.load, findings.warm_up, findings.ledger
     verified = load.activations > 0 and load.failed == load.refused == 0
     lines = [
@@ -58,11 +86,7 @@ def draw_proof(findings: Findings) -> Text:
         lines.append((findings.recorded == (findings.activations, findings.requests), f"inventory: {told}"))
     if findings.server_exit_code:
         lines.append((False, f"the host ended with exit code {findings.server_exit_code}"))
-    text = Text()
-    for ok, line in lines:
-        text.append("    ✓ " if ok else "    ✗ ", style="bold green" if ok else "bold red")
-        text.append(line + "\n")
-    return text
+    return lines
 
 
 def draw_commands(kept: dict[str, Any]) -> RenderableType:

@@ -3,18 +3,24 @@
 import ipaddress
 import secrets
 import socket
+import sys
 from pathlib import Path
 
 import click
 
 from kms_fast.cli.address import check_address
 from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_option
+from kms_fast.cli.report import check_report, describe_command, report_option, write_report
 from kms_fast.discovery.address import parse_address
 from kms_fast.errors import NoHost
+from kms_fast.load.page import make_page
 from kms_fast.load.plan import LoadPlan, LoadResult, find_product
 from kms_fast.load.processes import Interrupted, run_load
 from kms_fast.load.report import draw_load, find_failure, format_progress, make_figures
+from kms_fast.load.timeline import Timeline
 from kms_fast.model.publisher_file import PublisherFile
+
+STOPPED = "Stopped by Ctrl-C; the figures are those until then."
 
 
 class VerifyShare(click.ParamType[float]):
@@ -38,13 +44,15 @@ class VerifyShare(click.ParamType[float]):
 
 
 class Progress:
-    """Shows how a load goes on the progress line of stderr."""
+    """Shows how a load goes on the progress line of stderr, and keeps it in a timeline."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, timeline: Timeline) -> None:
         self._out = out
+        self._timeline = timeline
         self._before = LoadResult()
 
     def __call__(self, result: LoadResult) -> None:
+        self._timeline.add(result)
         if not result.finished:
             self._out.progress(format_progress(result, self._before))
             self._before = result
@@ -90,6 +98,7 @@ class Progress:
     metavar="FILE",
     help="Write a JSON line for each acknowledged activation: request hash, CMID, batch, index.",
 )
+@report_option
 @click.option("--i-may-load-this-host", "allowed", is_flag=True, help="Load an address outside of this machine.")
 @json_option
 def command(
@@ -105,6 +114,7 @@ def command(
     verify: float,
     processes: int,
     record: Path | None,
+    report: Path | None,
     allowed: bool,
     out: Output,
 ) -> None:
@@ -119,6 +129,7 @@ def command(
       kms-fast load 127.0.0.1 --publisher publisher.json --key XXXXX-XXXXX-XXXXX-XXXXX-XXXXX
       kms-fast load 127.0.0.1:1688 --publisher publisher.json --key ... --rate 20000 --seconds 30
       kms-fast load 127.0.0.1 --publisher publisher.json --key ... --per-connection 1 --connections 64
+      kms-fast load 127.0.0.1 --publisher publisher.json --key ... --rate 20000 --report load.html
     """
     ctx = click.get_current_context()
     if min(connections, clients, activations or connections) < processes:
@@ -127,6 +138,8 @@ def command(
     address, port = resolve(host, allowed=allowed)
     if record:
         record.write_bytes(b"")
+    if report:
+        check_report(report)
     plan = LoadPlan(
         address=address,
         port=port,
@@ -141,20 +154,35 @@ def command(
         verify_percent=verify,
         record=str(record.absolute()) if record else None,
     )
+    timeline, stopped = Timeline(), False
     try:
-        result = run_load(plan, processes=processes, report=Progress(out))
+        result = run_load(plan, processes=processes, report=Progress(out, timeline))
     except Interrupted as interrupted:
-        out.result(
-            {**make_figures(interrupted.result), "ok": False, "interrupted": True}, draw_load(plan, interrupted.result)
-        )
-        out.warning("Stopped by Ctrl-C; the figures are those until then.")
-        ctx.exit(EXIT_INTERRUPTED)
-    failure = find_failure(plan, result)
+        result, stopped = interrupted.result, True
+    ctx.exit(show_result(plan, result, timeline, report, out, stopped=stopped))
+
+
+def show_result(
+    plan: LoadPlan, result: LoadResult, timeline: Timeline, report: Path | None, out: Output, *, stopped: bool
+) -> int:
+    """Write the page, if there is to be one, and print the figures; the exit code.
+
+    ``stopped``: by Ctrl-C. Raises the `KmsFastError` of a load that got nothing it asked for.
+    """
+    failure = None if stopped else find_failure(plan, result)
+    notice = STOPPED if stopped else failure.message if failure else ""
+    title, command_line = f"Load of {plan.host}", describe_command(sys.argv[1:])
+    written = report is None or write_report(
+        report, make_page(plan, result, timeline.finish(result), title=title, command=command_line, notice=notice), out
+    )
     if failure is not None:
         raise failure
-    figures = make_figures(result)
+    figures = make_figures(result) | ({"ok": False, "interrupted": True} if stopped else {})
     out.result(figures, draw_load(plan, result))
-    ctx.exit(0 if figures["ok"] else EXIT_FAILED)
+    if stopped:
+        out.warning(STOPPED)
+        return EXIT_INTERRUPTED
+    return 0 if figures["ok"] and written else EXIT_FAILED
 
 
 def resolve(host: str, *, allowed: bool) -> tuple[str, int]:

@@ -80,20 +80,23 @@ def format_progress(result: LoadResult, before: LoadResult) -> str:
 def draw_load(plan: LoadPlan, result: LoadResult) -> RenderableType:
     """The page of a load."""
     rate = result.activations / result.seconds if result.seconds else 0
-    way = {0: "kept open", 1: "opened for each activation"}.get(
-        plan.per_connection, f"of {plan.per_connection} activations each"
-    )
     offered = f", {plan.rate:,.0f} offered a second" if plan.rate else ""
     machines = plan.clients[1] - plan.clients[0]
     return Group(
         Text.assemble("\n  ", (f"{rate:,.0f}", "bold green"), (" activations a second", "bold")),
         Text(f"  {result.activations:,} in {result.seconds:.2f} s, for {machines:,} machines", style="dim"),
-        Text(f"  {plan.connections} connections at once, {way}{offered}\n", style="dim"),
+        Text(f"  {plan.connections} connections at once, {describe_connections(plan)}{offered}\n", style="dim"),
         draw_counts(result),
         Text("\n  latency", style="bold"),
         draw_percentiles(result),
         draw_histogram(result),
     )
+
+
+def describe_connections(plan: LoadPlan) -> str:
+    """How long a connection lives, in words."""
+    ways = {0: "kept open", 1: "opened for each activation"}
+    return ways.get(plan.per_connection, f"of {plan.per_connection} activations each")
 
 
 def draw_counts(result: LoadResult) -> RenderableType:

@@ -77,7 +77,7 @@ class LoadProcess:
                 self._cpu_at_start_s = time.process_time()
                 run.start_phase(seconds=plan.seconds, activations=plan.activations, rate=plan.rate)
                 self._every(TICK_S if plan.rate else PROGRESS_S, run.pump)
-                self._every(PROGRESS_S, self._tell)
+                self._schedule_report()
                 await self._done.wait()
                 await asyncio.sleep(plan.linger_s)
             result = self._result(finished=True)
@@ -120,7 +120,13 @@ class LoadProcess:
 
         self._timers[function] = self._loop.call_later(seconds, tick)
 
+    def _schedule_report(self) -> None:
+        # The clock is the machine's, so all processes of a load report at the same times.
+        delay_s = PROGRESS_S - self._loop.time() % PROGRESS_S
+        self._timers[self._tell] = self._loop.call_later(delay_s, self._tell)
+
     def _tell(self) -> None:
+        self._schedule_report()
         self._report(self._result(finished=False))
 
     def _result(self, *, finished: bool) -> LoadResult:
@@ -130,7 +136,7 @@ class LoadProcess:
         return LoadResult(
             **run.figures(),
             cpu_s=time.process_time() - self._cpu_at_start_s,
-            latencies=tuple(run.latency.counts()) if finished else (),
+            latencies=tuple(run.latency.counts()),
             latency_max_ns=run.latency.max_ns,
             errors=errors,
             refusals=dict(run.refusals),

@@ -165,6 +165,28 @@ def test_ctrl_c_prints_what_is_known_and_leaves_nothing(tmp_path: Path) -> None:
     assert find_servers(tmp_path) == []
 
 
+def test_a_report_holds_the_proof_too(tmp_path: Path) -> None:
+    report = tmp_path / "page.html"
+    code, out, err = run_lab(tmp_path, "--seconds", "0.5", "--json", "--report", str(report))
+    figures = json.loads(out)
+    assert (code, err) == (0, "")
+    page = report.read_text(encoding="utf-8")
+    for words in (
+        f"{figures['activations']:,} in {figures['seconds']:.2f} s",
+        f"{figures['server_cpu_us_per_activation']:.1f} <small>µs</small>",
+        f"<td>✓</td><td>{figures['activations']:,} of {figures['activations']:,} leases verified",
+        f"kms-fast lab --seconds 0.5 --json --report {report}",
+    ):
+        assert words in page
+    assert "✗" not in page
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_report_that_cannot_be_written_is_found_before_anything_is_made(tmp_path: Path) -> None:
+    code, out, err = run_lab(tmp_path, "--json", "--report", str(tmp_path / "no" / "page.html"))
+    assert (code, json.loads(out)["name"], err) == (1, "STORAGE_FAILED", "")
+
+
 def test_ctrl_c_before_there_is_anything_to_tell_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         LAB, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}

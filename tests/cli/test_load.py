@@ -1,11 +1,15 @@
 """``kms-fast load`` against a real host process."""
 
+import html
 import json
+import operator
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +141,75 @@ def find_children(pid: int) -> list[int]:
 
 def count_sockets(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def read_page(path: Path) -> str:
+    return html.unescape(path.read_text(encoding="utf-8"))
+
+
+def test_a_report_shows_the_figures_and_the_command_but_not_the_key(real_host: RunningHost, tmp_path: Path) -> None:
+    report = tmp_path / "the report.html"
+    options = ["--seconds", "1.5", "--processes", "2", "--report", str(report)]
+    code, figures = load(real_host, *options)
+    page = read_page(report)
+    assert code == 0
+    assert f"{figures['activations']:,} in {figures['seconds']:.2f} s" in page
+    for name in ("p50", "p99", "max"):
+        assert f">{figures['latency_ms'][name]:,.2f} <" in page
+    assert f"kms-fast load 127.0.0.1:{real_host.address[1]} --publisher " in page
+    assert f"--report '{report}'" in page
+    assert "--key XXXXX-XXXXX-XXXXX-XXXXX-XXXXX" in page
+    assert real_host.realm.skus["desktop"].setup_key(PUBLISHER_ID).text not in page
+    charts = json.loads(re.findall('<script type="application/json" id="charts">(.*)</script>', report.read_text())[0])
+    rate = next(chart for chart in charts if chart["axes"][1]["title"] == "activations (1/s)")
+    seconds = [end - begin for begin, end in pairwise([0, *rate["points"]])]
+    granted = sum(map(operator.mul, seconds, rate["series"][0]["values"]))
+    assert granted == pytest.approx(figures["activations"], rel=0.001)
+    assert len(rate["points"]) >= 2
+    latency = next(chart for chart in charts if chart["points"] == rate["points"] and chart["axes"][1]["log"])
+    for p50, p90, p99, p999, longest in zip(*(series["values"] for series in latency["series"]), strict=True):
+        assert 0 < p50 <= p90 <= p99 <= p999 <= longest <= figures["latency_ms"]["max"] * 1.001
+
+
+@pytest.mark.parametrize("option", ["--record", "--report"])
+def test_a_file_that_cannot_be_written_is_found_before_the_load(
+    real_host: RunningHost, tmp_path: Path, option: str
+) -> None:
+    path = tmp_path / "no" / "file"
+    code, error, err = run_cli("load", *arguments(real_host, "--seconds", "100", option, str(path)))
+    assert (code, error["name"], err) == (1, "STORAGE_FAILED", "")
+    assert str(path) in error["message"]
+    code, error, err = run_cli("load", *arguments(real_host, "--seconds", "100", option, str(tmp_path)))
+    assert (code, error["name"], err) == (2, "COMMAND_INVALID", "")
+
+
+def test_a_report_that_fails_at_the_end_does_not_cost_the_figures(real_host: RunningHost) -> None:
+    code, figures, err = run_cli("load", *arguments(real_host, "--activations", "20", "--report", "/dev/full"))
+    assert (code, figures["activations"]) == (1, 20)
+    assert "/dev/full: No space left on device. The page was not written." in err
+
+
+def test_a_load_that_got_no_answer_says_so_in_its_report(real_host: RunningHost, tmp_path: Path) -> None:
+    command = arguments(real_host, "--report", str(tmp_path / "page.html"))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        command[0] = f"127.0.0.1:{unused.getsockname()[1]}"
+        code, error, _ = run_cli("load", *command)
+    assert (code, error["name"]) == (1, "NO_HOST_REACHED")
+    assert f'<p class="notice">{error["message"]}</p>' in read_page(tmp_path / "page.html")
+
+
+def test_ctrl_c_writes_the_report_of_what_is_known(real_host: RunningHost, tmp_path: Path) -> None:
+    report = tmp_path / "page.html"
+    record = tmp_path / "record"
+    options = ["--seconds", "100", "--json", "--report", str(report), "--record", str(record)]
+    command = [*LOAD, *arguments(real_host, *options)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
+    while not record.exists() or record.stat().st_size < 100_000:
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    figures = json.loads(process.communicate(timeout=30)[0])
+    assert (process.returncode, figures["interrupted"]) == (130, True)
+    page = read_page(report)
+    assert '<p class="notice">Stopped by Ctrl-C; the figures are those until then.</p>' in page
+    assert f"{figures['activations']:,} in {figures['seconds']:.2f} s" in page
