@@ -61,7 +61,7 @@ def judge(key: str, figures: Mapping[str, Any]) -> str:
 
 def format_yardsticks(figures: Mapping[str, Any]) -> Iterator[str]:
     """Lines of the table: each figure, its bounds, and what it means."""
-    yield f"{'figure':56}{'measured':>10}{'reach':>12}{'stretch':>12}  "
+    yield f"{'figure':56}{'measured':>10}{'reach':>12}{'stretch':>12}  meaning"
     for key, yardstick in YARDSTICKS.items():
         value = figures.get(key)
         bounds = "".join(f"{f'{yardstick.sign} {bound:,}':>12}" for bound in (yardstick.reach, yardstick.stretch))

@@ -5,11 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from run import BENCH, BENCHMARKS, Benchmark, choose_folder, gather_figures, read_results, run_all
+from run import (
+    BENCH,
+    BENCHMARKS,
+    Benchmark,
+    choose_folder,
+    gather_figures,
+    hold_folder,
+    main,
+    read_results,
+    run_all,
+)
 from yardsticks import KNOWN_CLIENTS, YARDSTICKS
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +102,29 @@ def test_a_second_call_goes_on_with_what_is_missing(tmp_path: Path, number: int,
     assert run_all(benchmarks, tmp_path / "out", quick=False).failed == []
     assert list_runs(tmp_path) == ["first", "slow", "slow", "last"]
     assert list(read_results(benchmarks, tmp_path / "out")) == ["first", "slow", "last"]
+
+
+def test_two_runs_do_not_measure_at_once_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = make_benchmarks(tmp_path, "first")
+    other = threading.Thread(target=run_all, args=([first], tmp_path / "out", False))
+    with hold_folder(tmp_path / "out"):
+        other.start()
+        while "waiting for another run" not in capsys.readouterr().err:
+            assert other.is_alive()
+            time.sleep(0.02)
+        assert not (tmp_path / "ran").exists()
+    other.join(WAIT_S)
+    assert list_runs(tmp_path) == ["first"]
+
+
+def test_a_folder_keeps_to_one_kind_of_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "limits.json").write_text('{"quick": true}')
+    monkeypatch.setattr("sys.argv", ["run.py", "--out", str(tmp_path), "--only", "limits"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "other sizes" in capsys.readouterr().err
 
 
 def test_what_failed_is_named_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
