@@ -8,13 +8,15 @@ figure has changed when both hold:
 - the medians differ by more than the larger of the two interquartile ranges;
 - a Mann-Whitney test over all rounds gives p < 0.05 (two-sided, normal approximation with ties and continuity).
 
-So both sides need four rounds or more; with fewer a figure is listed as "few rounds", whatever it says. Rounds know
-nothing of another hour or machine: look at ratios first, since both of their sides were measured in the same minutes,
-and expect about one figure in fifty to seem changed by chance.
+So both sides need four rounds or more; with fewer a figure is listed as "few rounds", whatever it says. About one
+figure in fifty seems changed by chance. Rounds know nothing of another hour: the echo and uvloop limits, whose code
+stays the same, tell whether the machine is another one now. Then only ratios count, which stand first: both of their
+sides were measured in the same minutes.
 """
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,8 @@ from rows import format_value, read_rows
 FEW_ROUNDS = 4
 SIGNIFICANT = 0.05
 CHANGED, NOISE, FEW = "changed", "noise", "few rounds"
+# In the names of figures; those of ratios to a limit have underscores around it.
+OF_A_LIMIT = re.compile(r"\b(echo|uvloop)\b")
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,17 @@ def compare_results(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapp
     return [compare_figure(name, before[name], after[name]) for name in before if name in after]
 
 
+def find_drift(changes: list[Change]) -> list[Change]:
+    """The limits' own figures that changed: not by a commit, so the machine did."""
+    return [change for change in changes if change.verdict == CHANGED and OF_A_LIMIT.search(change.name)]
+
+
 def format_changes(changes: list[Change], show_all: bool) -> Iterator[str]:
-    """Lines of a table: what changed, the largest first, or everything; then how much was noise."""
+    """Lines of a table: what changed, ratios and then the largest first, or everything; then how much was noise."""
     shown = changes if show_all else [change for change in changes if change.verdict == CHANGED]
-    ordered = shown if show_all else sorted(shown, key=lambda change: -abs(change.percent or 0))
+    ordered = (
+        shown if show_all else sorted(shown, key=lambda change: ("ratio" not in change.name, -abs(change.percent or 0)))
+    )
     width = max((len(change.name) for change in shown), default=6) + 2
     if shown:
         yield f"{'figure':{width}}{'old':>12}{'new':>12}{'change':>10}"
@@ -114,6 +125,8 @@ def format_changes(changes: list[Change], show_all: bool) -> Iterator[str]:
         yield f"{change.name:{width}}{format_value(change.old):>12}{format_value(change.new):>12}{percent:>10}{verdict}"
     counts = {verdict: sum(change.verdict == verdict for change in changes) for verdict in (CHANGED, NOISE, FEW)}
     yield f"{len(changes)} figures on both sides: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    if drift := find_drift(changes):
+        yield f"The machine changed, for so did {len(drift)} figures of the limits. Only ratios count."
 
 
 def main() -> int:
@@ -129,7 +142,8 @@ def main() -> int:
         print(f"compare.py: these are no results of benchmarks: {error}", file=sys.stderr)
         return 1
     if options.json:
-        print(json.dumps({"changes": [asdict(change) for change in changes]}))
+        drift = [change.name for change in find_drift(changes)]
+        print(json.dumps({"changes": [asdict(change) for change in changes], "machine_changed": drift}))
     else:
         print("\n".join(format_changes(changes, options.all)))
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import compare
 import pytest
-from compare import compare_figure, mann_whitney, read_figures, read_results
+from compare import compare_figure, compare_results, find_drift, mann_whitney, read_figures, read_results
 from rows import Table
 
 
@@ -73,6 +73,24 @@ def test_folders_and_files_of_results_are_read_alike(tmp_path: Path, capsys: pyt
     assert "connections: host, connections 64: rate" in shown
     assert "+100.0 %" in shown
     assert "1 changed, 0 noise, 0 few rounds" in shown
+
+
+def test_a_limit_that_changed_tells_of_another_machine() -> None:
+    def compare(row: dict[str, str | int], figure: str) -> list[str]:
+        tables = Table(), Table()
+        for table, value in zip(tables, (1.0, 2.0), strict=True):
+            for noise in (0.0, 0.1, 0.2, 0.3):
+                table.add(row, {figure: value + noise})
+        old, new = ({"limits": {"rows": table.to_json()}} for table in tables)
+        changes = compare_results(old, new)
+        assert [change.verdict for change in changes] == ["changed"]
+        return [change.name for change in find_drift(changes)]
+
+    assert compare({"run": "uvloop at 20k"}, "server_us") == ["limits: uvloop at 20k: server_us"]
+    assert compare({"server": "echo", "way": "kept open", "connections": 1}, "rate")
+    assert compare({"run": "host kept open"}, "server_us") == []
+    assert compare({"figure": "echo_ratio_kept_open"}, "value") == []
+    assert compare({"figure": "rate_ratio_uvloop"}, "value") == []
 
 
 def test_what_are_no_results_is_said_in_a_line(
