@@ -152,9 +152,10 @@ def draw_memory(results: Results) -> Iterator[Part]:
         yield Chart(
             title="Growth with known clients",
             x=Axis("known clients"),
-            y=Axis("memory, and the inventory on disk", "MiB"),
+            y=Axis("memory and disk", "MiB"),
             points=points,
             series=[Series(name, [grown[x].median(figure) for x in points]) for name, figure in figures.items()],
+            note="Memory of worker and recorder, the inventory on disk.",
         )
 
 
