@@ -124,7 +124,7 @@ def run(say: Say, *, clients: int, rounds: int, seconds: float) -> dict[str, Any
     table, ratios = Table(), []
     with make_folder() as folder:
         homes = folder / "known", folder / "none"
-        with run_host(homes[0]) as known, run_host(homes[1]) as none:
+        with run_host(homes[0], machines=0) as known, run_host(homes[1], machines=0) as none:
             table.add({"known clients": 0}, measure_growth(known, homes[0]))
             with stopped(none):
                 say(f"{clients:,} clients ask for the first time")

@@ -1,8 +1,9 @@
 """One run of load against one server: what it cost, as a `Sample`."""
 
 import secrets
+import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,29 @@ from kms_fast.load.server import list_processes
 LOAD_CORE = 1
 KEPT_OPEN, PER_CONNECTION = 512, 64
 LINGER_S = 3.0
+# The recorder looks for more once a second.
+LOOK_S, QUIET_LOOKS, QUIET_SHARE, SETTLE_LIMIT_S = 0.5, 4, 0.03, 60.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server under load. ``product`` is None for the limits. ``pid`` is that of its first process."""
+    """A server under load. ``product`` is None for the limits. ``pid`` is that of its first process. The machines that
+    ask it are made from ``seed``, so that they are known after the first time and renew.
+    """
 
     name: str
     port: int
     pid: int
     product: Product | None
+    seed: bytes = field(default_factory=lambda: secrets.token_bytes(32))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One run against one server: CPU in µs an activation, activations a second, share of the server's core in use."""
+    """One run against one server: CPU in µs an activation, activations a second, share of the server's core in use.
+
+    ``later_us``: what a host's recorder did for an activation after the run, since workers go first.
+    """
 
     server_us: float
     load_us: float
@@ -39,6 +48,7 @@ class Sample:
     batch: float | None
     p50_ms: float | None = None
     p90_ms: float | None = None
+    later_us: float = 0.0
 
 
 def make_plan(server: Server, **changes: Any) -> LoadPlan:
@@ -47,7 +57,7 @@ def make_plan(server: Server, **changes: Any) -> LoadPlan:
         port=server.port,
         product=server.product,
         connections=KEPT_OPEN,
-        machine_seed=secrets.token_bytes(32),
+        machine_seed=server.seed,
         verify_percent=1.0 if server.product else 0.0,
         cpu=LOAD_CORE,
     )
@@ -71,12 +81,29 @@ def read_rss_kib_by_role(pid: int) -> dict[str, int]:
     return dict(memory)
 
 
+def settle(server: Server) -> None:
+    """Wait until a server is at rest. Raises RuntimeError when it does not come to rest."""
+    quiet, deadline_s = 0, time.monotonic() + SETTLE_LIMIT_S
+    while quiet < QUIET_LOOKS:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"{server.name} is not at rest {SETTLE_LIMIT_S:.0f} s after a load")
+        before_s = read_cpu_s(server.pid)
+        time.sleep(LOOK_S)
+        quiet = quiet + 1 if read_cpu_s(server.pid) - before_s < QUIET_SHARE * LOOK_S else 0
+
+
 def measure(server: Server, **changes: Any) -> Sample:
-    """Load the server once. Raises RuntimeError when anything failed: its figures would mean nothing."""
+    """Load a server at rest once, and let a host come to rest again.
+
+    Raises RuntimeError when anything failed: its figures would mean nothing.
+    """
     plan = make_plan(server, **changes)
     before_s = read_cpu_s(server.pid)
     result = run_load(plan)
     cpu_s = read_cpu_s(server.pid) - before_s
+    if server.product is not None:
+        settle(server)
+    later_s = read_cpu_s(server.pid) - before_s - cpu_s
     if result.failed or result.refused or not result.activations:
         raise RuntimeError(f"{server.name}: {result.errors or result.refusals or result.failure}")
     latencies = result.histogram()
@@ -89,6 +116,7 @@ def measure(server: Server, **changes: Any) -> Sample:
         batch=result.activations / result.batches if result.batches else None,
         p50_ms=latencies.percentile_ns(50) / 1e6,
         p90_ms=latencies.percentile_ns(90) / 1e6,
+        later_us=later_s * 1e6 / result.activations,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from samples import Server, make_plan
+from samples import Server, make_plan, settle
 
 from kms_fast._core import RpcCounters, Session, build_bind
 from kms_fast.cli.realm import make_realm
@@ -21,6 +21,7 @@ SERVER_CORE = 0
 BOTH_CORES = (0, 1)
 ANSWER_SIZE = 932  # one family in the certificate, nine path nodes: a batch of 257 to 512
 THRESHOLD = 25
+KNOWN_MACHINES = 100_000  # as many as a load has unless it is told otherwise
 
 
 @contextmanager
@@ -58,9 +59,15 @@ def run_limit(name: str, command: list[str]) -> Iterator[Server]:
 
 @contextmanager
 def run_host(
-    folder: Path, *options: str, name: str = "host", cores: Sequence[int] = (SERVER_CORE,)
+    folder: Path,
+    *options: str,
+    name: str = "host",
+    cores: Sequence[int] = (SERVER_CORE,),
+    machines: int = KNOWN_MACHINES,
 ) -> Iterator[Server]:
-    """A real host with its count at the cap, until the block ends. ``options``: of kms-fast serve."""
+    """A real host with its count at the cap, which knows so many of the machines that ask it, until the block ends.
+    ``options``: of kms-fast serve.
+    """
     realm = make_realm(folder, threshold=THRESHOLD)
     with on_cores(*cores):
         process = ServerProcess(folder, folder / "serve.log", options=("--max-connections", "20000", *options))
@@ -68,6 +75,9 @@ def run_host(
         product = find_product(realm.publisher, realm.setup_key)
         server = Server(name, process.port, process.process.pid, product)
         run_load(make_plan(server, connections=8, activations=2 * THRESHOLD))
+        if machines:
+            run_load(make_plan(server, activations=machines))
+        settle(server)
         yield server
         process.drain()
     finally:

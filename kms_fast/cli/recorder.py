@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 from kms_fast.cli.child import run_child
@@ -19,9 +20,16 @@ NICENESS = 19
 
 def main() -> None:
     """Record until told to drain, or at once end with the supervisor."""
-    # Workers, whose clients wait, come first.
-    os.nice(NICENESS)
+    _come_last()
     run_child(lambda plan: asyncio.run(_record(plan)))
+
+
+def _come_last() -> None:
+    """Workers, whose clients wait, go first: the lowest priority still takes turns of milliseconds with them."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(NICENESS)
 
 
 async def _record(plan: ChildPlan) -> None:

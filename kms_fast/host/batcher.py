@@ -22,6 +22,10 @@ from kms_fast.results import BY_NAME
 from kms_fast.store import CountRow, Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
+# Of so many leaves a batch's fixed cost is a small part of each.
+ENOUGH_LEAVES: Final = 64
+# Smaller batches wait so much longer than the spacing, if that lets more come together.
+LONGEST_SPACINGS: Final = 2.0
 SERVER_BUSY: Final = BY_NAME["SERVER_BUSY"].code
 
 logger = logging.getLogger(__name__)
@@ -64,6 +68,7 @@ class Batcher:
         self._unstored: set[int] = set()
         self._flushed_ms = 0
         self._timer: asyncio.Handle | None = None
+        self._started_s = 0.0
         self._earliest_start_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -224,8 +229,18 @@ class Batcher:
         batch.decide_counts(time_ms)
         header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._epoch.sign)
         ledger.append(self._committer, batch, header_hash, time_ms)
+        self._space_next(batch.size)
+
+    def _space_next(self, size: int) -> None:
+        """Settle when the batch after one of ``size`` leaves may start: when enough requests wait, if they come as fast
+        as these did, within limits.
+        """
+        now_s = self._loop.time()
+        gathering_s = (now_s - self._started_s) * ENOUGH_LEAVES / size
+        spacing_s = min(max(gathering_s, self.spacing_s), LONGEST_SPACINGS * self.spacing_s)
+        self._started_s = now_s
         # Batches of one come from a quiet network, where the next request should not wait.
-        self._earliest_start_s = self._loop.time() + (self.spacing_s if batch.size > 1 else 0.0)
+        self._earliest_start_s = now_s + (spacing_s if size > 1 else 0.0)
 
     def _committed(self) -> None:
         os.read(self._wake_fd, 1)

@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 # More records in a transaction make each cheaper, since it rewrites fewer pages for each; they are held in memory.
 ROOM_RECORDS: Final = 1 << 20
 POLL_S: Final = 0.2
-# After a transaction, so that the next one has more to record and a record of it costs less.
-GATHER_S: Final = 2.0
+# While more keeps coming, it forms one transaction for so long: the more it has to record, the less a record costs.
+GATHER_S: Final = 10.0
+LOOK_S: Final = 1.0
 ELECTION_S: Final = 2.0
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
@@ -130,15 +131,18 @@ class Recorder:
         return True
 
     async def _read_part(self, tail: LedgerTail) -> _Part:
-        is_last = self._draining.is_set()  # asked first: what was committed before is in this part or the next
-        fold = _core.Fold(self._room)
-
-        def read() -> list[Watermark]:
-            watermarks = tail.fold_new(fold)
-            fold.sort()
-            return watermarks
-
-        return _Part(fold, await asyncio.to_thread(read), is_last)
+        """What is new, and what comes in the next seconds for as long as there is more at each look."""
+        fold, watermarks = _core.Fold(self._room), dict[int, Watermark]()
+        gathered_s = asyncio.get_running_loop().time() + GATHER_S
+        while True:
+            is_last = self._draining.is_set()  # asked first: what was committed before is in this part or the next
+            new = await asyncio.to_thread(tail.fold_new, fold)
+            watermarks |= {mark.segment: mark for mark in new}
+            if not new or fold.is_full or is_last or asyncio.get_running_loop().time() >= gathered_s:
+                break
+            await self._pause(LOOK_S)
+        await asyncio.to_thread(fold.sort)
+        return _Part(fold, list(watermarks.values()), is_last)
 
     async def _record_part(self, inventory: Inventory, tail: LedgerTail, part: _Part) -> _Part:
         """Record a part, or wait when it is empty; the part behind it."""
@@ -156,10 +160,7 @@ class Recorder:
             await asyncio.wait([storing])
         storing.result()
         await self._summarize_when_due(inventory)
-        if following is not None:
-            return following
-        await self._pause(GATHER_S)
-        return await self._read_part(tail)
+        return following or await self._read_part(tail)
 
     async def _store(self, inventory: Inventory, part: _Part) -> None:
         totals = [Total(*total) for total in part.fold.totals()]

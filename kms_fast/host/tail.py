@@ -36,7 +36,7 @@ class LedgerTail:
             self._leave_missing(mark)
 
     def fold_new(self, fold: _core.Fold) -> list[Watermark]:
-        """Add what is new to an empty fold until that is full: the new watermarks of the segments it came from.
+        """Add what is new to a fold until that is full: the new watermarks of the segments it came from.
 
         Raises `KmsFastError` (STORAGE_FAILED) when the ledger cannot be read; then nothing of the fold may be used.
         """

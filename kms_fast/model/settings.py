@@ -116,7 +116,10 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_spacing_ms: Annotated[
         int,
         Meta(
-            ge=0, le=1_000, description="Least time between two batches under load; a lone request never waits for it."
+            ge=0,
+            le=1_000,
+            description="Least time between two batches under load, up to twice as long while few requests come; "
+            "a lone request never waits for it.",
         ),
     ] = 2
     low_water_bytes: Annotated[

@@ -24,7 +24,7 @@ NOW_MS = 1_800_000_000_000
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POLL_S", "GATHER_S", "ELECTION_S", "FIRST_RETRY_S", "LONGEST_RETRY_S"):
+    for name in ("POLL_S", "GATHER_S", "LOOK_S", "ELECTION_S", "FIRST_RETRY_S", "LONGEST_RETRY_S"):
         monkeypatch.setattr(recorder_module, name, 0.01)
 
 
