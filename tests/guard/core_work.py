@@ -32,11 +32,20 @@ ONE_BLOCK: Final = "one block of SHA-256"
 
 
 class Transport:
-    """A client's: keeps what is written until it is taken."""
+    """What a client sends through: a pair of sockets, whose other end is read here."""
 
     def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.write = self.written.append
+        self._socket, self._sent = socket.socketpair()
+
+    def get_extra_info(self, name: str) -> object:
+        return {"socket": self._socket}[name]
+
+    def write(self, data: bytes) -> None:
+        self._socket.send(data)
+
+    def take(self) -> bytes:
+        """What was sent since the last time."""
+        return self._sent.recv(READ_BYTES)
 
 
 def hash_requests(requests: list[bytes]) -> None:
@@ -99,13 +108,13 @@ class Loop:
             self._sockets.append(ours)
             self._transports.append(transport)
             client.connection_made(transport)  # type: ignore[arg-type]
-            ours.send(transport.written.pop())
+            ours.send(transport.take())
             self._poller.work()
             client.data_received(ours.recv(READ_BYTES))
 
     def take_requests(self) -> list[bytes]:
         """The request that each client has written."""
-        return [transport.written.pop() for transport in self._transports]
+        return [transport.take() for transport in self._transports]
 
     def answer_requests(self, requests: list[bytes], batch_size: int) -> None:
         """Read, open, decide, build leaves and trees, seal, send: batches of a size, one after the other."""
