@@ -303,6 +303,7 @@ class Poller:
 # connection.pxi
 @final
 class Connection(Session):
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     fd: int
     is_read: bool
     def receive_from_peer(self, data: bytes) -> None: ...

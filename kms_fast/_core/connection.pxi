@@ -30,8 +30,19 @@ cdef class Connection(Session):
     cdef bint ended         # the peer sends no more
     cdef bint closing       # as soon as the output is out
 
+    def __cinit__(self):
+        self.fd = -1
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("connections are made by a Poller")
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close_descriptor(self.fd)
+
     @property
     def is_read(self):
+        """Whether what the peer sends is read at present."""
         return self.fd >= 0 and self.watched & KF_READ != 0
 
     cdef int on_ready(self, int what) except -1:

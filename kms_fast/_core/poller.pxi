@@ -27,6 +27,7 @@ cdef extern from "unistd.h" nogil:
 
 cdef enum:
     READ_SIZE = 1 << 16
+    ACCEPTED_AT_ONCE = 256      # then the connections that are there have their turn
 
 
 @cython.final
@@ -93,7 +94,8 @@ cdef class Poller:
         """Accepts whoever waits now, and nobody after that."""
         cdef Listener listener
         for listener in self.listeners:
-            self.accept_waiting(listener)
+            while self.accept_waiting(listener):
+                pass
             kf_poller_forget(self.fd, listener.fd)
         self.listeners = []
 
@@ -120,18 +122,20 @@ cdef class Poller:
         """Serves a connected, non-blocking socket from now on and owns it; `peer` are 18 bytes. For tests."""
         return self.serve(fd, Listener(-1, port), peer or bytes(PEER_SIZE))
 
-    cdef int accept_waiting(self, Listener listener) except -1:
+    cdef bint accept_waiting(self, Listener listener) except -1:
+        """Accepts some of those who wait; whether there may be more."""
         cdef uint8_t peer[PEER_SIZE]
-        cdef int fd
-        while True:
+        cdef int fd, i
+        for i in range(ACCEPTED_AT_ONCE):
             fd = kf_accept(listener.fd, peer)
             if fd >= 0:
                 self.serve(fd, listener, peer)
             elif errno == EMFILE or errno == ENFILE:
                 if self.turn_away(listener) < 0:
-                    return 0
+                    return False
             elif errno != EINTR and errno != ECONNABORTED:
-                return 0
+                return False
+        return True
 
     cdef Connection serve(self, int fd, Listener listener, const uint8_t* peer):
         """The new connection; past the host's limit it is closed at once."""

@@ -61,7 +61,7 @@ static inline int kf_accept_socket(int listener, struct sockaddr *address, sockl
     return accept4(listener, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-#else
+#else /* nobody has run this part for this project yet */
 #include <sys/event.h>
 
 static inline int kf_poller_open(void) { return kqueue(); }

@@ -69,7 +69,7 @@ def _list_key_figures(result: LoadResult, known: dict[str, Any]) -> list[Figure]
     rate = f"{known['activations_per_second']:,.0f}"
     batch, latency = known["batch_size"], known["latency_ms"]
     return [
-        Figure("activations a second", rate, note=f"{result.activations:,} in {result.seconds:.2f} s"),
+        Figure("activations a second", rate, note=f"{result.activations:,} in {known['seconds']:.2f} s"),
         Figure("errors", f"{result.failed:,}", tone="bad" if result.failed else "good"),
         *([Figure("refused", f"{result.refused:,}", tone="bad")] if result.refused else []),
         *(

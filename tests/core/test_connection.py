@@ -1,14 +1,50 @@
 """A host's side of a connection, what it reads and sends."""
 
+import gc
+import socket
 import struct
 from pathlib import Path
 
+import pytest
+
+from kms_fast import _core
 from tests.batches import BatchMaker
 from tests.hosts import make_realm
 from tests.reference import rpc
 
 SERVER_BUSY = 0xE04B0003
 GET_REVOCATIONS = 2
+FOREIGN = "6a2f3c1e-0000-4000-8000-0123456789ab"
+
+
+def test_only_a_poller_makes_connections() -> None:
+    with pytest.raises(TypeError, match="Poller"):
+        _core.Connection()
+
+
+def test_a_connection_that_nobody_holds_any_more_is_closed(tmp_path: Path) -> None:
+    maker = BatchMaker(make_realm(tmp_path))
+    client = maker.peer.socket
+    del maker
+    gc.collect()
+    assert client.recv(1) == b""
+
+
+def test_a_bug_costs_one_connection(tmp_path: Path) -> None:
+    def fail(interface: bytes, peer: bytes) -> None:
+        raise RuntimeError("planted")
+
+    errors: list[BaseException] = []
+    host = _core.Host(lambda: None, fail)
+    host.use_limits(10, 10, True)
+    poller = _core.Poller(host, errors.append)
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    poller.adopt(ours.detach(), "1688")
+    client.sendall(rpc.build_bind([rpc.Context(interface=rpc.syntax(FOREIGN, 1, 0))]))
+    poller.work()
+    assert [str(error) for error in errors] == ["planted"]
+    assert client.recv(1) == b""
 
 
 def test_a_burst_of_queries_does_not_fill_the_memory(tmp_path: Path) -> None:

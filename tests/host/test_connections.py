@@ -1,5 +1,6 @@
 """What a real host's connections do with clients that misbehave, and with many of them."""
 
+import resource
 import socket
 import struct
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kms_fast.load.server import list_processes
 from tests.hosts import RunningHost, make_realm, serve
 from tests.reference import rpc
 from tests.reference.rpc import Connection, Context
@@ -192,6 +194,28 @@ def test_a_foreign_interface_is_told_once(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert "127.0.0.1" in lines[0]
     assert "licensed host of that product" in lines[0]
+
+
+def test_past_the_limit_of_open_files_others_are_served(tmp_path: Path) -> None:
+    with serve(make_realm(tmp_path)) as host:
+        asker = Asker.of(host.realm, "desktop")
+        for pid in list_processes(host.process.pid):
+            if "kms_fast.cli.worker" in Path(f"/proc/{pid}/cmdline").read_text():
+                open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files + 5, open_files + 5))
+        with connect(host) as first:
+            clients = [socket.create_connection(host.address, timeout=30) for _ in range(20)]
+            assert sum(is_closed(client) for client in clients[8:]) == 12
+            one = asker.ask()
+            first.sendall(rpc.build_request(one.request, 0))
+            receive_leases(first, asker, [one])
+            for client in clients:
+                client.close()
+        # Once there are descriptors again, whoever comes is served.
+        with connect(host) as last:
+            one = asker.ask()
+            last.sendall(rpc.build_request(one.request, 0))
+            receive_leases(last, asker, [one])
 
 
 def test_two_thousand_connections(host: RunningHost, asker: Asker) -> None:
