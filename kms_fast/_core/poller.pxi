@@ -120,7 +120,11 @@ cdef class Poller:
 
     def adopt(self, int fd, str port not None, bytes peer=None) -> Connection:
         """Serves a connected, non-blocking socket from now on and owns it; `peer` are 18 bytes. For tests."""
-        return self.serve(fd, Listener(-1, port), peer or bytes(PEER_SIZE))
+        if peer is None:
+            peer = bytes(PEER_SIZE)
+        if len(peer) != PEER_SIZE:
+            raise ValueError(f"a peer is {PEER_SIZE} bytes")
+        return self.serve(fd, Listener(-1, port), peer)
 
     cdef bint accept_waiting(self, Listener listener) except -1:
         """Accepts some of those who wait; whether there may be more."""
