@@ -17,7 +17,7 @@ LOAD_CORE = 1
 KEPT_OPEN, PER_CONNECTION = 512, 64
 LINGER_S = 3.0
 # The recorder looks for more once a second.
-LOOK_S, QUIET_LOOKS, QUIET_SHARE, SETTLE_LIMIT_S = 0.5, 4, 0.03, 60.0
+LOOK_S, QUIET_LOOKS, QUIET_SHARE, SETTLE_LIMIT_S = 0.5, 4, 0.03, 600.0
 
 
 @dataclass(frozen=True)
