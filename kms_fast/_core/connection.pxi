@@ -2,7 +2,7 @@
 #
 #   watched for     when
 #   KF_WRITE        answers wait that the peer does not take: it gets to ask no more until it does
-#   nothing         MAX_PENDING of its requests wait for batches, its side has ended, or the connection is about to
+#   nothing         MAX_PENDING of its requests wait for batches, or its side has ended
 #   KF_READ         otherwise
 #
 # A Connection owns its descriptor; the host's set holds the object for as long as that is open. Exceptions are bugs or

@@ -19,6 +19,7 @@ cdef extern from "sockets.h" nogil:
     int kf_poller_look(int poller, kf_ready* ready)
     int kf_listen_without_delay(int listener)
     int kf_accept(int listener, uint8_t* peer)
+    int kf_open_spare()
     ssize_t kf_receive(int fd, uint8_t* out, size_t n)
     ssize_t kf_send(int fd, const uint8_t* data, size_t n)
 
@@ -66,9 +67,9 @@ cdef class Poller:
         if self.buffer == NULL:
             raise MemoryError
         self.fd = kf_poller_open()
-        if self.fd < 0:
+        self.spare_fd = kf_open_spare() if self.fd >= 0 else -1
+        if self.spare_fd < 0:
             raise OSError(errno, os.strerror(errno))
-        self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -157,17 +158,19 @@ cdef class Poller:
             host.counted.connections += 1
         return connection
 
-    cdef int turn_away(self, Listener listener) except -2:
+    cdef int turn_away(self, Listener listener) noexcept:
         """Closes the connection that waits longest, for which there is no descriptor; -1 when that is not possible.
 
         Otherwise it would wait, and its socket be ready, for ever.
         """
         cdef uint8_t peer[PEER_SIZE]
         cdef int fd
-        close_descriptor(self.spare_fd)
+        if self.spare_fd >= 0:
+            close_descriptor(self.spare_fd)
         fd = kf_accept(listener.fd, peer)
         if fd >= 0:
             self.host.counted.connections_refused += 1
             close_descriptor(fd)
-        self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        # Another process may have taken the system's last one meanwhile: then there is none until the next time.
+        self.spare_fd = kf_open_spare()
         return -1 if fd < 0 else 0

@@ -144,6 +144,9 @@ static inline int kf_accept(int listener, uint8_t peer[18])
     return fd;
 }
 
+/* A descriptor to give up when there are no others left. */
+static inline int kf_open_spare(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
 /* Bytes read, 0 at the end, -1 with EAGAIN when nothing is there. */
 static inline ssize_t kf_receive(int fd, uint8_t *out, size_t n)
 {
