@@ -22,7 +22,7 @@ from servers import make_folder
 from kms_fast.host.recorder import ROOM_RECORDS, Recorder
 from kms_fast.store import ChangeRow, Inventory, Position, Total
 from kms_fast.store.sqlite_inventory import SqliteInventory
-from tests.segments import HOST_ID, SKU, SegmentWriter, make_entry
+from tests.segments import HOST_ID, SKU, SegmentWriter, hash_said, make_entry
 
 NOW_MS: Final = 1_800_000_000_000
 WEEK_MS: Final = 7 * 86_400_000
@@ -48,6 +48,7 @@ def make_row(cmid: bytes, number: int) -> ChangeRow:
         cmid, SKU, NOW_MS - 10 * WEEK_MS, 10, NOW_MS - WEEK_MS, NOW_MS - WEEK_MS + VALIDITY_MS,
         0 if state == 1 else 1, refused_ms, refusal, state, name_of(cmid), cmid[:4], cmid, cmid,
         0 if number % CLONED_EVERY else 3, cmid + cmid, None, 0, 1 << 24,
+        hash_said(make_renewal(cmid)) if state == 1 else None,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing_extensions import disjoint_base
 # kms_fast.store.ChangeRow, which the core may not import.
 _ChangeRow = tuple[
     bytes, bytes, int, int, int | None, int | None, int, int | None, int | None, int, str | None, bytes | None, bytes,
-    bytes, int, bytes | None, bytes | None, int, int,
+    bytes, int, bytes | None, bytes | None, int, int, bytes | None,
 ]  # fmt: skip
 
 # aes.pxi
@@ -257,6 +257,14 @@ class FoldedBatch(NamedTuple):
     header_hash: bytes
     time_ms: int
 
+class Renewals(NamedTuple):
+    sku: bytes
+    validity_ms: int
+    activated_ms: bytes
+    cmids: bytes
+    said: bytes
+    predecessors: bytes | None
+
 @final
 class Fold:
     def __new__(cls, room: int) -> Self: ...
@@ -268,6 +276,9 @@ class Fold:
         self, reader: RecordReader, segment: int, number: int, header_hash: bytes
     ) -> FoldedBatch | None: ...
     def totals(self) -> list[tuple[bytes, int, int, int]]: ...
+    def renewals(self) -> list[Renewals]: ...
+    def put_back(self, column_set: int, places: list[int]) -> None: ...
+    def others(self) -> Iterator[_ChangeRow]: ...
     def sort(self) -> None: ...
 
 # host.pxi

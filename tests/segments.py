@@ -47,6 +47,13 @@ def make_entry(
     return leaf + name.ljust(64, b"\0") + behind
 
 
+def hash_said(entry: bytes) -> bytes:
+    """8 bytes that stand for what a machine says of itself in an entry, and its state (docs/inventory.md)."""
+    granted = entry[4:8] == bytes(4)
+    said = bytes([1 if granted else entry[242], entry[243]]) + entry[238:242] + entry[244:260]
+    return hashlib.sha256(said + entry[72:88] + entry[182:198] + entry[118:182]).digest()[:8]
+
+
 def make_record(
     entries: Sequence[bytes], *, segment: int, number: int, previous: bytes, time_ms: int
 ) -> tuple[bytes, bytes]:

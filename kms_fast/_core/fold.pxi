@@ -2,13 +2,17 @@
 #
 # The fold owns a copy of every entry, and a reference of 24 bytes to each. Sorting references by machine, then by time,
 # brings what belongs together side by side, so a row needs no look-ups; rows are made one by one as they are asked for.
+# What nearly all machines do, ask once and be granted, can be had in columns, without an object for each.
 
 cdef extern from * nogil:
     uint64_t swap_bytes "__builtin_bswap64"(uint64_t value)
 
 cdef enum:
     FOLD_START_TOTALS = 16
+    FOLD_COLUMN_SETS = 16
     MINUTE_MS = 60_000
+    SAID_SIZE = 8
+    SAID_INPUT = 118    # two blocks of SHA-256
     LICENSED = 1
 
 cdef const uint8_t* V4_MAPPED = <const uint8_t*>b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
@@ -25,6 +29,12 @@ cdef struct FoldTotal:
     uint32_t result
     uint8_t state
     uint64_t requests
+
+
+cdef struct FoldColumns:
+    const uint8_t* first    # an entry of the kind
+    bint has_predecessor
+    Py_ssize_t count
 
 
 cdef int compare_keys(const uint8_t* a, const uint8_t* b) noexcept nogil:
@@ -56,6 +66,20 @@ class FoldedBatch(NamedTuple):
     time_ms: int
 
 
+class Renewals(NamedTuple):
+    """Machines that were granted once, for one SKU and validity, in columns: for each in ascending order of the CMID
+    its time (8 bytes, native order), CMID (16), what it said (8) and predecessor (32); predecessors are None when
+    none has one.
+    """
+
+    sku: bytes
+    validity_ms: int
+    activated_ms: bytes
+    cmids: bytes
+    said: bytes
+    predecessors: bytes | None
+
+
 @cython.final
 cdef class Fold:
     """Entries of batches as changes of an inventory: iterating gives one `kms_fast.store.ChangeRow` for each CMID and
@@ -72,6 +96,9 @@ cdef class Fold:
     cdef FoldTotal* kinds
     cdef int kind_count
     cdef int kind_room
+    cdef uint8_t* column_sets   # for each reference its number in `columns`, counted from 1; 0 for a row of its own
+    cdef FoldColumns[FOLD_COLUMN_SETS] columns
+    cdef int columns_count
 
     def __cinit__(self, Py_ssize_t room):
         if room < 1:
@@ -80,12 +107,14 @@ cdef class Fold:
         # Memory that is not written to takes none.
         self.entries = <uint8_t*>PyMem_Malloc((<size_t>room + MAX_LEAVES) * ENTRY_SIZE)
         self.sorted = <FoldEntry*>PyMem_Malloc((<size_t>room + MAX_LEAVES) * sizeof(FoldEntry))
-        if self.entries == NULL or self.sorted == NULL:
+        self.column_sets = <uint8_t*>PyMem_Calloc(<size_t>room + MAX_LEAVES, 1)
+        if self.entries == NULL or self.sorted == NULL or self.column_sets == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         PyMem_Free(self.entries)
         PyMem_Free(self.sorted)
+        PyMem_Free(self.column_sets)
         PyMem_Free(self.kinds)
 
     def __len__(self) -> int:
@@ -178,15 +207,105 @@ cdef class Fold:
                 qsort(self.sorted, self.count, sizeof(FoldEntry), &compare_fold_entries)
             self.is_sorted = True
 
+    cdef Py_ssize_t end_of_machine(self, Py_ssize_t at) noexcept nogil:
+        """Where the references of the machine and SKU end that begin at `at`."""
+        cdef Py_ssize_t end = at + 1
+        while (end < self.count and self.sorted[end].prefix == self.sorted[at].prefix
+                and compare_keys(self.sorted[end].entry, self.sorted[at].entry) == 0):
+            end += 1
+        return end
+
     def __iter__(self):
         cdef Py_ssize_t at = 0, end
         self.sort()
         while at < self.count:
-            end = at + 1
-            while (end < self.count and self.sorted[end].prefix == self.sorted[at].prefix
-                    and compare_keys(self.sorted[end].entry, self.sorted[at].entry) == 0):
-                end += 1
+            end = self.end_of_machine(at)
             yield make_change(self.sorted + at, end - at)
+            at = end
+
+    def renewals(self) -> list[Renewals]:
+        """Those of its rows that are one grant each, in columns. `others` gives the rest."""
+        cdef Py_ssize_t at = 0, end
+        cdef int number
+        self.sort()
+        self.columns_count = 0
+        while at < self.count:
+            end = self.end_of_machine(at)
+            self.column_sets[at] = self.find_columns(self.sorted[at].entry) if end == at + 1 else 0
+            at = end
+        return [self.make_columns(number) for number in range(self.columns_count)]
+
+    cdef uint8_t find_columns(self, const uint8_t* entry) noexcept nogil:
+        """The number of the columns that an entry belongs to, counted from 1; 0 for none."""
+        cdef bint has_predecessor = not is_zero(entry + ENTRY_PREDECESSOR, HASH_SIZE)
+        cdef FoldColumns* columns
+        cdef int i
+        if load_u32(entry + LEAF_RESULT) != GRANTED:
+            return 0
+        for i in range(self.columns_count):
+            columns = &self.columns[i]
+            if (columns.has_predecessor == has_predecessor
+                    and memcmp(columns.first + LEAF_SKU, entry + LEAF_SKU, ID_SIZE) == 0
+                    and load_u32(columns.first + LEAF_VALIDITY) == load_u32(entry + LEAF_VALIDITY)):
+                columns.count += 1
+                return <uint8_t>(i + 1)
+        if self.columns_count == FOLD_COLUMN_SETS:
+            return 0
+        columns = &self.columns[self.columns_count]
+        columns.first, columns.has_predecessor, columns.count = entry, has_predecessor, 1
+        self.columns_count += 1
+        return <uint8_t>self.columns_count
+
+    cdef object make_columns(self, int number):
+        cdef FoldColumns* columns = &self.columns[number]
+        cdef bytes activated = PyBytes_FromStringAndSize(NULL, 8 * columns.count)
+        cdef bytes cmids = PyBytes_FromStringAndSize(NULL, ID_SIZE * columns.count)
+        cdef bytes said = PyBytes_FromStringAndSize(NULL, SAID_SIZE * columns.count)
+        cdef bytes predecessors = PyBytes_FromStringAndSize(
+            NULL, HASH_SIZE * columns.count if columns.has_predecessor else 0
+        )
+        cdef Py_ssize_t at, i = 0
+        cdef const uint8_t* entry
+        for at in range(self.count):
+            if self.column_sets[at] != number + 1:
+                continue
+            entry = self.sorted[at].entry
+            memcpy(<uint8_t*>activated + 8 * i, &self.sorted[at].time_ms, 8)
+            memcpy(<uint8_t*>cmids + ID_SIZE * i, entry + LEAF_CMID, ID_SIZE)
+            hash_said(entry, LICENSED, <uint8_t*>said + SAID_SIZE * i)
+            if columns.has_predecessor:
+                memcpy(<uint8_t*>predecessors + HASH_SIZE * i, entry + ENTRY_PREDECESSOR, HASH_SIZE)
+            i += 1
+        return Renewals(
+            (columns.first + LEAF_SKU)[:ID_SIZE],
+            MINUTE_MS * <uint64_t>load_u32(columns.first + LEAF_VALIDITY),
+            activated,
+            cmids,
+            said,
+            predecessors if columns.has_predecessor else None,
+        )
+
+    def put_back(self, int column_set, list places not None) -> None:
+        """Lets `others` give the renewals at these places (from 0, ascending) of a set of columns after all."""
+        cdef Py_ssize_t at, i = 0
+        cdef object wanted = iter(places)
+        place = next(wanted, None)
+        for at in range(self.count):
+            if place is None:
+                return
+            if self.column_sets[at] == column_set + 1:
+                if i == <Py_ssize_t>place:
+                    self.column_sets[at] = 0
+                    place = next(wanted, None)
+                i += 1
+
+    def others(self):
+        """The rows that the columns of `renewals` do not hold, as iterating gives them."""
+        cdef Py_ssize_t at = 0, end
+        while at < self.count:
+            end = self.end_of_machine(at)
+            if not self.column_sets[at]:
+                yield make_change(self.sorted + at, end - at)
             at = end
 
 
@@ -197,6 +316,8 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
     cdef const uint8_t* before = first
     cdef uint64_t activations = 0, refusals = 0, hardware_changes = 0, activated_ms = 0, expires_ms = 0, refused_ms = 0
     cdef uint32_t result = 0, refusal = 0
+    cdef uint8_t said[SAID_SIZE]
+    cdef uint8_t state
     cdef Py_ssize_t i
     for i in range(n):
         entry = entries[i].entry
@@ -210,6 +331,8 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
             refused_ms, refusal = entries[i].time_ms, result
         hardware_changes += memcmp(entry + LEAF_HARDWARE, before + LEAF_HARDWARE, ID_SIZE) != 0
         before = entry
+    state = <uint8_t>LICENSED if result == GRANTED else entry[ENTRY_STATE]
+    hash_said(entry, state, said)
     hardware = (entry + LEAF_HARDWARE)[:ID_SIZE]
     return (
         (entry + LEAF_CMID)[:ID_SIZE],
@@ -221,7 +344,7 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
         refusals,
         refused_ms if refusals else None,
         refusal if refusals else None,
-        <int>LICENSED if result == GRANTED else entry[ENTRY_STATE],
+        state,
         read_name(entry + ENTRY_NAME),
         read_address(entry + ENTRY_PEER),
         (first + LEAF_HARDWARE)[:ID_SIZE] if hardware_changes else hardware,
@@ -231,7 +354,25 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
         read_optional(entry + ENTRY_PREVIOUS_CMID, ID_SIZE),
         entry[ENTRY_VIRTUAL],
         load_u32(entry + ENTRY_LIBRARY_VERSION),
+        None if hardware_changes else said[:SAID_SIZE],
     )
+
+
+cdef void hash_said(const uint8_t* entry, uint8_t state, uint8_t* out) noexcept nogil:
+    """8 bytes that stand for what a machine says of itself and the state it is in: a renewal that only repeats it is
+    known by them. Of SHA-256, since a name is the machine's own word: nobody shall find two with the same.
+    """
+    cdef uint8_t said[SAID_INPUT]
+    cdef uint8_t digest[HASH_SIZE]
+    cdef uint8_t* end = said + 6
+    said[0], said[1] = state, entry[ENTRY_VIRTUAL]
+    memcpy(said + 2, entry + ENTRY_LIBRARY_VERSION, 4)
+    memcpy(end, entry + ENTRY_PEER, ID_SIZE)
+    memcpy(end + ID_SIZE, entry + LEAF_HARDWARE, ID_SIZE)
+    memcpy(end + 2 * ID_SIZE, entry + ENTRY_PREVIOUS_CMID, ID_SIZE)
+    memcpy(end + 3 * ID_SIZE, entry + ENTRY_NAME, FIELDS_NAME_SIZE)
+    kf_sha256(said, SAID_INPUT, digest)
+    memcpy(out, digest, SAID_SIZE)
 
 
 cdef object read_optional(const uint8_t* field, Py_ssize_t n):

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # More records in a transaction make each cheaper, since it rewrites fewer pages for each; they are held in memory.
 ROOM_RECORDS: Final = 1 << 20
-POLL_S: Final = 0.2
+POLL_S: Final = 0.5
 # While more keeps coming, it forms one transaction for so long: the more it has to record, the less a record costs.
 GATHER_S: Final = 10.0
 LOOK_S: Final = 1.0
@@ -141,7 +141,8 @@ class Recorder:
             if not new or fold.is_full or is_last or asyncio.get_running_loop().time() >= gathered_s:
                 break
             await self._pause(LOOK_S)
-        await asyncio.to_thread(fold.sort)
+        if watermarks:
+            await asyncio.to_thread(fold.sort)
         return _Part(fold, list(watermarks.values()), is_last)
 
     async def _record_part(self, inventory: Inventory, tail: LedgerTail, part: _Part) -> _Part:

@@ -4,9 +4,9 @@
 it from the ledger, some seconds behind.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 CountRow = tuple[bytes, int]
 """A machine that counts: CMID (16 bytes) and when it was last seen (ms since 1970)."""
@@ -31,10 +31,28 @@ ChangeRow = tuple[
     bytes | None,  # previous_cmid, 16 bytes
     int,  # virtual
     int,  # library_version
+    bytes | None,  # said: 8 bytes of a hash of all it said; None when that is not known, or its hardware changed
 ]
 """What the requests of one machine for one SKU add to the inventory. Fields that `Client` has too mean the same there;
 those without a time of their own are the newest request's.
 """
+
+
+@runtime_checkable
+class RowsInColumns(Protocol):
+    """Rows of which a store can have those of one grant each in columns, as of a `kms_fast._core.Fold`."""
+
+    def __iter__(self) -> Iterator[ChangeRow]:
+        """All rows."""
+
+    def renewals(self) -> Sequence[Any]:
+        """Sets of columns: `kms_fast._core.Renewals`."""
+
+    def put_back(self, column_set: int, places: list[int]) -> None:
+        """Let `others` give what lies at these places (from 0, ascending) of a set after all."""
+
+    def others(self) -> Iterator[ChangeRow]:
+        """The rows that are in no columns."""
 
 
 class Counts(Protocol):
@@ -115,7 +133,7 @@ class Client:
             self.cmid, self.sku, self.first_seen_ms, self.activations, self.activated_ms, self.expires_ms,
             self.refusals, self.refused_ms, self.refusal, self.state, self.name, self.address, self.hardware,
             self.hardware, self.hardware_changes, self.predecessor, self.previous_cmid, self.virtual,
-            self.library_version,
+            self.library_version, None,
         )  # fmt: skip
 
 
@@ -196,8 +214,9 @@ class Inventory(Protocol):
     ) -> None:
         """Add the changes of some batches and set the watermarks to the last of them, in one durable transaction.
 
-        ``rows``: one for each CMID and SKU, in ascending order of both, iterated as often as needed. They add up to the
-        same whatever order batches arrive in, except ``hardware_changes``, which counts in the order of recording.
+        ``rows``: one for each CMID and SKU, in ascending order of both, iterated as often as needed. Of `RowsInColumns`
+        a store may take the columns and the other rows instead. They add up to the same whatever order batches arrive
+        in, except ``hardware_changes``, which counts in the order of recording.
         Only whoever was elected may record. When this raises, the transaction may have happened all the same: whoever
         goes on asks for the watermarks first.
         """

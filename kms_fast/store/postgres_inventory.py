@@ -79,7 +79,7 @@ class PostgresInventory:
             async with connection.transaction():
                 await connection.execute(sql.STAGE_TABLE)
                 await connection.copy_records_to_table(
-                    "kms_fast_stage", schema_name="pg_temp", records=rows, columns=sql.CHANGE
+                    "kms_fast_stage", schema_name="pg_temp", records=(row[:-1] for row in rows), columns=sql.CHANGE
                 )
                 await connection.execute(sql.MERGE_CLIENTS)
                 await connection.executemany(

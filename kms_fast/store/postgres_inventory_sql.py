@@ -11,7 +11,7 @@ FROM kms_fast.inventory
 # As in the index, where only ASCII letters are folded.
 NAME: Final = 'lower(name COLLATE "C")'
 
-# What `kms_fast.store.ChangeRow` holds, in its order; columns of the table of clients.
+# What `kms_fast.store.ChangeRow` holds, in its order, but ``said``; columns of the table of clients.
 CHANGE: Final = (
     "cmid", "sku", "first_seen_ms", "activations", "activated_ms", "expires_ms", "refusals", "refused_ms", "refusal",
     "state", "name", "address", "first_hardware", "hardware", "hardware_changes", "predecessor", "previous_cmid",

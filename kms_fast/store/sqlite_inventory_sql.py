@@ -72,27 +72,29 @@ CREATE TABLE summary (only INTEGER PRIMARY KEY CHECK (only = 1), content TEXT NO
 
 CREATE VIEW inventory AS {CLIENTS};
 """,
+    "ALTER TABLE clients ADD COLUMN said BLOB",
 )
 
 # What `kms_fast.store.ChangeRow` holds, in its order, with the product's number in place of its SKU.
 _CHANGE: Final = (
     "cmid", "product", "first_seen_ms", "activations", "activated_ms", "expires_ms", "refusals", "refused_ms",
     "refusal", "state", "name", "address", "first_hardware", "hardware", "hardware_changes", "predecessor",
-    "previous_cmid", "virtual", "library_version",
+    "previous_cmid", "virtual", "library_version", "said",
 )  # fmt: skip
 STAGE_TABLES: Final = f"""
 CREATE TEMP TABLE stage ({", ".join(_CHANGE)});
 CREATE TEMP TABLE found (id INTEGER, row INTEGER NOT NULL, changed INTEGER);
+CREATE TEMP TABLE renewed (id INTEGER, place INTEGER NOT NULL, activated_ms INTEGER NOT NULL);
 """
 
 # What the newest request says of a machine, beside its hardware.
-_SAID: Final = ("state", "name", "address", "previous_cmid", "virtual", "library_version")
+_SAID: Final = ("state", "name", "address", "previous_cmid", "virtual", "library_version", "said")
 _CLIENT: Final = ("cmid", "product", "first_seen_ms", *_SAID, "hardware", "hardware_changes")
 _ACTIVITY: Final = ("activations", "activated_ms", "expires_ms", "refusals", "refused_ms", "refusal")
 
 
 def stage_rows(count: int) -> str:
-    """The statement that stages ``count`` rows of 19 values at once."""
+    """The statement that stages ``count`` rows of 20 values at once."""
     values = ["?"] * len(_CHANGE)
     values[1] = "(SELECT product FROM products WHERE sku = ?)"
     row = f"({', '.join(values)})"
@@ -101,11 +103,10 @@ def stage_rows(count: int) -> str:
 
 # Where each staged row belongs, in the order of activity: its client's id, null for a new one, and whether the row says
 # anything new of what a machine is. Nearly all renewals do not.
-FIND_CLIENTS: Final = f"""
+FIND_CLIENTS: Final = """
 INSERT INTO temp.found (id, row, changed)
-SELECT c.id, s.rowid, CASE WHEN c.id IS NOT NULL THEN NOT (
-    {" AND ".join(f"c.{name} IS s.{name} COLLATE BINARY" for name in _SAID)}
-    AND c.hardware = s.first_hardware AND s.hardware_changes = 0 AND c.first_seen_ms <= s.first_seen_ms) END
+SELECT c.id, s.rowid,
+    CASE WHEN c.id IS NOT NULL THEN s.said IS NULL OR c.said IS NOT s.said OR c.first_seen_ms > s.first_seen_ms END
 FROM temp.stage s LEFT JOIN clients c ON c.cmid = s.cmid AND c.product = s.product
 ORDER BY c.id
 """
@@ -146,11 +147,7 @@ UPDATE products SET clients = products.clients + n.added FROM (
 # A row is written with more room for its predecessor than that needs, so that the first renewals make no page overflow:
 # pages that new rows filled would split into halves.
 _ROOM: Final = 34
-ADD_ACTIVITY: Final = f"""
-INSERT INTO activity (id, {", ".join(_ACTIVITY)}, predecessor)
-SELECT f.id, {", ".join(f"s.{name}" for name in _ACTIVITY)}, coalesce(s.predecessor, zeroblob({_ROOM}))
-FROM temp.found f CROSS JOIN temp.stage s ON s.rowid = f.row
-WHERE true ORDER BY f.rowid
+_MERGE_ACTIVITY: Final = f"""
 ON CONFLICT (id) DO UPDATE SET
     activations = activations + excluded.activations,
     expires_ms = iif(excluded.activated_ms >= coalesce(activated_ms, 0), excluded.expires_ms, expires_ms),
@@ -160,6 +157,34 @@ ON CONFLICT (id) DO UPDATE SET
     refused_ms = max(coalesce(refused_ms, excluded.refused_ms), coalesce(excluded.refused_ms, refused_ms)),
     predecessor = iif({_NEWER.format(new="excluded", old="activity")}, excluded.predecessor, predecessor)
 """
+
+ADD_ACTIVITY: Final = f"""
+INSERT INTO activity (id, {", ".join(_ACTIVITY)}, predecessor)
+SELECT f.id, {", ".join(f"s.{name}" for name in _ACTIVITY)}, coalesce(s.predecessor, zeroblob({_ROOM}))
+FROM temp.found f CROSS JOIN temp.stage s ON s.rowid = f.row
+WHERE true ORDER BY f.rowid
+{_MERGE_ACTIVITY}
+"""
+
+# The clients of renewals in columns, in the order of activity; those that are new or say something new without an id,
+# for what stages rows. Values: times as an array, CMIDs, the product, what they said.
+FIND_RENEWED: Final = """
+INSERT INTO temp.renewed (id, place, activated_ms)
+SELECT iif(c.said = substr(?4, 8 * r.rowid - 7, 8) AND c.first_seen_ms <= r.value, c.id, NULL) AS known,
+    r.rowid, r.value
+FROM carray(?1) r LEFT JOIN clients c ON c.cmid = substr(?2, 16 * r.rowid - 15, 16) AND c.product = ?3
+ORDER BY known
+"""
+# Values: the validity in ms, predecessors or null.
+ADD_RENEWED: Final = f"""
+INSERT INTO activity (id, {", ".join(_ACTIVITY)}, predecessor)
+SELECT id, 1, activated_ms, activated_ms + ?1, 0, NULL, NULL,
+    iif(?2 IS NULL, zeroblob({_ROOM}), substr(?2, 32 * place - 31, 32))
+FROM temp.renewed WHERE id IS NOT NULL ORDER BY rowid
+{_MERGE_ACTIVITY}
+"""
+# Places are counted from 0 elsewhere.
+OTHERS: Final = "SELECT place - 1 FROM temp.renewed WHERE id IS NULL ORDER BY place"
 
 # Known clients are changed before new ones are added, which need no comparison, and both before their activity is.
 MERGE: Final = (
@@ -172,6 +197,8 @@ MERGE: Final = (
     "DELETE FROM temp.found",
     "DELETE FROM temp.stage",
 )
+
+PRODUCT: Final = "SELECT product FROM products WHERE sku = ?"
 
 ADD_TOTAL: Final = """
 INSERT INTO totals (host_id, sku, result, state, requests) VALUES (?, ?, ?, ?, ?)

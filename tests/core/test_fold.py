@@ -11,7 +11,7 @@ import pytest
 from kms_fast import _core
 from kms_fast.host.segment import SegmentStart
 from kms_fast.store import ChangeRow
-from tests.segments import HOST_ID, REFUSED, SKU, SegmentWriter, make_entry
+from tests.segments import HOST_ID, REFUSED, SKU, SegmentWriter, hash_said, make_entry
 
 NOW_MS = 1_800_000_000_000
 PREVIOUS = SegmentStart(1, HOST_ID, b"", ()).previous
@@ -38,6 +38,7 @@ def make_row(cmid: bytes, sku: bytes, asked: list[tuple[int, dict[str, Any]]]) -
     refusals = [(time_ms, entry) for time_ms, entry in asked if entry["result"] != 0]
     last = asked[-1][1]
     hardware = [entry["hardware"] for _, entry in asked]
+    changes = sum(one != other for one, other in itertools.pairwise(hardware))
     peer = last["peer"]
     return (
         cmid,
@@ -54,11 +55,12 @@ def make_row(cmid: bytes, sku: bytes, asked: list[tuple[int, dict[str, Any]]]) -
         peer[12:] if peer[:12] == bytes(10) + b"\xff\xff" else peer if any(peer) else None,
         hardware[0],
         hardware[-1],
-        sum(one != other for one, other in itertools.pairwise(hardware)),
+        changes,
         last["predecessor"] if any(last["predecessor"]) else None,
         last["previous_cmid"] if any(last["previous_cmid"]) else None,
         last["virtual"],
         last["library_version"],
+        None if changes else hash_said(make_entry(**last)),
     )
 
 
@@ -96,6 +98,54 @@ def test_rows_and_totals_are_those_of_plain_python(tmp_path: Path, seed: int) ->
     assert list(fold) == fold_plainly(asked)
     totals = Counter((entry["sku"], entry["result"], entry["state"]) for _, entry in asked)
     assert sorted(fold.totals()) == sorted((*kind, requests) for kind, requests in totals.items())
+
+
+def cut(column: bytes, size: int) -> list[bytes]:
+    return [column[at : at + size] for at in range(0, len(column), size)]
+
+
+def rows_of(renewals: _core.Renewals) -> list[ChangeRow]:
+    """The rows that columns stand for, without what only an inventory can tell."""
+    times = memoryview(renewals.activated_ms).cast("q").tolist()
+    cmids, said = cut(renewals.cmids, 16), cut(renewals.said, 8)
+    predecessors = [None] * len(times) if renewals.predecessors is None else cut(renewals.predecessors, 32)
+    return [
+        (cmid, renewals.sku, time_ms, 1, time_ms, time_ms + renewals.validity_ms, 0, None, None, 1,
+         None, None, b"", b"", 0, predecessor, None, 0, 0, said)
+        for cmid, time_ms, predecessor, said in zip(cmids, times, predecessors, said, strict=True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_columns_and_the_other_rows_are_all_rows(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    with SegmentWriter(tmp_path, 1) as segment:
+        for number in range(30):
+            batch = [invent_entry(chance), invent_entry(chance)]
+            batch += [invent_entry(chance) | {"cmid": chance.randbytes(16)} for _ in range(3)]
+            segment.append([make_entry(**entry) for entry in batch], NOW_MS + number)
+    fold = fold_file(segment.path)
+    rows = {row[:2]: row for row in fold}
+    for _ in range(2):
+        columns = list(map(rows_of, fold.renewals()))
+        assert 10 < sum(map(len, columns)) < len(rows)
+        for number, renewals in enumerate(columns):
+            assert renewals == [(*rows[row[:2]][:9], *row[9:15], *rows[row[:2]][15:16], *row[16:19], rows[row[:2]][19])
+                                for row in renewals]  # fmt: skip
+            places = sorted(chance.sample(range(len(renewals)), k=len(renewals) // 2))
+            fold.put_back(number, places)
+            columns[number] = [row for place, row in enumerate(renewals) if place not in places]
+        others = list(fold.others())
+        assert others == [rows[key] for key in sorted(row[:2] for row in others)]
+        assert sorted(row[:2] for part in (*columns, others) for row in part) == sorted(rows)
+
+
+def test_more_kinds_than_sets_of_columns_are_rows(tmp_path: Path) -> None:
+    with SegmentWriter(tmp_path, 1) as segment:
+        segment.append([make_entry(bytes([n]) * 16, validity_min=n + 1) for n in range(20)], NOW_MS)
+    fold = fold_file(segment.path)
+    assert len(fold.renewals()) == 16
+    assert list(fold.others()) == list(fold)[16:]
 
 
 def test_many_machines_are_sorted(tmp_path: Path) -> None:

@@ -1,16 +1,26 @@
 """The contract of the inventory over SQLite, and what is SQLite's own."""
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
 
+from kms_fast import _core
 from kms_fast.errors import KmsFastError
+from kms_fast.host.segment import SegmentStart
 from kms_fast.store import sqlite, sqlite_inventory
+from kms_fast.store import sqlite_inventory_sql as sql
+from kms_fast.store.sqlite import SqliteFile
 from kms_fast.store.sqlite_inventory import SqliteInventory, _build_query
+from tests.segments import HOST_ID, SegmentWriter, make_entry
 from tests.store.inventory_contract import (
+    DAY_MS,
     HOST,
     NOW_MS,
+    OTHER_SKU,
+    REFUSED,
+    SKU,
     InventoryContract,
     OpenInventory,
     cmid,
@@ -74,6 +84,98 @@ async def test_renewals_write_neither_clients_nor_indexes(tmp_path: Path) -> Non
     await record(inventory, *(granted(number, NOW_MS + 1) for number in range(3_000)))
     assert others > 0
     assert inventory._wal_pages <= activity + 8
+    await inventory.close()
+
+
+def fold_segment(segment: SegmentWriter) -> _core.Fold:
+    fold = _core.Fold(1000)
+    with segment.path.open("rb") as file:
+        previous = SegmentStart(segment.segment, HOST_ID, b"", ()).previous
+        fold.add_batches(_core.RecordReader(file.fileno(), 4096), segment.segment, 0, previous)
+    return fold
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_columns_of_a_fold_add_up_to_what_its_rows_do(tmp_path: Path, seed: int) -> None:
+    """Renewals that repeat what was said are merged in columns, others by rows; also when they come out of order."""
+    chance = random.Random(seed)
+    says = [
+        {
+            "cmid": chance.randbytes(16),
+            "sku": chance.choice([SKU, OTHER_SKU]),
+            "hardware": chance.randbytes(16),
+            "name": b"desk",
+            "state": 1,
+            "previous_cmid": chance.choice([bytes(16), chance.randbytes(16)]),
+        }
+        for _ in range(200)
+    ]
+    by_columns, by_rows = SqliteInventory(tmp_path / "columns.db"), SqliteInventory(tmp_path / "rows.db")
+    times = [NOW_MS + week * 7 * DAY_MS for week in range(12)]
+    times[7], times[6] = times[6], times[7]
+    for number, time_ms in enumerate(times, 1):
+        for said in chance.sample(says, k=10):
+            said |= chance.choice(
+                [{"name": chance.randbytes(4).hex().encode()}, {"hardware": chance.randbytes(16)}, {"state": 5}, {}]
+            )
+        with SegmentWriter(tmp_path, number) as segment:
+            asked = chance.sample(says, k=100) + chance.choices(says, k=5)
+            segment.append(
+                [
+                    make_entry(
+                        **said,  # type: ignore[arg-type]
+                        predecessor=chance.choice([bytes(32), chance.randbytes(32)]),
+                        result=chance.choice([0] * 9 + [REFUSED]),
+                        validity_min=chance.choice([60, 259_200]),
+                    )
+                    for said in asked
+                ],
+                time_ms,
+            )
+        fold = fold_segment(segment)
+        assert len(fold.renewals()) > 1
+        await by_rows.record(HOST, list(fold), [], [])
+        await by_columns.record(HOST, fold, [], [])
+        assert await by_columns.find(limit=500) == await by_rows.find(limit=500)
+    [(products,)] = by_columns._rows("SELECT sum(clients) FROM products")
+    assert products == len(await by_rows.find(limit=500))
+    await by_columns.close()
+    await by_rows.close()
+
+
+async def test_a_file_of_the_first_version_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its machines say next is news, once."""
+    first_version = tmp_path / "inventory.db"
+    monkeypatch.setattr(sql, "MIGRATIONS", sql.MIGRATIONS[:1])
+    db = SqliteFile(first_version, "inventory", sql.MIGRATIONS, without_it="").db
+    db.execute("INSERT INTO products VALUES (1, ?, 1)", (b"S" * 16,))
+    db.execute(
+        "INSERT INTO clients VALUES (?, 1, 1, ?, 1, 'old', NULL, ?, 0, NULL, 0, 1)", (b"m" * 16, NOW_MS, b"w" * 16)
+    )
+    db.execute("INSERT INTO activity VALUES (1, 3, ?, ?, 0, NULL, NULL, ?)", (NOW_MS, NOW_MS + DAY_MS, b"p" * 32))
+    db.close()
+    monkeypatch.undo()
+    inventory = SqliteInventory(first_version)
+    assert [client.activations for client in await inventory.find()] == [3]
+    for number in (1, 2):
+        with SegmentWriter(tmp_path, number) as segment:
+            segment.append([make_entry(b"m" * 16, name=b"new")], NOW_MS + number)
+        await inventory.record(HOST, fold_segment(segment), [], [])
+        assert [(client.name, client.activations) for client in await inventory.find()] == [("new", 3 + number)]
+    await inventory.close()
+
+
+async def test_a_forgotten_machine_is_known_again_by_its_next_renewal(tmp_path: Path) -> None:
+    """Although it says the same as before."""
+    inventory = SqliteInventory(tmp_path / "inventory.db")
+    for number in (1, 2, 3):
+        if number == 3:
+            assert await inventory.forget(b"m" * 16) == 1
+        with SegmentWriter(tmp_path, number) as segment:
+            segment.append([make_entry(b"m" * 16, name=b"its-name")], NOW_MS + number)
+        await inventory.record(HOST, fold_segment(segment), [], [])
+        [client] = await inventory.get(b"m" * 16)
+        assert (client.name, client.activations) == ("its-name", number)
     await inventory.close()
 
 
