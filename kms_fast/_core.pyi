@@ -1,6 +1,5 @@
 """Types of the compiled core, in the order of its parts. What each function does is told by its docstring in _core/."""
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from io import FileIO
 from typing import Any, NamedTuple, Self, final
@@ -297,15 +296,22 @@ class Host:
     def close_connections(self) -> None: ...
     def counters(self) -> dict[str, int]: ...
 
+# sockets.pxi
+@final
+class Address:
+    def __new__(cls, address: str, port: int) -> Self: ...
+
+class SocketSet:
+    def fileno(self) -> int: ...
+
 # poller.pxi
 @final
 class Listener:
     def __new__(cls, fd: int, port: str) -> Self: ...
 
 @final
-class Poller:
+class Poller(SocketSet):
     def __new__(cls, host: Host, on_error: Callable[[BaseException], None]) -> Self: ...
-    def fileno(self) -> int: ...
     def listen(self, fd: int, port: str) -> None: ...
     def stop_listening(self) -> None: ...
     def work(self) -> None: ...
@@ -333,7 +339,7 @@ class LatencyHistogram:
 
 # load.pxi
 @final
-class LoadRun:
+class LoadRun(SocketSet):
     failure: OSError | None
     errors: dict[str, list[Any]]
     refusals: dict[int, int]
@@ -346,6 +352,8 @@ class LoadRun:
         keys: SkuKeys,
         verifier: Verifier | None,
         *,
+        address: Address,
+        sources: Iterable[Address | None] = (None,),
         machine_seed: bytes,
         clients: range,
         verify_percent: float,
@@ -353,7 +361,6 @@ class LoadRun:
         per_connection: int,
         library_version: int,
         answer_limit_s: float,
-        open_connection: Callable[[LoadConnection], object],
         call_later: Callable[[float, Callable[[], None]], object],
         on_ready: Callable[[], None],
         on_done: Callable[[], None],
@@ -367,12 +374,12 @@ class LoadRun:
     def pump(self) -> None: ...
     def release_slot(self) -> None: ...
     def close(self) -> None: ...
+    def work(self) -> None: ...
     def figures(self) -> dict[str, Any]: ...
 
 def find_stride(count: int) -> int: ...
 
 # load_connection.pxi
 @final
-class LoadConnection(ClientSession, asyncio.Protocol):
-    def connection_failed(self, error: Exception) -> None: ...
-    def drop(self) -> None: ...
+class LoadConnection(ClientSession):
+    def __init__(self, *args: object, **kwargs: object) -> None: ...

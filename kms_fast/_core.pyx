@@ -31,6 +31,7 @@ import os
 import struct
 from collections import deque
 from ipaddress import ip_address
+from itertools import cycle
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -62,6 +63,7 @@ include "_core/audit.pxi"
 include "_core/export.pxi"
 include "_core/fold.pxi"
 include "_core/host.pxi"
+include "_core/sockets.pxi"
 include "_core/poller.pxi"
 include "_core/connection.pxi"
 include "_core/latency.pxi"

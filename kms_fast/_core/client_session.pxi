@@ -9,9 +9,9 @@
 #   error     ProtocolError, whose text says what was wrong; the session is of no further use.
 #   Fragments of one response come in order, and no other PDU of a call between them.
 #
-# Memory: `receive` reads whole PDUs where they lie in its argument and keeps what is left over (less than one PDU), and
-# a response in fragments as a bytearray of at most MAX_ANSWER_STUB_SIZE. The pointer given to `on_response` is valid
-# during that call.
+# Memory: `read` works off whole PDUs where they lie in its argument and keeps what is left over (less than one PDU),
+# and a response in fragments as a bytearray of at most MAX_ANSWER_STUB_SIZE. The pointer given to `on_response` is
+# valid during that call.
 
 cdef enum:
     MAX_ANSWER_STUB_SIZE = RESPONSE_STUB_HEADER_SIZE + MAX_ARGUMENT_SIZE + RESULT_FIELD_SIZE + MAX_PADDING_SIZE
@@ -71,14 +71,15 @@ cdef class ClientSession:
 
     cpdef int receive(self, bytes data) except -1:
         """Takes what arrived and hands on every outcome it completes. Raises ProtocolError for malformed input."""
-        cdef const uint8_t* at
-        cdef Py_ssize_t left
+        return self.read(data, len(data))
+
+    cdef int read(self, const uint8_t* at, Py_ssize_t left) except -1:
+        cdef bytes joined
         cdef Py_ssize_t size
         if self.partial is not None:
-            data = self.partial + data
+            joined = self.partial + at[:left]
             self.partial = None
-        at = data
-        left = len(data)
+            at, left = joined, len(joined)
         while left >= COMMON_HEADER_SIZE:
             size = check_answer_header(at)
             if size > left:

@@ -1,9 +1,9 @@
 # One process's share of a load: its machines, their requests, the schedule of starts, and the tally of what came back.
 #
 # Everything here belongs to one event loop. A LoadRun owns its counters and the record buffer; connections
-# (load_connection.pxi) hold the run and nothing else of each other's. Per activation no Python object is made but the
-# PDU that is written. Exceptions come from the fall-back cipher, from the record file, and from callbacks; what a host
-# does wrong is counted, never raised.
+# (load_connection.pxi) hold the run and nothing else of each other's. Per activation no Python object is made.
+# Exceptions come from the fall-back cipher, from the record file, and from callbacks; what a host does wrong is
+# counted, never raised.
 #
 #   slot      a place for a connection: free, connecting, idle or busy
 #   start     an activation begins. Closed loop: when a slot is free. Open loop (`rate`): at its due time, which
@@ -45,7 +45,7 @@ cdef struct Tally:
 
 
 @cython.final
-cdef class LoadRun:
+cdef class LoadRun(SocketSet):
     """Shared state of all connections of one load process.
 
     LoadRun(keys, verifier, ...): the SKU's keys and its Verifier, which may be None with verify_percent=0.
@@ -53,14 +53,15 @@ cdef class LoadRun:
     verify_percent: share of answers, drawn at random, that go through all checks. slots: connections at once.
     per_connection: activations on a connection before it is closed, 0 for no limit. answer_limit_s: how long to wait
     for an answer, or for a connection. raw: what answers is no host; call IDs stay 1, only the RPC layer is looked at.
-    record: unbuffered binary file for one JSON line an activation, or None. open_connection(connection): begins to
-    connect. call_later(seconds, function). on_ready, on_done: called without arguments.
-    Raises ValueError for what cannot be.
+    record: unbuffered binary file for one JSON line an activation, or None. address: the host's. sources: where
+    connections come from in turn; None: the system chooses. call_later(seconds, function). on_ready, on_done: called
+    without arguments. The event loop calls `work` whenever `fileno` is readable.
+    Raises ValueError for what cannot be, OSError when there are no descriptors left.
     """
 
     cdef SkuKeys keys
     cdef Verifier verifier
-    cdef object open_connection, call_later, on_ready, on_done, record
+    cdef object call_later, on_ready, on_done, record
     cdef readonly object failure            # exception that ended the run, None otherwise
     cdef readonly dict errors               # kind: [count, first example]
     cdef readonly dict refusals             # code: count
@@ -68,6 +69,9 @@ cdef class LoadRun:
     cdef Tally tally
     cdef set connections
     cdef list idle
+    cdef Address address
+    cdef object sources
+    cdef bytes bind
     cdef uint32_t slots, unopened, free_slots
     cdef readonly uint32_t per_connection
     cdef bint raw, ready
@@ -84,17 +88,18 @@ cdef class LoadRun:
     cdef size_t recorded
     cdef char record_buffer[RECORD_BUFFER_SIZE]
 
-    def __init__(self, SkuKeys keys not None, Verifier verifier, *, bytes machine_seed not None, clients,
-                 double verify_percent, uint32_t slots, uint32_t per_connection, uint32_t library_version,
-                 double answer_limit_s, open_connection, call_later, on_ready, on_done, record=None, bint raw=False):
+    def __init__(self, SkuKeys keys not None, Verifier verifier, *, Address address not None, sources=(None,),
+                 bytes machine_seed not None, clients, double verify_percent, uint32_t slots, uint32_t per_connection,
+                 uint32_t library_version, double answer_limit_s, call_later, on_ready, on_done, record=None,
+                 bint raw=False):
         cdef bytes seed = os.urandom(32)
         if len(machine_seed) != 32 or len(clients) < 1 or slots < 1 or not 0 <= verify_percent <= 100:
             raise ValueError("a load needs a seed of 32 bytes, machines, connections, a share from 0 to 100 to verify")
         if verify_percent > 0 and (verifier is None or raw):
             raise ValueError("answers can only be verified with a Verifier, and only a host's")
         self.keys, self.verifier, self.record, self.raw = keys, verifier, record, raw
-        self.open_connection, self.call_later = open_connection, call_later
-        self.on_ready, self.on_done = on_ready, on_done
+        self.address, self.sources, self.bind = address, cycle(sources), build_bind()
+        self.call_later, self.on_ready, self.on_done = call_later, on_ready, on_done
         self.slots = self.free_slots = slots
         self.per_connection = per_connection
         self.answer_limit_ns = <uint64_t>(answer_limit_s * 1e9)
@@ -145,6 +150,7 @@ cdef class LoadRun:
         if self.running and (now > self.last_answer_ns + 2 * self.answer_limit_ns
                              or self.deadline_ns != NEVER and now > self.deadline_ns + self.answer_limit_ns):
             self.give_up(now)
+        self.closed.clear()     # what ended outside of a round
 
     cdef int give_up(self, uint64_t now) except -1:
         """Ends a phase whose host is gone or stalled: a start without an answer, or due and not made, is an error."""
@@ -177,20 +183,36 @@ cdef class LoadRun:
 
     def close(self) -> None:
         """Closes every connection and writes what is left to record."""
+        cdef LoadConnection connection
         self.running = False
         for connection in list(self.connections):
-            connection.drop()
+            connection.close()
+        self.closed.clear()
         self.flush_record()
 
+    def work(self) -> None:
+        """Works off what is ready now. A bug costs a connection and is raised."""
+        cdef kf_ready[KF_READY_MAX] ready
+        cdef LoadConnection connection
+        cdef int i
+        for i in range(kf_poller_look(self.fd, ready)):
+            connection = <LoadConnection>ready[i].owner
+            try:
+                connection.on_ready(ready[i].what)
+            except Exception as error:
+                connection.break_off("CONNECTION_LOST", f"connection closed before the answer: {error}")
+                raise
+        self.closed.clear()
+
     cdef int open_slot(self, uint64_t intended) except -1:
-        cdef LoadConnection connection = LoadConnection.__new__(LoadConnection, self)
+        cdef LoadConnection connection = LoadConnection.__new__(LoadConnection)
+        connection.run = self
         connection.intended_ns = intended
         connection.started = intended != 0
         connection.sent_ns = read_clock_ns(CLOCK_MONOTONIC)
         self.connections.add(connection)
         self.opened += 1
-        self.open_connection(connection)
-        return 0
+        return connection.open()
 
     cdef bint take_start(self, uint64_t* intended) noexcept:
         """Whether a start is due now, and when it was meant to be."""

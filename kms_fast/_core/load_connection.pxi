@@ -1,13 +1,14 @@
-# A connection of the load generator: an asyncio protocol that sends the next request when the last is answered.
+# A connection of the load generator: it sends the next request when the last is answered.
 #
 #   phase        entered by                     left by
 #   connecting   LoadRun.open_slot              bind_ack: idle, or busy when a start waits for this connection
 #   idle         nothing is due                 LoadRun.pump: busy
 #   busy         begin: a request is out        its answer: idle or busy, or closed after `per_connection` activations
-#   gone         drop, break_off, connection_lost: the slot is free again, after a pause when something went wrong
+#   gone         close, break_off: the slot is free again, after a pause when something went wrong
 #
 # `started` is true from the moment a start was given to the connection until it is answered or given up. Memory: the
-# session's; what is kept of a request is its hash, tag and machine. Exceptions as in load.pxi.
+# session's, and a descriptor; what is kept of a request is its hash, tag and machine. The run's set holds the object
+# for as long as the descriptor is open. Exceptions as in load.pxi.
 
 cdef enum:
     REQUEST_PDU_SIZE = CALL_HEADER_SIZE + REQUEST_STUB_HEADER_SIZE + REQUEST_SIZE
@@ -15,74 +16,105 @@ cdef enum:
 
 @cython.final
 cdef class LoadConnection(ClientSession):
-    """One connection of a LoadRun, made by it; the event loop calls the methods of asyncio.Protocol."""
+    """One connection of a LoadRun, made by it."""
 
     cdef LoadRun run
-    cdef object transport
-    cdef int fd                     # of the transport's socket
+    cdef int fd                     # -1 before it is opened and when it is closed
+    cdef int watched                # what the run watches it for
+    cdef bytes output               # what the socket has not taken yet
     cdef uint64_t intended_ns, sent_ns
     cdef uint32_t call_id
     cdef uint32_t completed         # activations on this connection
-    cdef bint bound, started, verified, gone
+    cdef bint connected, bound, started, verified, gone
     cdef LoadMachine machine
     cdef uint8_t request_hash[HASH_SIZE]
     cdef uint8_t tag[TAG_SIZE]
 
-    def __cinit__(self, LoadRun run not None):
-        self.run = run
+    def __cinit__(self):
+        self.fd = self.watched = -1
         self.call_id = 1
 
-    # ---- asyncio.Protocol
+    def __init__(self, *args, **kwargs):
+        raise TypeError("connections are made by a LoadRun")
 
-    def connection_made(self, transport) -> None:
-        self.transport = transport
-        if self.gone:
-            transport.abort()
-            return
-        self.fd = transport.get_extra_info("socket").fileno()
-        transport.write(build_bind())
+    def __dealloc__(self):
+        if self.fd >= 0:
+            close_descriptor(self.fd)
 
-    def data_received(self, bytes data not None) -> None:
+    # ---- the socket
+
+    cdef int open(self) except -1:
+        """Begins to connect, with the bind to follow."""
+        cdef LoadRun run = self.run
+        cdef Address source = next(run.sources)
+        self.fd = kf_connect(&run.address.socket_address, NULL if source is None else &source.socket_address)
+        if self.fd < 0:
+            return self.lose(errno)
+        return self.send(run.bind, len(run.bind))
+
+    cdef int on_ready(self, int what) except -1:
+        """Something arrived, or there is room for output, or the connection is made or gone."""
+        cdef ssize_t got
+        cdef bytes output = self.output
         if self.gone:
-            return
+            return 0        # closed by what came before it in this round
+        if output is not None:
+            self.output = None
+            self.send(output, len(output))
+        if self.gone or not what & (KF_READ | KF_BROKEN):
+            return 0
+        got = kf_receive(self.fd, self.run.buffer, READ_SIZE)
+        if got <= 0:
+            return 0 if got < 0 and errno == EAGAIN else self.lose(errno if got < 0 else 0)
         try:
-            self.receive(data)
+            return self.read(self.run.buffer, got)
         except ProtocolError as error:
-            self.break_off("RPC_REFUSED", str(error))
+            return self.break_off("RPC_REFUSED", str(error))
 
-    def eof_received(self) -> bool:
-        return False
+    cdef int send(self, const uint8_t* data, Py_ssize_t n) except -1:
+        """Sends now what the socket takes, maybe nothing while it connects, and the rest when there is room."""
+        cdef ssize_t sent = kf_send(self.fd, data, n)
+        cdef int wanted = KF_READ
+        if sent < 0:
+            return self.lose(errno)
+        if sent > 0:
+            self.connected = True
+        if sent < n:
+            self.output = data[sent:n]
+            wanted |= KF_WRITE
+        if wanted != self.watched:
+            if kf_poller_watch(self.run.fd, self.fd, <void*>self, self.watched, wanted) < 0:
+                return self.lose(errno)
+            self.watched = wanted
+        return 0
 
-    def pause_writing(self) -> None:
-        """One request is out at a time, so there is nothing to hold back."""
-
-    def resume_writing(self) -> None:
-        pass
-
-    def connection_lost(self, exc) -> None:
-        if not self.gone:
-            reason = f": {getattr(exc, 'strerror', None) or exc}" if exc else ""
-            self.break_off("CONNECTION_LOST", f"connection closed before the answer{reason}")
-
-    def connection_failed(self, error) -> None:
-        """The connection could not be made."""
-        if not self.gone:
-            self.break_off("CONNECTION_FAILED", error.strerror or str(error))
+    cdef int lose(self, int error) except -1:
+        """The connection could not be made, or is gone: an error number, or 0 when the host closed it."""
+        if not self.connected:
+            return self.break_off("CONNECTION_FAILED", os.strerror(error))
+        reason = f": {os.strerror(error)}" if error else ""
+        return self.break_off("CONNECTION_LOST", f"connection closed before the answer{reason}")
 
     # ---- the life of a connection
 
-    def drop(self) -> None:
+    cdef int close(self) except -1:
         """Closes the connection, without a word about why; the slot stays taken."""
         self.gone = True
         self.run.connections.discard(self)
-        if self.transport is not None:
-            self.transport.abort()
+        if self.fd >= 0:
+            close_descriptor(self.fd)
+            self.fd = -1
+            # The run may still point to it until this round of what is ready has come to its end.
+            self.run.closed.append(self)
+        return 0
 
     cdef int break_off(self, str kind, str example) except -1:
         """Something went wrong. An idle connection may end; anything else is an error of the start it had."""
         cdef LoadRun run = self.run
         cdef bint started = self.started
-        self.drop()
+        if self.gone:
+            return 0
+        self.close()
         if self in run.idle:
             run.idle.remove(self)
         run.call_later(RECONNECT_DELAY_S, run.release_slot)
@@ -94,7 +126,7 @@ cdef class LoadConnection(ClientSession):
         return run.check_done()
 
     cdef int on_outcome(self, object outcome) except -1:
-        if isinstance(outcome, Accepted):
+        if isinstance(outcome, Accepted) and not self.gone:
             return self.become_bound()
         return self.break_off("RPC_REFUSED", describe_refusal(outcome))
 
@@ -118,7 +150,6 @@ cdef class LoadConnection(ClientSession):
         cdef LoadRun run = self.run
         cdef uint8_t[REQUEST_PDU_SIZE] out
         cdef uint8_t* request = out + CALL_HEADER_SIZE + REQUEST_STUB_HEADER_SIZE
-        cdef ssize_t sent
         if not run.raw:
             self.call_id += 1
         build_call_header(out, PTYPE_REQUEST, PFC_WHOLE, REQUEST_PDU_SIZE, self.call_id,
@@ -134,11 +165,7 @@ cdef class LoadConnection(ClientSession):
         self.intended_ns = intended_ns
         self.sent_ns = intended_ns if run.interval_ns == 0 else read_clock_ns(CLOCK_MONOTONIC)
         run.tally.requests += 1
-        # Past the transport, which costs more than the call; it holds nothing back, since one request is out at a time.
-        sent = kf_send(self.fd, out, REQUEST_PDU_SIZE)
-        if sent < REQUEST_PDU_SIZE:
-            self.transport.write((<uint8_t*>out)[max(sent, 0):REQUEST_PDU_SIZE])
-        return 0
+        return self.send(out, REQUEST_PDU_SIZE)
 
     cdef int on_response(
         self, uint32_t call_id, const uint8_t* answer, Py_ssize_t answer_size, uint32_t result
@@ -147,14 +174,14 @@ cdef class LoadConnection(ClientSession):
         cdef uint64_t now = read_clock_ns(CLOCK_MONOTONIC)
         if not self.started or call_id != self.call_id:
             return self.break_off("RPC_REFUSED", "a response to no call of ours")
-        self.started = False
-        run.active -= 1
         run.last_answer_ns = now
         if answer == NULL:
             unsigned = find_result(result)
             run.count_error(unsigned.name, f"{unsigned.hex} {unsigned.meaning}")
         else:
             self.take_answer(answer, answer_size, now - self.intended_ns)
+        self.started = False
+        run.active -= 1
         return self.go_on() if run.running else 0
 
     cdef int take_answer(self, const uint8_t* answer, Py_ssize_t n, uint64_t latency_ns) except -1:
@@ -199,9 +226,7 @@ cdef class LoadConnection(ClientSession):
         cdef uint64_t intended
         self.completed += 1
         if self.completed == run.per_connection:
-            self.gone = True
-            run.connections.discard(self)
-            self.transport.close()
+            self.close()
             run.release_slot()
             return 0
         if run.take_start(&intended):

@@ -1,33 +1,10 @@
 # The sockets of a server: whoever connects becomes a Connection, and whatever is ready is worked off.
 #
 # The event loop watches the poller's one descriptor instead of thousands. Its transports cost a connection more than
-# everything that is done here (docs/decisions.md). A Poller owns its descriptors and the connections' read buffer; it
-# borrows listening sockets. The event loop's thread is the only one here.
-
-cdef extern from "sockets.h" nogil:
-    enum:
-        KF_READ
-        KF_WRITE
-        KF_BROKEN
-        KF_READY_MAX
-    ctypedef struct kf_ready:
-        void* owner
-        int what
-    int kf_poller_open()
-    int kf_poller_watch(int poller, int fd, void* owner, int before, int what)
-    void kf_poller_forget(int poller, int fd)
-    int kf_poller_look(int poller, kf_ready* ready)
-    int kf_listen_without_delay(int listener)
-    int kf_accept(int listener, uint8_t* peer)
-    int kf_open_spare()
-    ssize_t kf_receive(int fd, uint8_t* out, size_t n)
-    ssize_t kf_send(int fd, const uint8_t* data, size_t n)
-
-cdef extern from "unistd.h" nogil:
-    int close_descriptor "close"(int fd)
+# everything that is done here (docs/decisions.md). A Poller owns its descriptors; it borrows listening sockets. The
+# event loop's thread is the only one here.
 
 cdef enum:
-    READ_SIZE = 1 << 16
     ACCEPTED_AT_ONCE = 256      # then the connections that are there have their turn
 
 
@@ -45,7 +22,7 @@ cdef class Listener:
 
 
 @cython.final
-cdef class Poller:
+cdef class Poller(SocketSet):
     """Accepts and serves the connections of a host.
 
     Poller(host, on_error): the event loop calls `work` whenever `fileno` is readable. `on_error(exception)` is told of
@@ -54,33 +31,18 @@ cdef class Poller:
 
     cdef Host host
     cdef object on_error
-    cdef int fd
     cdef int spare_fd       # given up for a moment to turn away who comes when no descriptor is left
     cdef list listeners
-    cdef list closed
-    cdef uint8_t* buffer    # of the read in work
 
     def __cinit__(self, Host host not None, object on_error):
-        self.fd = self.spare_fd = -1
-        self.host, self.on_error, self.listeners, self.closed = host, on_error, [], []
-        self.buffer = <uint8_t*>PyMem_Malloc(READ_SIZE)
-        if self.buffer == NULL:
-            raise MemoryError
-        self.fd = kf_poller_open()
-        self.spare_fd = kf_open_spare() if self.fd >= 0 else -1
+        self.host, self.on_error, self.listeners = host, on_error, []
+        self.spare_fd = kf_open_spare()
         if self.spare_fd < 0:
             raise OSError(errno, os.strerror(errno))
 
     def __dealloc__(self):
-        if self.fd >= 0:
-            close_descriptor(self.fd)
         if self.spare_fd >= 0:
             close_descriptor(self.spare_fd)
-        PyMem_Free(self.buffer)
-
-    def fileno(self) -> int:
-        """The descriptor to watch."""
-        return self.fd
 
     def listen(self, int fd, str port not None) -> None:
         """Accepts connections of a listening, non-blocking socket from now on; it stays the caller's. `port` is what a

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -22,6 +23,12 @@ typedef struct {
     void *owner;
     int what;
 } kf_ready;
+
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+} kf_address;
 
 #if defined(__linux__)
 #include <sys/epoll.h>
@@ -59,6 +66,11 @@ static inline int kf_poller_look(int poller, kf_ready *ready)
 static inline int kf_accept_socket(int listener, struct sockaddr *address, socklen_t *size)
 {
     return accept4(listener, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+static inline int kf_open_socket(int family)
+{
+    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 }
 
 #else /* nobody has run this part for this project yet */
@@ -106,6 +118,14 @@ static inline int kf_accept_socket(int listener, struct sockaddr *address, sockl
         fcntl(fd, F_SETFD, FD_CLOEXEC), fcntl(fd, F_SETFL, O_NONBLOCK);
     return fd;
 }
+
+static inline int kf_open_socket(int family)
+{
+    int fd = socket(family, SOCK_STREAM, 0);
+    if (fd >= 0)
+        fcntl(fd, F_SETFD, FD_CLOEXEC), fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+}
 #endif
 
 /* Answers leave at once: a small write never waits for the acknowledgement of the last (RFC 896). Connections inherit
@@ -120,11 +140,7 @@ static inline int kf_listen_without_delay(int listener)
  * little-endian); zeros when that is no IP address. */
 static inline int kf_accept(int listener, uint8_t peer[18])
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } address;
+    kf_address address;
     socklen_t size = sizeof address;
     int fd = kf_accept_socket(listener, &address.any, &size);
     if (fd < 0)
@@ -141,6 +157,45 @@ static inline int kf_accept(int listener, uint8_t peer[18])
     }
     peer[16] = (uint8_t)port;
     peer[17] = (uint8_t)(port >> 8);
+    return fd;
+}
+
+/* A literal IP address with a port; -1 when it is none. The one call here that allocates, for a moment. */
+static inline int kf_parse_address(const char *text, uint16_t port, kf_address *out)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found;
+    if (getaddrinfo(text, NULL, &hints, &found) != 0)
+        return -1;
+    memset(out, 0, sizeof *out);
+    memcpy(out, found->ai_addr, found->ai_addrlen);
+    freeaddrinfo(found);
+    if (out->any.sa_family == AF_INET)
+        out->v4.sin_port = htons(port);
+    else
+        out->v6.sin6_port = htons(port);
+    return 0;
+}
+
+static inline socklen_t kf_address_size(const kf_address *address)
+{
+    return address->any.sa_family == AF_INET ? sizeof address->v4 : sizeof address->v6;
+}
+
+/* A new socket that connects to `peer`, from `source` unless that is NULL; sends leave at once. What becomes of it, the
+ * first send or receive tells. */
+static inline int kf_connect(const kf_address *peer, const kf_address *source)
+{
+    int on = 1, fd = kf_open_socket(peer->any.sa_family);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if ((source && bind(fd, &source->any, kf_address_size(source)) < 0) ||
+        (connect(fd, &peer->any, kf_address_size(peer)) < 0 && errno != EINPROGRESS)) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
     return fd;
 }
 

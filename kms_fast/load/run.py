@@ -8,7 +8,6 @@ each.
 import asyncio
 import contextlib
 import gc
-import itertools
 import os
 import resource
 import sys
@@ -20,7 +19,7 @@ import msgspec
 import uvloop
 
 from kms_fast import __version__
-from kms_fast._core import LoadConnection, LoadRun, SkuKeys, Verifier
+from kms_fast._core import Address, LoadRun, SkuKeys, Verifier
 from kms_fast.client.request import pack_version
 from kms_fast.load.plan import LoadPlan, LoadResult, Product
 from kms_fast.model import signing
@@ -39,9 +38,7 @@ class LoadProcess:
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._done = asyncio.Event()
-        self._opening: set[asyncio.Task[None]] = set()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        self._sources = itertools.cycle(_list_sources(plan))
         self._cpu_at_start_s = 0.0
         # Unbuffered and appending: every write is whole lines, so several processes share the file.
         self._record = FileIO(plan.record, "ab") if plan.record else None
@@ -49,6 +46,8 @@ class LoadProcess:
         self._run = LoadRun(
             keys,
             verifier,
+            address=Address(plan.address, plan.port),
+            sources=_list_sources(plan),
             machine_seed=plan.machine_seed,
             clients=range(*plan.clients),
             verify_percent=plan.verify_percent,
@@ -56,7 +55,6 @@ class LoadProcess:
             per_connection=plan.per_connection,
             library_version=pack_version(__version__),
             answer_limit_s=plan.answer_limit_s,
-            open_connection=self._open_connection,
             call_later=self._loop.call_later,
             on_ready=self._ready.set,
             on_done=self._done.set,
@@ -68,6 +66,7 @@ class LoadProcess:
         """The whole load. Raises OSError when the record cannot be written."""
         plan, run = self.plan, self._run
         try:
+            self._loop.add_reader(run.fileno(), run.work)
             self._every(EXPIRE_S, run.expire)
             if plan.per_connection == 0:
                 run.connect()
@@ -84,8 +83,7 @@ class LoadProcess:
         finally:
             for timer in self._timers.values():
                 timer.cancel()
-            for task in self._opening:
-                task.cancel()
+            self._loop.remove_reader(run.fileno())
             run.close()
             if self._record:
                 self._record.close()
@@ -99,19 +97,6 @@ class LoadProcess:
         self._ready.set()
         if not self._run.running:
             self._done.set()
-
-    def _open_connection(self, connection: LoadConnection) -> None:
-        task = self._loop.create_task(self._connect(connection))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-
-    async def _connect(self, connection: LoadConnection) -> None:
-        try:
-            await self._loop.create_connection(
-                lambda: connection, self.plan.address, self.plan.port, local_addr=next(self._sources)
-            )
-        except OSError as error:
-            connection.connection_failed(error)
 
     def _every(self, seconds: float, function: Callable[[], None]) -> None:
         def tick() -> None:
@@ -161,14 +146,14 @@ def _make_keys(product: Product | None) -> tuple[SkuKeys, Verifier | None]:
     return keys, verifier
 
 
-def _list_sources(plan: LoadPlan) -> list[tuple[str, int] | None]:
+def _list_sources(plan: LoadPlan) -> list[Address | None]:
     """Where connections come from: None for wherever the system takes it.
 
     A closed connection holds its port for a minute, and the search for a free one among tens of thousands costs more
     than all else. Linux has the whole of 127.0.0.0/8 on loopback, so many addresses with ports of their own.
     """
     if sys.platform == "linux" and plan.per_connection and plan.address.startswith("127."):
-        return [(f"127.0.0.{number}", 0) for number in range(1, 255)]
+        return [Address(f"127.0.0.{number}", 0) for number in range(1, 255)]
     return [None]
 
 

@@ -1,4 +1,4 @@
-"""Activations through the cores of a host and a load generator, without network and disk: what callgrind counts.
+"""Activations through the cores of a host and a load generator, without disk: what callgrind counts.
 
     python -m tests.guard.core_work HOME [PLANT]
 
@@ -31,23 +31,6 @@ READ_BYTES: Final = 1 << 16
 ONE_BLOCK: Final = "one block of SHA-256"
 
 
-class Transport:
-    """What a client sends through: a pair of sockets, whose other end is read here."""
-
-    def __init__(self) -> None:
-        self._socket, self._sent = socket.socketpair()
-
-    def get_extra_info(self, name: str) -> object:
-        return {"socket": self._socket}[name]
-
-    def write(self, data: bytes) -> None:
-        self._socket.send(data)
-
-    def take(self) -> bytes:
-        """What was sent since the last time."""
-        return self._sent.recv(READ_BYTES)
-
-
 def hash_requests(requests: list[bytes]) -> None:
     """The planted regression: a host that hashes each request once more, called from the interpreter."""
     for request in requests:
@@ -63,8 +46,8 @@ PLANTS: Final[dict[str, Callable[[list[bytes]], None]]] = {
 class Loop:
     """A load generator and a host with connections between them, and the batches in step.
 
-    Each connection has one request out at any time: whoever takes an answer sends the next request. The host reads and
-    writes pairs of sockets, of which a system call is one instruction here.
+    Each connection has one request out at any time: whoever takes an answer sends the next request. Both have sockets
+    of their own, of which a system call is one instruction here, and what one sent is handed to the other in between.
     """
 
     def __init__(self, installation: Installation, verify_percent: float) -> None:
@@ -72,11 +55,11 @@ class Loop:
         self._host.use_limits(16_384, 20_000, True)
         self._host.use_table(build_table(installation, HostSettings())[0])
         self._batches = 0
-        self._clients: list[_core.LoadConnection] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
         self._run = self._make_run(installation, verify_percent)
         self._poller = _core.Poller(self._host, self._fail)
-        self._sockets: list[socket.socket] = []
-        self._transports: list[Transport] = []
+        self._sockets: list[socket.socket] = []  # to the host
+        self._clients: list[socket.socket] = []  # to the load
         self._connect()
         self._run.start_phase(activations=1 << 40)
 
@@ -88,9 +71,9 @@ class Loop:
             generation=sku.generation, verify_signature=lambda public_key, message, signature: True,
         )  # fmt: skip
         return _core.LoadRun(
-            keys, verifier, machine_seed=bytes(32), clients=range(100_000), verify_percent=verify_percent,
-            slots=CONNECTIONS, per_connection=0, library_version=1, answer_limit_s=3600.0,
-            open_connection=self._clients.append, call_later=lambda delay_s, function: None,
+            keys, verifier, address=_core.Address(*self._listener.getsockname()), machine_seed=bytes(32),
+            clients=range(100_000), verify_percent=verify_percent, slots=CONNECTIONS, per_connection=0,
+            library_version=1, answer_limit_s=3600.0, call_later=lambda delay_s, function: None,
             on_ready=lambda: None, on_done=lambda: None,
         )  # fmt: skip
 
@@ -99,22 +82,22 @@ class Loop:
 
     def _connect(self) -> None:
         self._run.connect()
-        # Further clients are opened when the first ones are bound.
-        for client in self._clients:
+        # Further clients connect when the first ones are bound.
+        for _ in range(CONNECTIONS):
+            client, _ = self._listener.accept()
             ours, theirs = socket.socketpair()
             theirs.setblocking(False)
             self._poller.adopt(theirs.detach(), "1688")
-            transport = Transport()
+            self._clients.append(client)
             self._sockets.append(ours)
-            self._transports.append(transport)
-            client.connection_made(transport)  # type: ignore[arg-type]
-            ours.send(transport.take())
+            ours.send(client.recv(READ_BYTES))
             self._poller.work()
-            client.data_received(ours.recv(READ_BYTES))
+            client.send(ours.recv(READ_BYTES))
+            self._run.work()
 
     def take_requests(self) -> list[bytes]:
-        """The request that each client has written."""
-        return [transport.take() for transport in self._transports]
+        """The request that each client has sent."""
+        return [client.recv(READ_BYTES) for client in self._clients]
 
     def answer_requests(self, requests: list[bytes], batch_size: int) -> None:
         """Read, open, decide, build leaves and trees, seal, send: batches of a size, one after the other."""
@@ -136,15 +119,22 @@ class Loop:
         """The answer that each client has been sent."""
         return [ours.recv(READ_BYTES) for ours in self._sockets]
 
-    def check_answers(self, answers: list[bytes]) -> None:
-        """Check each answer and seal the next request."""
+    def send_answers(self, answers: list[bytes]) -> None:
+        """Hand each client its answer."""
         for client, answer in zip(self._clients, answers, strict=True):
-            client.data_received(answer)
+            client.send(answer)
+
+    def check_answers(self) -> None:
+        """Check each answer and seal the next request."""
+        expected = self._run.latency.count + CONNECTIONS
+        while self._run.latency.count < expected:
+            self._run.work()
 
     def run_round(self, batch_size: int) -> None:
         """One activation on each connection."""
         self.answer_requests(self.take_requests(), batch_size)
-        self.check_answers(self.take_answers())
+        self.send_answers(self.take_answers())
+        self.check_answers()
 
     def check_tally(self) -> None:
         """Raises RuntimeError unless every answer was a grant: anything else costs other instructions."""
@@ -170,8 +160,8 @@ def count_activations(home: Path, plant: Callable[[list[bytes]], None]) -> list[
         for _ in range(WARM_UP_ROUNDS):
             loop.run_round(CONNECTIONS)
         loop.answer_requests(loop.take_requests(), CONNECTIONS)
-        answers = loop.take_answers()
-        count(checking, lambda loop=loop, answers=answers: loop.check_answers(answers))  # type: ignore[misc]
+        loop.send_answers(loop.take_answers())
+        count(checking, loop.check_answers)
     for size in BATCH_SIZES:
         loop.run_round(size)
         requests = loop.take_requests()
@@ -181,7 +171,8 @@ def count_activations(home: Path, plant: Callable[[list[bytes]], None]) -> list[
             plant(requests)
 
         count(f"host, batches of {size}", answer)
-        loop.check_answers(loop.take_answers())
+        loop.send_answers(loop.take_answers())
+        loop.check_answers()
         loop.check_tally()
     return names
 

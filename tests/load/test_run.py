@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import socket
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kms_fast._core import find_stride
+from kms_fast._core import Address, LoadConnection, RpcCounters, Session, build_bind, find_stride
 from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.run import LoadProcess
-from tests.load.toy_host import PRODUCT, ToyHost, leaf_with, run_toy_host
+from kms_fast.model import signing
+from tests.load.toy_host import PRODUCT, ToyConnection, ToyHost, leaf_with, run_toy_host
 
 CLOCKS_DIFFER = 0xC004F06C
 
@@ -69,12 +73,44 @@ def test_the_stride_meets_every_machine(count: int) -> None:
     assert len({i * stride % count for i in range(count)}) == count
 
 
+def test_only_a_run_makes_connections() -> None:
+    with pytest.raises(TypeError, match="LoadRun"):
+        LoadConnection()
+
+
+def test_an_address_is_a_literal_one() -> None:
+    Address("fe80::1%lo", 1688)
+    for text in ("localhost", "", "127.0.0.1:1688", "[::1]"):
+        with pytest.raises(ValueError, match="is no IP address"):
+            Address(text, 1688)
+    with pytest.raises(OverflowError):
+        Address("::1", 65_536)
+
+
 @pytest.mark.parametrize("per_connection", [1, 4])
 async def test_a_connection_ends_after_its_activations(per_connection: int) -> None:
     host = ToyHost()
     result = await load(host, per_connection=per_connection, activations=12)
     assert result.activations == 12
     assert 12 // per_connection <= host.connections <= 12 // per_connection + 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on loopback")
+async def test_short_connections_come_from_many_addresses() -> None:
+    host = ToyHost()
+    await load(host, per_connection=1, activations=12)
+    assert len(host.sources) == host.connections
+    kept_open = ToyHost()
+    await load(kept_open)
+    assert kept_open.sources == {"127.0.0.1"}
+
+
+async def test_ipv6() -> None:
+    host = ToyHost()
+    async with run_toy_host(host, "::1"):
+        result = await LoadProcess(make_plan(host.port, address="::1"), lambda result: None).run()
+    assert result.verified == 30
+    assert host.sources == {"::1"}
 
 
 async def test_none_or_a_share_is_verified() -> None:
@@ -192,6 +228,88 @@ async def test_what_is_under_way_when_a_load_is_given_up_is_an_error() -> None:
         result = await LoadProcess(plan, lambda result: None).run()
     assert 0 < result.activations < 50
     assert result.activations + result.failed == 50
+
+
+@contextmanager
+def full_backlog() -> Iterator[socket.socket]:
+    """A listening socket whose queue is full: who connects hears nothing until some are accepted."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as waiting:
+        while True:
+            client = waiting.enter_context(socket.socket())
+            client.settimeout(0.1)
+            try:
+                client.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield listener
+
+
+async def test_a_connection_that_is_never_made_has_no_answer() -> None:
+    with full_backlog() as listener:
+        plan = make_plan(listener.getsockname()[1], answer_limit_s=0.1)
+        result = await LoadProcess(plan, lambda result: None).run()
+    assert result.failure == ("NO_ANSWER", "no answer within 0.1 s")
+
+
+async def test_a_connection_that_takes_long_is_bound_when_it_is_made() -> None:
+    host = ToyHost()
+    loop = asyncio.get_running_loop()
+    with full_backlog() as listener:
+        listener.setblocking(False)
+        running = asyncio.create_task(LoadProcess(make_plan(listener.getsockname()[1]), lambda result: None).run())
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        server = await loop.create_server(lambda: ToyConnection(host), sock=listener)
+        result = await running
+        server.close()
+    assert (result.verified, result.failed, result.connections) == (30, 0, 3)
+
+
+async def test_responses_that_nobody_asked_for_cost_one_connection() -> None:
+    """Each slot comes back once: no more connections at a time than were wanted."""
+    host = ToyHost()
+    stray = Session(RpcCounters())
+    stray.receive(build_bind())
+    stray.take_output()
+    for call_id in (77, 78):
+        stray.respond(call_id, 0, b"", 0)
+    strays = iter([stray.take_output()])
+    open_now: set[ToyConnection] = set()
+    most = 0
+
+    class Straying(ToyConnection):
+        def data_received(self, data: bytes) -> None:
+            nonlocal most
+            open_now.add(self)
+            most = max(most, len(open_now))
+            said = next(strays, b"") if len(host.cmids) == 10 else b""
+            if said:
+                self.transport.write(said)
+            else:
+                super().data_received(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            open_now.discard(self)
+
+    server = await asyncio.get_running_loop().create_server(lambda: Straying(host), "127.0.0.1", 0)
+    async with server:
+        plan = make_plan(server.sockets[0].getsockname()[1], activations=0, seconds=0.5)
+        result = await LoadProcess(plan, lambda result: None).run()
+    assert result.errors == {"RPC_REFUSED": (1, "a response to no call of ours")}
+    assert (most, host.connections) == (3, 4)
+
+
+async def test_a_bug_costs_a_connection_and_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(public_key: bytes, message: bytes, signature: bytes) -> bool:
+        raise RuntimeError("planted")
+
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(str(context["exception"])))
+    monkeypatch.setattr(signing, "verify_message", fail)
+    result = await load(ToyHost(), connections=1)
+    assert told == ["planted"]
+    assert result.failure == ("CONNECTION_LOST", "connection closed before the answer: planted")
+    assert (result.requests, result.failed) == (1, 1)
 
 
 @pytest.mark.parametrize(

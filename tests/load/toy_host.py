@@ -49,6 +49,7 @@ class ToyHost:
     cmids: list[bytes] = field(default_factory=list)
     nonces: set[bytes] = field(default_factory=set)
     connections: int = 0
+    sources: set[str] = field(default_factory=set)
     signer: Host = field(default_factory=make_host)
 
     def make_answer(self, request: bytes) -> bytes:
@@ -71,6 +72,7 @@ class ToyConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.host.connections += 1
+        self.host.sources.add(transport.get_extra_info("peername")[0])
 
     def data_received(self, data: bytes) -> None:
         self.session.receive(data)
@@ -86,9 +88,9 @@ class ToyConnection(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def run_toy_host(host: ToyHost) -> AsyncIterator[ToyHost]:
+async def run_toy_host(host: ToyHost, address: str = "127.0.0.1") -> AsyncIterator[ToyHost]:
     """Listens on a free port of loopback."""
-    server = await asyncio.get_running_loop().create_server(lambda: ToyConnection(host), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: ToyConnection(host), address, 0)
     host.port = server.sockets[0].getsockname()[1]
     try:
         yield host
