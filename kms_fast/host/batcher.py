@@ -3,6 +3,9 @@
 Between a batch's start and its answers there is one owner, the batcher; requests that arrive meanwhile fill the next
 batch. The event loop's thread runs all of this but the commit (the committer's); the count transaction of a family
 below its cap is awaited.
+
+Under moderate load the sockets rest: requests could not start the next batch before it is due, so they are left to the
+kernel until then and read all at once, which saves the loop a round for every few of them.
 """
 
 import asyncio
@@ -70,16 +73,22 @@ class Batcher:
         self._timer: asyncio.Handle | None = None
         self._started_s = 0.0
         self._earliest_start_s = 0.0
+        self._resting = False
+        self._may_rest = False
+        self._accepted = 0
+        self._last_size = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.host: _core.Host
+        self._poller: _core.Poller
 
-    def start(self, host: _core.Host) -> None:
-        """Begin to serve `host`'s waiting requests; its `on_waiting` must be `wake`."""
-        self.host = host
+    def start(self, host: _core.Host, poller: _core.Poller) -> None:
+        """Begin to serve `host`, whose `on_waiting` must be `wake`, and to read its connections by its `poller`."""
+        self.host, self._poller = host, poller
         host.use_table(self._epoch.table)
         self._commit_thread.start()
         self._loop.add_reader(self._wake_fd, self._committed)
+        self._loop.add_reader(poller.fileno(), poller.work)
 
     def adopt(self, epoch: Epoch) -> None:
         """Let every request from now on be decided, signed and written down by `epoch`; those that wait keep theirs."""
@@ -101,16 +110,24 @@ class Batcher:
         if self._busy or self._stopped:
             return
         self._idle.clear()
+        if self._resting:
+            return
         everyone_waits = self.host.waiting >= len(self.host.connections)
         delay_s = 0.0 if everyone_waits else self._earliest_start_s - self._loop.time()
         if self._timer is not None:
             if not everyone_waits:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_later(delay_s, self._begin) if delay_s > 0 else self._loop.call_soon(self._begin)
+        if delay_s > 0:
+            self._timer = self._loop.call_later(delay_s, self._begin_due)
+        else:
+            self._timer = self._loop.call_soon(self._begin)
 
     async def drain(self) -> None:
         """Wait until every request that waits now is answered, then store the counts."""
+        if self._resting:
+            self._end_rest()
+            self._poller.work()
         await self._idle.wait()
         await self.flush_counts()
 
@@ -119,6 +136,7 @@ class Batcher:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        self._loop.remove_reader(self._poller.fileno())
         self._loop.remove_reader(self._wake_fd)
         self._committer.stop()
         self._commit_thread.join()
@@ -139,6 +157,35 @@ class Batcher:
             stored = await self._flush(number, family, now_ms)
             family.load(stored + family.rows_since(seen_ms))
         self._flushed_ms = seen_ms
+
+    def _begin_due(self) -> None:
+        """The spacing of batches, not work, has put off the next one until now: begin it, and rest until the one after
+        that is due. After a rest there may be none to begin, or the commit before it takes longer than the spacing.
+        """
+        self._timer = None
+        self._may_rest = False
+        if self._resting:
+            self._poller.work()
+        if self.host.waiting > 0 and not self._busy:
+            self._begin()
+        # Who has just connected waits for a bind_ack.
+        accepted_before, self._accepted = self._accepted, self.host.counters()["connections"]
+        if self._may_rest and self._accepted == accepted_before:
+            self._rest()
+        elif self._resting:
+            self._end_rest()
+
+    def _rest(self) -> None:
+        self._timer = self._loop.call_later(self._earliest_start_s - self._loop.time(), self._begin_due)
+        if not self._resting:
+            self._resting = True
+            self._loop.remove_reader(self._poller.fileno())
+
+    def _end_rest(self) -> None:
+        self._resting = False
+        self._loop.add_reader(self._poller.fileno(), self._poller.work)
+        if self.host.waiting > 0:
+            self.wake()
 
     def _begin(self) -> None:
         self._timer = None
@@ -233,7 +280,7 @@ class Batcher:
 
     def _space_next(self, size: int) -> None:
         """Settle when the batch after one of ``size`` leaves may start: when enough requests wait, if they come as fast
-        as these did, within limits.
+        as these did, within limits. And whether nothing need be read until then.
         """
         now_s = self._loop.time()
         gathering_s = (now_s - self._started_s) * ENOUGH_LEAVES / size
@@ -241,6 +288,12 @@ class Batcher:
         self._started_s = now_s
         # Batches of one come from a quiet network, where the next request should not wait.
         self._earliest_start_s = now_s + (spacing_s if size > 1 else 0.0)
+        # Many requests are better read while the commit waits for the disk. Clients that ask again as soon as they are
+        # answered are all in two batches, and when all of them wait the next one begins early.
+        last_two, self._last_size = self._last_size + size, size
+        moderate = size > 1 and gathering_s > self.spacing_s > 0 and last_two < len(self.host.connections) / 2
+        # A host that refuses everything does so at once.
+        self._may_rest = moderate and self.host.refusal == 0
 
     def _committed(self) -> None:
         os.read(self._wake_fd, 1)
@@ -280,7 +333,7 @@ class Batcher:
         """The batch in work is on disk: take the next one, before the answers are written."""
         if not self._release():
             return
-        if self._loop.time() >= self._earliest_start_s:
+        if self._loop.time() >= self._earliest_start_s and not self._resting:
             self._begin()
         else:
             self.wake()

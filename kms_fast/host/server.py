@@ -75,15 +75,12 @@ class Server:
 
     async def run(self, on_listening: Callable[[], None]) -> None:
         """Serve until `stop`; tell once connections are accepted."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._handle_exception)
-        self._batcher = await self._make_batcher()
+        asyncio.get_running_loop().set_exception_handler(self._handle_exception)
+        self._batcher, poller = await self._make_batcher()
         jobs = [asyncio.create_task(self._sweep()), asyncio.create_task(self._watch())]
-        poller = _core.Poller(self.host, self._log_bug)
         try:
             for opened in self._sockets:
                 poller.listen(opened.fileno(), str(opened.getsockname()[1]))
-            loop.add_reader(poller.fileno(), poller.work)
             # What exists now lives as long as the process: the collector need not look at it again.
             gc.freeze()
             on_listening()
@@ -93,7 +90,6 @@ class Server:
             for one in ended:
                 one.result()
         finally:
-            loop.remove_reader(poller.fileno())
             for job in jobs:
                 job.cancel()
             self._batcher.close()
@@ -127,7 +123,7 @@ class Server:
             self._batcher.adopt(await asyncio.to_thread(open_epoch, self._folder, installation, settings))
             self._installation, self._settings = installation, settings
 
-    async def _make_batcher(self) -> Batcher:
+    async def _make_batcher(self) -> tuple[Batcher, _core.Poller]:
         settings = self._settings
         epoch = open_epoch(self._folder, self._installation, settings)
         await self._load_counts(epoch)
@@ -141,8 +137,9 @@ class Server:
         )
         self.host = _core.Host(batcher.wake, self._log_foreign)
         self.host.use_limits(settings.max_waiting, settings.max_connections, settings.record_names)
-        batcher.start(self.host)
-        return batcher
+        poller = _core.Poller(self.host, self._log_bug)
+        batcher.start(self.host, poller)
+        return batcher, poller
 
     async def _load_counts(self, epoch: Epoch) -> None:
         """Begin with what the store knows. Without it, families are below their cap and look there again."""

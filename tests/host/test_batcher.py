@@ -91,8 +91,9 @@ async def test_any_number_of_batches_is_refused(tmp_path: Path) -> None:
     )
     host = _core.Host(batcher.wake, lambda interface, peer: None)
     host.use_limits(1 << 20, 10, True)
-    peer = Peer(_core.Poller(host, failures.append))
-    batcher.start(host)
+    poller = _core.Poller(host, failures.append)
+    peer = Peer(poller)
+    batcher.start(host, poller)
     burst = rpc.build_request(Asker.of(realm, "desktop").ask().request, 1) * 1024
     for _ in range(400):
         peer.send(burst)
