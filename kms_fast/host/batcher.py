@@ -310,6 +310,9 @@ class Batcher:
                 )
             )
             return
+        if not self._resting:
+            # Who asks meanwhile is in the next batch, so that its commit has all of the answers' time.
+            self._poller.work()
         self._next()
         batch.answer()
 

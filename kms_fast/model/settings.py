@@ -121,7 +121,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="Least time between two batches under load, up to twice as long while few requests come; "
             "a lone request never waits for it.",
         ),
-    ] = 2
+    ] = 1
     low_water_bytes: Annotated[
         int, Meta(ge=0, description="Free space on the ledger's disk below which requests are answered SERVER_BUSY.")
     ] = 64 << 20

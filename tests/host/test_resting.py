@@ -189,6 +189,20 @@ def test_nothing_is_read_until_the_next_batch_is_due(resting: Resting) -> None:
     assert resting.answered()[4 : 4 + FEW] == [1] * FEW
 
 
+def test_who_asks_during_a_commit_is_in_the_batch_that_begins_at_its_end(resting: Resting) -> None:
+    """Also when the loop had no time to look: the answers of one batch are sent while the next is being committed."""
+    resting.begin_first()
+    resting.ask(FEW)
+    resting.make_due()
+    resting.loop.unseen = {resting.poller.fileno(), resting.batcher._wake_fd}
+    resting.ask(FEW, first=4)
+    assert resting.host.waiting == 0
+    resting.loop.unseen.remove(resting.batcher._wake_fd)
+    resting.loop.now_s = resting.batcher._earliest_start_s
+    resting.wait_for_commit()
+    assert resting.answered()[4 : 4 + FEW] == [1] * FEW
+
+
 def test_after_a_rest_in_which_nobody_came_sockets_are_watched_again(resting: Resting) -> None:
     resting.rest()
     resting.wait_for_commit()
