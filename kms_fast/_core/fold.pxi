@@ -224,14 +224,16 @@ cdef class Fold:
             at = end
 
     def renewals(self) -> list[Renewals]:
-        """Those of its rows that are one grant each, in columns. `others` gives the rest."""
+        """Those of its rows that are one grant each, in columns. `others` gives the rest, until more is added."""
         cdef Py_ssize_t at = 0, end
         cdef int number
         self.sort()
+        memset(self.column_sets, 0, self.count)
         self.columns_count = 0
         while at < self.count:
             end = self.end_of_machine(at)
-            self.column_sets[at] = self.find_columns(self.sorted[at].entry) if end == at + 1 else 0
+            if end == at + 1:
+                self.column_sets[at] = self.find_columns(self.sorted[at].entry)
             at = end
         return [self.make_columns(number) for number in range(self.columns_count)]
 
@@ -300,7 +302,7 @@ cdef class Fold:
                 i += 1
 
     def others(self):
-        """The rows that the columns of `renewals` do not hold, as iterating gives them."""
+        """The rows that the columns of the last `renewals` do not hold, as iterating gives them."""
         cdef Py_ssize_t at = 0, end
         while at < self.count:
             end = self.end_of_machine(at)
@@ -360,7 +362,7 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
 
 cdef void hash_said(const uint8_t* entry, uint8_t state, uint8_t* out) noexcept nogil:
     """8 bytes that stand for what a machine says of itself and the state it is in: a renewal that only repeats it is
-    known by them. Of SHA-256, since a name is the machine's own word: nobody shall find two with the same.
+    known by them. Of SHA-256, since a name is the machine's own word: nobody shall find another for given ones.
     """
     cdef uint8_t said[SAID_INPUT]
     cdef uint8_t digest[HASH_SIZE]

@@ -126,7 +126,9 @@ cdef class LoadConnection(ClientSession):
         return run.check_done()
 
     cdef int on_outcome(self, object outcome) except -1:
-        if isinstance(outcome, Accepted) and not self.gone:
+        if self.gone:
+            return 0
+        if isinstance(outcome, Accepted):
             return self.become_bound()
         return self.break_off("RPC_REFUSED", describe_refusal(outcome))
 

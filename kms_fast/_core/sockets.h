@@ -219,7 +219,8 @@ static inline ssize_t kf_send(int fd, const uint8_t *data, size_t n)
     do
         sent = send(fd, data, n, 0);
     while (sent < 0 && errno == EINTR);
-    return sent < 0 && errno == EAGAIN ? 0 : sent;
+    /* What is not connected yet says EAGAIN on Linux, ENOTCONN elsewhere. */
+    return sent < 0 && (errno == EAGAIN || errno == ENOTCONN) ? 0 : sent;
 }
 
 #endif

@@ -29,6 +29,8 @@ CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
 ENOUGH_LEAVES: Final = 64
 # Smaller batches wait so much longer than the spacing, if that lets more come together.
 LONGEST_SPACINGS: Final = 2.0
+# Newcomers and requests that need no batch wait for the end of a rest.
+LONGEST_REST_S: Final = 0.01
 SERVER_BUSY: Final = BY_NAME["SERVER_BUSY"].code
 
 logger = logging.getLogger(__name__)
@@ -292,6 +294,7 @@ class Batcher:
         # answered are all in two batches, and when all of them wait the next one begins early.
         last_two, self._last_size = self._last_size + size, size
         moderate = size > 1 and gathering_s > self.spacing_s > 0 and last_two < len(self.host.connections) / 2
+        moderate = moderate and spacing_s <= LONGEST_REST_S
         # A host that refuses everything does so at once.
         self._may_rest = moderate and self.host.refusal == 0
 

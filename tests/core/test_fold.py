@@ -140,6 +140,20 @@ def test_columns_and_the_other_rows_are_all_rows(tmp_path: Path, seed: int) -> N
         assert sorted(row[:2] for part in (*columns, others) for row in part) == sorted(rows)
 
 
+def test_columns_of_a_fold_that_was_added_to(tmp_path: Path) -> None:
+    """A machine that was one grant may be two by then."""
+    fold = _core.Fold(100)
+    for number, cmids in ((1, b"ab"), (2, b"ac")):
+        with SegmentWriter(tmp_path, number) as segment:
+            segment.append([make_entry(bytes([cmid]) * 16) for cmid in cmids], NOW_MS + number)
+        previous = SegmentStart(number, HOST_ID, b"", ()).previous
+        with segment.path.open("rb") as file:
+            fold.add_batches(_core.RecordReader(file.fileno(), BLOCK), number, 0, previous)
+        [renewals] = fold.renewals()
+        assert cut(renewals.cmids, 16) == [bytes([cmid]) * 16 for cmid in (b"ab" if number == 1 else b"bc")]
+    assert [(row[0], row[3]) for row in fold.others()] == [(b"a" * 16, 2)]
+
+
 def test_more_kinds_than_sets_of_columns_are_rows(tmp_path: Path) -> None:
     with SegmentWriter(tmp_path, 1) as segment:
         segment.append([make_entry(bytes([n]) * 16, validity_min=n + 1) for n in range(20)], NOW_MS)

@@ -127,7 +127,7 @@ class Loop:
     def check_answers(self) -> None:
         """Check each answer and seal the next request."""
         expected = self._run.latency.count + CONNECTIONS
-        while self._run.latency.count < expected:
+        while self._run.latency.count < expected and not self._run.errors:
             self._run.work()
 
     def run_round(self, batch_size: int) -> None:

@@ -189,6 +189,17 @@ def test_nothing_is_read_until_the_next_batch_is_due(resting: Resting) -> None:
     assert resting.answered()[4 : 4 + FEW] == [1] * FEW
 
 
+def test_a_long_spacing_is_no_rest(resting: Resting) -> None:
+    """Newcomers would wait for its end, and who waits unread for seconds would be taken for idle."""
+    resting.batcher.spacing_s = 0.05
+    resting.begin_first()
+    for _ in range(3):
+        resting.ask(FEW)
+        resting.make_due()
+        assert resting.is_watched
+        resting.wait_for_commit()
+
+
 def test_who_asks_during_a_commit_is_in_the_batch_that_begins_at_its_end(resting: Resting) -> None:
     """Also when the loop had no time to look: the answers of one batch are sent while the next is being committed."""
     resting.begin_first()

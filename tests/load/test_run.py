@@ -18,6 +18,7 @@ from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.run import LoadProcess
 from kms_fast.model import signing
 from tests.load.toy_host import PRODUCT, ToyConnection, ToyHost, leaf_with, run_toy_host
+from tests.reference import rpc
 
 CLOCKS_DIFFER = 0xC004F06C
 
@@ -312,8 +313,19 @@ async def test_a_bug_costs_a_connection_and_its_start(monkeypatch: pytest.Monkey
     assert (result.requests, result.failed) == (1, 1)
 
 
+def make_bind_ack() -> bytes:
+    session = Session(RpcCounters())
+    session.receive(build_bind())
+    return session.take_output()
+
+
 @pytest.mark.parametrize(
-    ("said", "kind"), [(b"", "CONNECTION_LOST"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "RPC_REFUSED")]
+    ("said", "kind"),
+    [
+        (b"", "CONNECTION_LOST"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "RPC_REFUSED"),
+        (rpc.build_fault(1, 0x1C010003) + make_bind_ack(), "RPC_REFUSED"),
+    ],
 )
 async def test_what_is_no_host_ends_the_load(said: bytes, kind: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
