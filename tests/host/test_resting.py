@@ -204,8 +204,8 @@ def test_who_asks_during_a_commit_is_in_the_batch_that_begins_at_its_end(resting
     """Also when the loop had no time to look: the answers of one batch are sent while the next is being committed."""
     resting.begin_first()
     resting.ask(FEW)
-    resting.make_due()
     resting.loop.unseen = {resting.poller.fileno(), resting.batcher._wake_fd}
+    resting.make_due()
     resting.ask(FEW, first=4)
     assert resting.host.waiting == 0
     resting.loop.unseen.remove(resting.batcher._wake_fd)
