@@ -294,9 +294,8 @@ class Batcher:
         # answered are all in two batches, and when all of them wait the next one begins early.
         last_two, self._last_size = self._last_size + size, size
         moderate = size > 1 and gathering_s > self.spacing_s > 0 and last_two < len(self.host.connections) / 2
-        moderate = moderate and spacing_s <= LONGEST_REST_S
         # A host that refuses everything does so at once.
-        self._may_rest = moderate and self.host.refusal == 0
+        self._may_rest = moderate and spacing_s <= LONGEST_REST_S and self.host.refusal == 0
 
     def _committed(self) -> None:
         os.read(self._wake_fd, 1)
@@ -314,7 +313,7 @@ class Batcher:
             )
             return
         if not self._resting:
-            # Who asks meanwhile is in the next batch, so that its commit has all of the answers' time.
+            # What has come by now is in the next batch, which is committed while this one is answered.
             self._poller.work()
         self._next()
         batch.answer()

@@ -178,10 +178,8 @@ class SqliteInventory:
     def _add_renewals(self, rows: RowsInColumns) -> Iterator[ChangeRow]:
         """Add the machines in columns that say what they said before; the other rows."""
         for number, renewals in enumerate(rows.renewals()):
-            self._add_product(renewals.sku)
-            [(product,)] = self._rows(sql.PRODUCT, (renewals.sku,))
             times = apsw.carray(renewals.activated_ms, flags=apsw.SQLITE_CARRAY_INT64)
-            self._db.execute(sql.FIND_RENEWED, (times, renewals.cmids, product, renewals.said))
+            self._db.execute(sql.FIND_RENEWED, (times, renewals.cmids, renewals.sku, renewals.said))
             self._db.execute(sql.ADD_RENEWED, (renewals.validity_ms, renewals.predecessors))
             rows.put_back(number, [place for (place,) in self._rows(sql.OTHERS)])
             self._db.execute("DELETE FROM temp.renewed")

@@ -167,12 +167,13 @@ WHERE true ORDER BY f.rowid
 """
 
 # The clients of renewals in columns, in the order of activity; those that are new or say something new without an id,
-# for what stages rows. Values: times as an array, CMIDs, the product, what they said.
+# for what stages rows. Values: times as an array, CMIDs, the SKU, what they said.
 FIND_RENEWED: Final = """
 INSERT INTO temp.renewed (id, place, activated_ms)
 SELECT iif(c.said = substr(?4, 8 * r.rowid - 7, 8) AND c.first_seen_ms <= r.value, c.id, NULL) AS known,
     r.rowid, r.value
-FROM carray(?1) r LEFT JOIN clients c ON c.cmid = substr(?2, 16 * r.rowid - 15, 16) AND c.product = ?3
+FROM carray(?1) r LEFT JOIN clients c ON c.cmid = substr(?2, 16 * r.rowid - 15, 16)
+    AND c.product = (SELECT product FROM products WHERE sku = ?3)
 ORDER BY known
 """
 # Values: the validity in ms, predecessors or null.
@@ -197,8 +198,6 @@ MERGE: Final = (
     "DELETE FROM temp.found",
     "DELETE FROM temp.stage",
 )
-
-PRODUCT: Final = "SELECT product FROM products WHERE sku = ?"
 
 ADD_TOTAL: Final = """
 INSERT INTO totals (host_id, sku, result, state, requests) VALUES (?, ?, ?, ?, ?)

@@ -104,16 +104,22 @@ def cut(column: bytes, size: int) -> list[bytes]:
     return [column[at : at + size] for at in range(0, len(column), size)]
 
 
-def rows_of(renewals: _core.Renewals) -> list[ChangeRow]:
-    """The rows that columns stand for, without what only an inventory can tell."""
+ColumnRow = tuple[tuple[object, ...], bytes | None, bytes | None]
+
+
+def shorten(row: ChangeRow) -> ColumnRow:
+    """What columns tell of a row: its first nine values, predecessor and said."""
+    return row[:9], row[15], row[19]
+
+
+def rows_of(renewals: _core.Renewals) -> list[ColumnRow]:
     times = memoryview(renewals.activated_ms).cast("q").tolist()
     cmids, said = cut(renewals.cmids, 16), cut(renewals.said, 8)
     predecessors = [None] * len(times) if renewals.predecessors is None else cut(renewals.predecessors, 32)
     return [
-        (cmid, renewals.sku, time_ms, 1, time_ms, time_ms + renewals.validity_ms, 0, None, None, 1,
-         None, None, b"", b"", 0, predecessor, None, 0, 0, said)
-        for cmid, time_ms, predecessor, said in zip(cmids, times, predecessors, said, strict=True)
-    ]  # fmt: skip
+        ((cmid, renewals.sku, time_ms, 1, time_ms, time_ms + renewals.validity_ms, 0, None, None), predecessor, words)
+        for cmid, time_ms, predecessor, words in zip(cmids, times, predecessors, said, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -125,19 +131,19 @@ def test_columns_and_the_other_rows_are_all_rows(tmp_path: Path, seed: int) -> N
             batch += [invent_entry(chance) | {"cmid": chance.randbytes(16)} for _ in range(3)]
             segment.append([make_entry(**entry) for entry in batch], NOW_MS + number)
     fold = fold_file(segment.path)
-    rows = {row[:2]: row for row in fold}
+    rows: dict[tuple[object, ...], ChangeRow] = {row[:2]: row for row in fold}
     for _ in range(2):
         columns = list(map(rows_of, fold.renewals()))
         assert 10 < sum(map(len, columns)) < len(rows)
         for number, renewals in enumerate(columns):
-            assert renewals == [(*rows[row[:2]][:9], *row[9:15], *rows[row[:2]][15:16], *row[16:19], rows[row[:2]][19])
-                                for row in renewals]  # fmt: skip
+            assert renewals == [shorten(rows[first[:2]]) for first, *_ in renewals]
             places = sorted(chance.sample(range(len(renewals)), k=len(renewals) // 2))
             fold.put_back(number, places)
             columns[number] = [row for place, row in enumerate(renewals) if place not in places]
         others = list(fold.others())
         assert others == [rows[key] for key in sorted(row[:2] for row in others)]
-        assert sorted(row[:2] for part in (*columns, others) for row in part) == sorted(rows)
+        in_columns = [first[:2] for part in columns for first, *_ in part]
+        assert sorted(in_columns + [row[:2] for row in others]) == sorted(rows)
 
 
 def test_columns_of_a_fold_that_was_added_to(tmp_path: Path) -> None:

@@ -52,10 +52,8 @@ def make_row(number: int, *, first_hardware: bytes | None = None, **changes: Any
         **changes,
     )  # fmt: skip
     row = client.to_change()
-    said = (
-        None if client.hardware_changes else hashlib.sha256(repr((row[9:12], row[13], row[16:])).encode()).digest()[:8]
-    )
-    return (*row[:12], first_hardware or client.hardware, *row[13:-1], said)
+    said = hashlib.sha256(repr((row[9:12], row[13], row[16:])).encode()).digest()[:8]
+    return (*row[:12], first_hardware or client.hardware, *row[13:-1], None if client.hardware_changes else said)
 
 
 def by_key(rows: Sequence[ChangeRow]) -> list[ChangeRow]:
