@@ -53,6 +53,9 @@ cdef class Connection(Session):
         if what & KF_READ and self.watched & KF_READ:
             got = kf_receive(self.fd, self.poller.buffer, READ_SIZE)
             if got > 0:
+                # More may be there, which the poller does not tell of by itself.
+                if (got == READ_SIZE or what & KF_ENDED) and self.watch(KF_READ) < 0:
+                    return self.close()
                 return self.take(self.poller.buffer, got)
             if got < 0:
                 return 0 if errno == EAGAIN else self.close()
@@ -91,11 +94,15 @@ cdef class Connection(Session):
             return self.close()
         else:
             wanted = 0 if self.paused or self.ended else KF_READ
-        if wanted != self.watched:
-            if kf_poller_watch(self.poller.fd, self.fd, <void*>self, self.watched, wanted) < 0:
-                return self.close()
-            self.watched = wanted
+        if wanted != self.watched and self.watch(wanted) < 0:
+            return self.close()
         return 0
+
+    cdef int watch(self, int wanted) noexcept:
+        """What the poller is to tell of, also when it has told it before; -1 when it cannot."""
+        cdef int before = self.watched
+        self.watched = wanted
+        return kf_poller_watch(self.poller.fd, self.fd, <void*>self, before, wanted)
 
     cdef int send_output(self) except -2:
         """Sends as much of the output as the peer takes; -1 when the connection is gone."""

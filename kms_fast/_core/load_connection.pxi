@@ -66,6 +66,9 @@ cdef class LoadConnection(ClientSession):
         got = kf_receive(self.fd, self.run.buffer, READ_SIZE)
         if got <= 0:
             return 0 if got < 0 and errno == EAGAIN else self.lose(errno if got < 0 else 0)
+        # More may be there, which the poller does not tell of by itself.
+        if (got == READ_SIZE or what & KF_ENDED) and self.watch(self.watched) < 0:
+            return self.lose(errno)
         try:
             return self.read(self.run.buffer, got)
         except ProtocolError as error:
@@ -82,11 +85,15 @@ cdef class LoadConnection(ClientSession):
         if sent < n:
             self.output = data[sent:n]
             wanted |= KF_WRITE
-        if wanted != self.watched:
-            if kf_poller_watch(self.run.fd, self.fd, <void*>self, self.watched, wanted) < 0:
-                return self.lose(errno)
-            self.watched = wanted
+        if wanted != self.watched and self.watch(wanted) < 0:
+            return self.lose(errno)
         return 0
+
+    cdef int watch(self, int wanted) noexcept:
+        """What the run is to be told of, also when it was told before; -1 when that cannot be."""
+        cdef int before = self.watched
+        self.watched = wanted
+        return kf_poller_watch(self.run.fd, self.fd, <void*>self, before, wanted)
 
     cdef int lose(self, int error) except -1:
         """The connection could not be made, or is gone: an error number, or 0 when the host closed it."""

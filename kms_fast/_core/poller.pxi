@@ -49,7 +49,7 @@ cdef class Poller(SocketSet):
         bind_ack says. Raises OSError.
         """
         cdef Listener listener = Listener(fd, port)
-        if kf_listen_without_delay(fd) < 0 or kf_poller_watch(self.fd, fd, <void*>listener, -1, KF_READ) < 0:
+        if kf_listen_without_delay(fd) < 0 or kf_poller_watch(self.fd, fd, <void*>listener, -1, KF_ACCEPT) < 0:
             raise OSError(errno, os.strerror(errno))
         self.listeners.append(listener)
 

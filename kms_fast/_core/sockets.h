@@ -1,5 +1,8 @@
 /* Non-blocking TCP sockets and who of many is ready: epoll, or kqueue where there is none.
  *
+ * epoll tells once of what has come (edge-triggered): asked about every socket until it has been read empty, it looks at
+ * each two or three times a request. Whoever may have left something unread watches for the same again.
+ *
  * Descriptors belong to the caller. No call blocks or allocates; each returns -1 and sets errno when it fails. */
 #ifndef KF_SOCKETS_H
 #define KF_SOCKETS_H
@@ -17,6 +20,8 @@
 #define KF_READ 1
 #define KF_WRITE 2
 #define KF_BROKEN 4 /* reset, or closed in both directions: told whatever is watched for */
+#define KF_ENDED 8  /* with KF_READ: nothing follows what is there; read it and watch again, until it is at its end */
+#define KF_ACCEPT 16 /* to watch a listening socket for: told as KF_READ for as long as somebody waits */
 #define KF_READY_MAX 512
 
 typedef struct {
@@ -35,12 +40,14 @@ typedef union {
 
 static inline int kf_poller_open(void) { return epoll_create1(EPOLL_CLOEXEC); }
 
-/* From now on watches a descriptor for `what`: KF_READ, KF_WRITE, both or neither; `before` is what it was watched for,
- * -1 the first time. Closing ends it, unless another process has the same socket. */
+/* From now on watches a descriptor for `what`: KF_READ, KF_WRITE, both or neither, or KF_ACCEPT; `before` is what it was
+ * watched for, -1 the first time. What is ready now is told, also again. Closing ends it, unless another process has the
+ * same socket. */
 static inline int kf_poller_watch(int poller, int fd, void *owner, int before, int what)
 {
     struct epoll_event event = {.data.ptr = owner};
-    event.events = (what & KF_READ ? EPOLLIN : 0u) | (what & KF_WRITE ? EPOLLOUT : 0u);
+    event.events = what & KF_ACCEPT ? (uint32_t)EPOLLIN
+                                    : EPOLLET | (what & KF_READ ? EPOLLIN | EPOLLRDHUP : 0) | (what & KF_WRITE ? EPOLLOUT : 0);
     return epoll_ctl(poller, before < 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event);
 }
 
@@ -58,7 +65,7 @@ static inline int kf_poller_look(int poller, kf_ready *ready)
         uint32_t seen = events[i].events;
         ready[i].owner = events[i].data.ptr;
         ready[i].what = (seen & EPOLLIN ? KF_READ : 0) | (seen & EPOLLOUT ? KF_WRITE : 0) |
-                        (seen & (EPOLLERR | EPOLLHUP) ? KF_BROKEN : 0);
+                        (seen & (EPOLLERR | EPOLLHUP) ? KF_BROKEN | KF_ENDED : 0) | (seen & EPOLLRDHUP ? KF_ENDED : 0);
     }
     return found;
 }
@@ -81,7 +88,8 @@ static inline int kf_poller_open(void) { return kqueue(); }
 static inline int kf_poller_watch(int poller, int fd, void *owner, int before, int what)
 {
     struct kevent changes[2];
-    int n = 0, changed = before < 0 ? what | KF_READ : before ^ what;
+    what |= what & KF_ACCEPT ? KF_READ : 0;
+    int n = 0, changed = before < 0 ? what | KF_READ : before ^ what; /* told for as long as it is so: also again */
     if (changed & KF_READ)
         EV_SET(&changes[n++], fd, EVFILT_READ, EV_ADD | (what & KF_READ ? EV_ENABLE : EV_DISABLE), 0, 0, owner);
     if (changed & KF_WRITE)

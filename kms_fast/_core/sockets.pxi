@@ -7,6 +7,8 @@ cdef extern from "sockets.h" nogil:
         KF_READ
         KF_WRITE
         KF_BROKEN
+        KF_ENDED
+        KF_ACCEPT
         KF_READY_MAX
     ctypedef struct kf_ready:
         void* owner
