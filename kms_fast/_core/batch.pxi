@@ -175,7 +175,8 @@ cdef class Batch:
         self.suffix = header[:SIGNED_HEADER_SIZE] + self.table.certificates
         return self.header_hash[:HASH_SIZE]
 
-    cdef Py_ssize_t record_size(self) noexcept:
+    cpdef Py_ssize_t record_size(self) noexcept:
+        """Bytes of the ledger record."""
         return RECORD_ENTRIES + <Py_ssize_t>self.size * ENTRY_SIZE
 
     def record_bytes(self) -> bytes:

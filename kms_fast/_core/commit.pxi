@@ -5,7 +5,7 @@
 # descriptor.
 
 cdef extern from "commit.h" nogil:
-    int kf_commit(int fd, const uint8_t* record, size_t n, int64_t offset)
+    int kf_commit(int fd, const uint8_t* record, size_t n, int64_t offset, int64_t zeros_to)
 
 
 @cython.final
@@ -21,6 +21,7 @@ cdef class Committer:
     cdef int wake_fd
     cdef int fd
     cdef int64_t offset
+    cdef int64_t zeros_to
     cdef size_t size
     cdef int error
     cdef bint stopping
@@ -45,17 +46,18 @@ cdef class Committer:
                 if self.stopping:
                     break
                 record = self.batch.record
-                self.error = kf_commit(self.fd, record, self.size, self.offset)
+                self.error = kf_commit(self.fd, record, self.size, self.offset, self.zeros_to)
                 while write(self.wake_fd, b"\x01", 1) < 0 and errno == EINTR:
                     pass
 
-    def submit(self, Batch batch not None, int fd, int64_t offset) -> int:
-        """Starts writing a sealed batch's record at `offset`; its size in bytes. The previous commit must be
-        finished.
+    def submit(self, Batch batch not None, int fd, int64_t offset, int64_t zeros_to=0) -> int:
+        """Starts writing a sealed batch's record at `offset`, and zeros behind it up to `zeros_to`; the record's size
+        in bytes. The previous commit must be finished.
         """
         if self.batch is not None:
             raise RuntimeError("a commit is under way")
-        self.batch, self.fd, self.offset, self.size = batch, fd, offset, batch.record_size()
+        self.batch, self.fd, self.size = batch, fd, batch.record_size()
+        self.offset, self.zeros_to = offset, zeros_to
         PyThread_release_lock(self.work)
         return self.size
 

@@ -35,6 +35,19 @@ def test_a_record_is_written_where_it_belongs(batch: _core.Batch, tmp_path: Path
     assert path.read_bytes() == b"x" * 5000 + record + b"x" * (5000 - size)
 
 
+@pytest.mark.parametrize("zeros_to", [0, 5000, 9000, 300_000])
+def test_zeros_follow_the_record(batch: _core.Batch, tmp_path: Path, zeros_to: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 400_000)
+    with committer() as (commits, wake_fd), path.open("r+b") as file:
+        size = commits.submit(batch, file.fileno(), 5000, zeros_to)
+        os.read(wake_fd, 1)
+        commits.finish()
+    zeros = bytes(max(0, zeros_to - 5000 - size))
+    written = b"x" * 5000 + batch.record_bytes() + zeros
+    assert path.read_bytes() == written + b"x" * (400_000 - len(written))
+
+
 def test_a_full_device(batch: _core.Batch) -> None:
     with committer() as (commits, wake_fd), Path("/dev/full").open("wb") as file:
         commits.submit(batch, file.fileno(), 0)

@@ -5,9 +5,11 @@ import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from kms_fast import _core
 from kms_fast.errors import KmsFastError, LedgerError
 from kms_fast.host import ledger as ledger_module
 from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, SegmentStart, find_head, list_segments, segment_path
@@ -160,6 +162,34 @@ def test_a_segment_grows_by_steps(realm: Realm, requests: list[bytes], monkeypat
     ledger.close()
     assert ledger.path.stat().st_size == used
     assert verify(realm).records == 2400
+
+
+def test_zeros_are_written_ahead_of_the_records(
+    realm: Realm, requests: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then, and never past what is preallocated: that would need room on a disk that may be full."""
+    monkeypatch.setattr(ledger_module, "PREALLOCATE_BYTES", 300_000)
+    monkeypatch.setattr(ledger_module, "ZEROS_AHEAD_BYTES", 20_000)
+    submitted: list[tuple[int, int]] = []
+
+    class Committer:
+        def submit(self, batch: _core.Batch, fd: int, offset: int, zeros_to: int) -> int:
+            submitted.append((offset + batch.record_size(), zeros_to))
+            assert submitted[-1][0] <= os.fstat(fd).st_size
+            return batch.record_size()
+
+    maker = BatchMaker(realm)
+    ledger = maker.open_ledger()
+    written = PAGE_SIZE
+    for _ in range(300):
+        ledger.reserve()
+        batch = maker.collect(requests)
+        ledger.append(cast("_core.Committer", Committer()), batch, bytes(32), now_ms())
+        end, zeros_to = submitted[-1]
+        assert zeros_to == (0 if end <= written else min(end + 20_000, ledger.path.stat().st_size))
+        written = max(written, zeros_to)
+    assert sum(zeros_to > 0 for _, zeros_to in submitted) in range(25, 40)
+    ledger.close()
 
 
 def test_a_start_cuts_the_zeros_of_segments_that_have_ended(realm: Realm, requests: list[bytes]) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 
 def take_small_steps(ledger: ModuleType) -> None:
-    """No bug: segments grow by 1 MiB, so that a cut disk is small."""
+    """No bug: segments grow by 1 MiB, of which 64 KiB are zeroed at once, so that a cut disk is small."""
     ledger.PREALLOCATE_BYTES = 1 << 20  # type: ignore[attr-defined]
+    ledger.ZEROS_AHEAD_BYTES = 1 << 16  # type: ignore[attr-defined]
 
 
 class Committer:
@@ -35,8 +36,8 @@ class Committer:
     def stop(self) -> None:
         self._committer.stop()
 
-    def submit(self, batch: Any, fd: int, offset: int) -> int:
-        size: int = self._committer.submit(batch, fd, offset)
+    def submit(self, batch: Any, fd: int, offset: int, zeros_to: int) -> int:
+        size: int = self._committer.submit(batch, fd, offset, zeros_to)
         return size
 
     def is_tenth(self) -> bool:
@@ -51,9 +52,9 @@ class Committer:
 class EarlyCommitter(Committer):
     """Answers a batch before its commit begins."""
 
-    def submit(self, batch: Any, fd: int, offset: int) -> int:
+    def submit(self, batch: Any, fd: int, offset: int, zeros_to: int) -> int:
         batch.answer()
-        return super().submit(batch, fd, offset)
+        return super().submit(batch, fd, offset, zeros_to)
 
     def finish(self) -> Any:
         super().finish()
@@ -66,9 +67,9 @@ class EarlyCommitter(Committer):
 class DroppingCommitter(Committer):
     """Says of every tenth batch that it is on disk, and forgets it."""
 
-    def submit(self, batch: Any, fd: int, offset: int) -> int:
+    def submit(self, batch: Any, fd: int, offset: int, zeros_to: int) -> int:
         if not self.is_tenth():
-            return super().submit(batch, fd, offset)
+            return super().submit(batch, fd, offset, zeros_to)
         self._batch = batch
         os.write(self._wake_fd, b"\1")
         return 0
@@ -81,8 +82,8 @@ class DroppingCommitter(Committer):
 class DoublingCommitter(Committer):
     """Writes every tenth batch twice."""
 
-    def submit(self, batch: Any, fd: int, offset: int) -> int:
-        size = super().submit(batch, fd, offset)
+    def submit(self, batch: Any, fd: int, offset: int, zeros_to: int) -> int:
+        size = super().submit(batch, fd, offset, zeros_to)
         if self.is_tenth():
             os.pwrite(fd, batch.record_bytes(), offset + size)
             return 2 * size
