@@ -183,10 +183,22 @@ cdef class Batch:
         """The ledger record of a sealed batch (docs/ledger.md): for tests and cold callers."""
         return self.record[:self.record_size()]
 
-    cdef Py_ssize_t build_answer(self, int i, uint8_t* pdu) except -1:
+    cdef void derive_keys(self, int i, uint8_t* keys) noexcept:
+        """The keys of the answers to leaves `i` and `i` + 1, 32 bytes each; of the last one twice if there is no next.
+        """
+        cdef const kf_hmac_key* secrets[2]
+        cdef const uint8_t* tags[2]
+        cdef Reply* reply
+        cdef int lane
+        for lane in range(2):
+            reply = &self.replies[min(i + lane, self.size - 1)]
+            secrets[lane] = &(<SkuKeys>self.table.products[reply.product].keys).answer_mac
+            tags[lane] = reply.tag
+        kf_hmac_sha256_two(secrets, tags, TAG_SIZE, keys)
+
+    cdef Py_ssize_t build_answer(self, int i, const uint8_t* key, uint8_t* pdu) except -1:
         """Writes the response PDU of leaf `i`: prefix, sealed leaf, path, the batch's suffix, RPC result. Its size."""
         cdef Reply* reply = &self.replies[i]
-        cdef uint8_t key[32]
         cdef uint8_t* answer = pdu + RESPONSE_PREFIX_SIZE
         cdef size_t path_size = HASH_SIZE * kf_merkle_path(self.nodes, self.size, i, answer + ANSWER_PATH)
         cdef Py_ssize_t suffix_size = len(self.suffix)
@@ -197,9 +209,7 @@ cdef class Batch:
         store_u16(answer + ANSWER_INDEX, <uint16_t>i)
         answer[ANSWER_PATH_NODES] = <uint8_t>(path_size // HASH_SIZE)
         answer[ANSWER_RESERVED] = 0
-        (<SkuKeys>self.table.products[reply.product].keys).answer_key(reply.tag, key)
         siv_seal_once(key, self.header_hash, HASH_SIZE, self.entry(i), LEAF_SIZE, answer + ANSWER_TAG)
-        kf_wipe(key, sizeof(key))
         memcpy(answer + ANSWER_PATH + path_size, <const uint8_t*>self.suffix, suffix_size)
         build_response_suffix(answer + size, size, GRANTED)
         return response_size(size)
@@ -209,12 +219,16 @@ cdef class Batch:
         cdef int i
         cdef Connection connection
         cdef uint8_t[ANSWER_PDU_MAX_SIZE] pdu
+        cdef uint8_t keys[2][32]
         for i in range(self.size):
+            if i % 2 == 0:
+                self.derive_keys(i, keys[0])
             connection = <Connection>self.replies[i].connection
             if connection.fd >= 0:
-                connection.deliver(pdu, self.build_answer(i, pdu))
+                connection.deliver(pdu, self.build_answer(i, keys[i % 2], pdu))
             Py_DECREF(connection)
             self.replies[i].connection = NULL
+        kf_wipe(keys, sizeof(keys))
 
     def refuse(self, uint32_t result) -> None:
         """Gives every connection that still waits the same unsigned result, as when the host may not sign."""

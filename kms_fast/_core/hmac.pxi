@@ -6,6 +6,7 @@ cdef extern from "hmac.h" nogil:
         pass
     void kf_hmac_init(kf_hmac_key* out, const uint8_t* key, size_t n)
     void kf_hmac_sha256(const kf_hmac_key* key, const uint8_t* p, size_t n, uint8_t* out)
+    void kf_hmac_sha256_two(const kf_hmac_key** keys, const uint8_t** p, size_t n, uint8_t* out)
 
 
 def hmac_sha256(bytes key not None, bytes data not None) -> bytes:
