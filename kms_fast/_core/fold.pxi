@@ -126,6 +126,11 @@ cdef class Fold:
         """Whether it takes no more."""
         return self.count >= self.room
 
+    def clear(self) -> None:
+        """Forgets all entries and keeps the memory, which is dear to get anew."""
+        self.count = self.kind_count = self.columns_count = 0
+        self.is_sorted = False
+
     def add_batches(self, RecordReader reader not None, uint32_t segment, uint64_t number, bytes header_hash not None):
         """Takes the reader's further batches, which follow batch `number` of the segment and its header's hash: the
         last one taken, None when there was none. Stops before one that does not follow, and raises ValueError when it

@@ -26,6 +26,8 @@ POLL_S: Final = 0.5
 # While more keeps coming, it forms one transaction for so long: the more it has to record, the less a record costs.
 GATHER_S: Final = 10.0
 LOOK_S: Final = 1.0
+# The memory of a part serves the next one, unless none comes for so long.
+KEEP_MEMORY_S: Final = 60.0
 ELECTION_S: Final = 2.0
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
@@ -70,6 +72,8 @@ class Recorder:
         self._room = room
         self._draining = asyncio.Event()
         self._failures = 0
+        self._spare_folds: list[_core.Fold] = []
+        self._kept_until_s = 0.0
         self._summary_due_s = 0.0
         self._prune_due_s = 0.0
         self.recorded = 0
@@ -132,7 +136,8 @@ class Recorder:
 
     async def _read_part(self, tail: LedgerTail) -> _Part:
         """What is new, and what comes in the next seconds for as long as there is more at each look."""
-        fold, watermarks = _core.Fold(self._room), dict[int, Watermark]()
+        fold = self._spare_folds.pop() if self._spare_folds else _core.Fold(self._room)
+        watermarks = dict[int, Watermark]()
         gathered_s = asyncio.get_running_loop().time() + GATHER_S
         while True:
             is_last = self._draining.is_set()  # asked first: what was committed before is in this part or the next
@@ -148,6 +153,7 @@ class Recorder:
     async def _record_part(self, inventory: Inventory, tail: LedgerTail, part: _Part) -> _Part:
         """Record a part, or wait when it is empty; the part behind it."""
         if not part.watermarks:
+            self._keep_memory(part.fold)
             self._note_recovery()
             await self._summarize_when_due(inventory)
             await self._prune_when_due(inventory)
@@ -167,7 +173,16 @@ class Recorder:
         totals = [Total(*total) for total in part.fold.totals()]
         await inventory.record(self._host_id, part.fold, totals, part.watermarks)
         self.recorded += len(part.fold)
+        self._kept_until_s = asyncio.get_running_loop().time() + KEEP_MEMORY_S
+        self._keep_memory(part.fold)
         self._note_recovery()
+
+    def _keep_memory(self, fold: _core.Fold) -> None:
+        if asyncio.get_running_loop().time() < self._kept_until_s:
+            fold.clear()
+            self._spare_folds.append(fold)
+        else:
+            self._spare_folds.clear()
 
     async def _summarize_when_due(self, inventory: Inventory) -> None:
         """Count the inventory anew: every ten seconds, and the less often the longer that takes."""

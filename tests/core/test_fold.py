@@ -19,7 +19,7 @@ BLOCK = 4096
 
 
 def fold_file(path: Path, *, room: int = 1 << 16, fold: _core.Fold | None = None) -> _core.Fold:
-    fold = fold or _core.Fold(room)
+    fold = _core.Fold(room) if fold is None else fold
     with path.open("rb") as file:
         fold.add_batches(_core.RecordReader(file.fileno(), BLOCK), 1, 0, PREVIOUS)
     return fold
@@ -184,6 +184,18 @@ def test_it_can_be_iterated_again_and_added_to(tmp_path: Path) -> None:
     assert list(fold) == list(fold)
     fold_file(segment.path, fold=fold)
     assert [(row[0][:1], row[3]) for row in fold] == [(b"a", 2), (b"b", 2)]
+
+
+def test_a_cleared_fold_is_as_a_new_one(tmp_path: Path) -> None:
+    with SegmentWriter(tmp_path / "one", 1) as first, SegmentWriter(tmp_path / "other", 1) as second:
+        first.append([make_entry(b"a" * 16), make_entry(b"b" * 16, result=REFUSED)], NOW_MS)
+        second.append([make_entry(b"b" * 16)], NOW_MS)
+    fold = fold_file(first.path, room=2)
+    fold.renewals()
+    fold.clear()
+    assert (len(fold), fold.is_full, list(fold), fold.totals(), list(fold.others())) == (0, False, [], [], [])
+    fold_file(second.path, fold=fold)
+    assert (list(fold), fold.totals()) == (list(fold_file(second.path)), fold_file(second.path).totals())
 
 
 def test_segments_of_side_by_side_workers_are_put_in_order_of_time(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host import recorder as recorder_module
 from kms_fast.host.recorder import Recorder
@@ -191,6 +193,29 @@ async def test_a_transaction_is_bounded(
         pass
     assert sizes == [1000, 1000, 1000]
     assert await count_activations(tmp_path) == 3000
+
+
+@pytest.mark.parametrize("keep_s", [60.0, 0.0])
+async def test_the_memory_of_a_part_serves_the_next_for_a_while(
+    tmp_path: Path, segment: SegmentWriter, monkeypatch: pytest.MonkeyPatch, keep_s: float
+) -> None:
+    made: list[_core.Fold] = []
+
+    def make_fold(room: int) -> _core.Fold:
+        made.append(_core.Fold(room))
+        return made[-1]
+
+    monkeypatch.setattr(recorder_module, "KEEP_MEMORY_S", keep_s)
+    monkeypatch.setattr(recorder_module, "_core", SimpleNamespace(Fold=make_fold))
+    recorder = make_recorder(tmp_path)
+    made_first = 0
+    async with running(recorder):
+        for number in range(4):
+            segment.append([entry(number)], NOW_MS + number)
+            await wait_until(lambda number=number: recorder.recorded == number + 1)  # type: ignore[misc]
+            made_first = made_first or len(made)
+    assert (len(made) == made_first) == (keep_s > 0)
+    assert await count_activations(tmp_path) == 4
 
 
 def make_unsteady(
