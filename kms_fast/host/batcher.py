@@ -25,6 +25,7 @@ from kms_fast.results import BY_NAME
 from kms_fast.store import CountRow, Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
+FULL_BATCH: Final = 1024
 # Of so many leaves a batch's fixed cost is a small part of each.
 ENOUGH_LEAVES: Final = 64
 # Smaller batches wait so much longer than the spacing, if that lets more come together.
@@ -312,11 +313,16 @@ class Batcher:
                 )
             )
             return
+        if self.host.waiting >= FULL_BATCH:
+            # No more fits: its commit may run while these answers are written.
+            self._next()
+            batch.answer()
+            return
+        # Those who are answered may ask again at once; then the next batch is larger, and each of its leaves cheaper.
+        batch.answer()
         if not self._resting:
-            # What has come by now is in the next batch, which is committed while this one is answered.
             self._poller.work()
         self._next()
-        batch.answer()
 
     def _refuse(self, batch: _core.Batch, name: str, reason: str) -> None:
         """Refuse every request of a batch; the reason is logged once, not for each batch."""
@@ -335,7 +341,7 @@ class Batcher:
             self.wake()
 
     def _next(self) -> None:
-        """The batch in work is on disk: take the next one, before the answers are written."""
+        """The batch in work is on disk: take the next one."""
         if not self._release():
             return
         if self._loop.time() >= self._earliest_start_s and not self._resting:

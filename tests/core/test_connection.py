@@ -58,3 +58,12 @@ def test_a_burst_of_queries_does_not_fill_the_memory(tmp_path: Path) -> None:
     # Once that is out, the next query is answered.
     maker.peer.send(query)
     assert len(maker.peer.receive()) > 3_440
+
+
+def test_what_one_read_leaves_in_the_socket_is_read_in_the_next_round(tmp_path: Path) -> None:
+    maker = BatchMaker(make_realm(tmp_path))
+    query = rpc.build_request(struct.pack("<BBHI", 1, 3, 0, 0), 1, GET_REVOCATIONS)
+    count = (160 << 10) // len(query)
+    maker.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    assert maker.peer.socket.send(query * count) == count * len(query)
+    assert len(maker.peer.answers()) == count

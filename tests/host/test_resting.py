@@ -80,6 +80,7 @@ class Resting:
         self.failures: list[KmsFastError] = []
         self.retired: list[Any] = []
         self.loop = SteppedLoop()
+        self.on_signature: Callable[[], None] = lambda: None
         self.epoch = self.make_epoch()
         for family in self.epoch.table.families:
             family.load([(bytes([n]) * 16, now_ms()) for n in range(1, family.cap + 1)])
@@ -107,7 +108,11 @@ class Resting:
     def make_epoch(self) -> Epoch:
         maker = self.maker
         table, family_numbers = build_table(maker.installation, maker.settings)
-        return Epoch(table, family_numbers, maker.installation.private_key.sign, maker.open_ledger())
+        return Epoch(table, family_numbers, self.sign, maker.open_ledger())
+
+    def sign(self, message: bytes) -> bytes:
+        self.on_signature()
+        return self.maker.installation.private_key.sign(message)
 
     @property
     def is_watched(self) -> bool:
@@ -201,7 +206,7 @@ def test_a_long_spacing_is_no_rest(resting: Resting) -> None:
 
 
 def test_who_asks_during_a_commit_is_in_the_batch_that_begins_at_its_end(resting: Resting) -> None:
-    """Also when the loop had no time to look: the answers of one batch are sent while the next is being committed."""
+    """Also when the loop had no time to look."""
     resting.begin_first()
     resting.ask(FEW)
     resting.loop.unseen = {resting.poller.fileno(), resting.batcher._wake_fd}
@@ -212,6 +217,26 @@ def test_who_asks_during_a_commit_is_in_the_batch_that_begins_at_its_end(resting
     resting.loop.now_s = resting.batcher._earliest_start_s
     resting.wait_for_commit()
     assert resting.answered()[4 : 4 + FEW] == [1] * FEW
+
+
+@pytest.mark.parametrize(("full", "answered"), [(FEW + 1, FEW), (FEW, 0)])
+def test_the_next_batch_begins_after_the_answers_unless_a_full_one_waits(
+    resting: Resting, monkeypatch: pytest.MonkeyPatch, full: int, answered: int
+) -> None:
+    monkeypatch.setattr(batcher_module, "FULL_BATCH", full)
+    resting.begin_first()
+    resting.ask(FEW)
+    resting.loop.unseen = {resting.batcher._wake_fd}
+    resting.make_due()
+    resting.ask(FEW, first=4)
+    assert resting.host.waiting == FEW
+    resting.answered()
+    seen: list[int] = []
+    resting.on_signature = lambda: seen.append(sum(resting.answered()))
+    resting.loop.unseen.clear()
+    resting.loop.now_s = resting.batcher._earliest_start_s
+    resting.wait_for_commit()
+    assert seen == [answered]
 
 
 def test_after_a_rest_in_which_nobody_came_sockets_are_watched_again(resting: Resting) -> None:

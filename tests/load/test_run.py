@@ -359,6 +359,23 @@ async def test_a_connection_lost_in_between_is_an_error_and_is_opened_again() ->
     assert host.connections == 2
 
 
+async def test_an_end_that_comes_with_an_answer_is_seen_before_the_next_start() -> None:
+    host = ToyHost()
+
+    class Closing(ToyConnection):
+        def data_received(self, data: bytes) -> None:
+            answered = len(host.cmids)
+            super().data_received(data)
+            if len(host.cmids) > answered:
+                self.transport.close()
+
+    server = await asyncio.get_running_loop().create_server(lambda: Closing(host), "127.0.0.1", 0)
+    async with server:
+        plan = make_plan(server.sockets[0].getsockname()[1], connections=1, activations=0, seconds=0.8, rate=5)
+        result = await LoadProcess(plan, lambda result: None).run()
+    assert (result.activations, result.failed) == (4, 0)
+
+
 async def test_open_loop_counts_latency_from_the_intended_start() -> None:
     open_loop = await load(ToyHost(stall_s=0.5), activations=0, seconds=0.5, rate=100, connections=1)
     assert open_loop.activations == 50
