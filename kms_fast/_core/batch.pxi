@@ -184,17 +184,19 @@ cdef class Batch:
         return self.record[:self.record_size()]
 
     cdef void derive_keys(self, int i, uint8_t* keys) noexcept:
-        """The keys of the answers to leaves `i` and `i` + 1, 32 bytes each; of the last one twice if there is no next.
-        """
+        """The keys of the answers to leaves `i` and `i` + 1, if there is one: 32 bytes each."""
         cdef const kf_hmac_key* secrets[2]
         cdef const uint8_t* tags[2]
         cdef Reply* reply
-        cdef int lane
-        for lane in range(2):
-            reply = &self.replies[min(i + lane, self.size - 1)]
+        cdef int lane, lanes = min(2, self.size - i)
+        for lane in range(lanes):
+            reply = &self.replies[i + lane]
             secrets[lane] = &(<SkuKeys>self.table.products[reply.product].keys).answer_mac
             tags[lane] = reply.tag
-        kf_hmac_sha256_two(secrets, tags, TAG_SIZE, keys)
+        if lanes == 2:
+            kf_hmac_sha256_two(secrets, tags, TAG_SIZE, keys)
+        else:
+            kf_hmac_sha256(secrets[0], tags[0], TAG_SIZE, keys)
 
     cdef Py_ssize_t build_answer(self, int i, const uint8_t* key, uint8_t* pdu) except -1:
         """Writes the response PDU of leaf `i`: prefix, sealed leaf, path, the batch's suffix, RPC result. Its size."""

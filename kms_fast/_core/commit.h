@@ -30,7 +30,7 @@ static int kf_write_at(int fd, const uint8_t *data, size_t n, int64_t offset)
  * 0 or an errno. */
 static int kf_commit(int fd, const uint8_t *record, size_t n, int64_t offset, int64_t zeros_to)
 {
-    static uint8_t zeros[1 << 16];
+    static uint8_t zeros[1 << 19]; /* never written, so they take no memory */
     int error = kf_write_at(fd, record, n, offset);
     for (int64_t at = offset + (int64_t)n; at < zeros_to && !error; at += (int64_t)sizeof zeros) {
         int64_t left = zeros_to - at;
