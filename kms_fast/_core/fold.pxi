@@ -128,6 +128,7 @@ cdef class Fold:
 
     def clear(self) -> None:
         """Forgets all entries and keeps the memory, which is dear to get anew."""
+        memset(self.column_sets, 0, self.count)
         self.count = self.kind_count = self.columns_count = 0
         self.is_sorted = False
 

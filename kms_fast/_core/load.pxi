@@ -191,9 +191,10 @@ cdef class LoadRun(SocketSet):
         self.flush_record()
 
     def work(self) -> None:
-        """Works off what is ready now. A bug costs a connection and is raised."""
+        """Works off what is ready now. A bug costs a connection and is raised when the others had their turn."""
         cdef kf_ready[KF_READY_MAX] ready
         cdef LoadConnection connection
+        cdef object bug = None
         cdef int i
         for i in range(kf_poller_look(self.fd, ready)):
             connection = <LoadConnection>ready[i].owner
@@ -201,8 +202,10 @@ cdef class LoadRun(SocketSet):
                 connection.on_ready(ready[i].what)
             except Exception as error:
                 connection.break_off("CONNECTION_LOST", f"connection closed before the answer: {error}")
-                raise
+                bug = error
         self.closed.clear()
+        if bug is not None:
+            raise bug
 
     cdef int open_slot(self, uint64_t intended) except -1:
         cdef LoadConnection connection = LoadConnection.__new__(LoadConnection)

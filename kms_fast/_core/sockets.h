@@ -20,7 +20,7 @@
 #define KF_READ 1
 #define KF_WRITE 2
 #define KF_BROKEN 4 /* reset, or closed in both directions: told whatever is watched for */
-#define KF_ENDED 8  /* with KF_READ: nothing follows what is there; read it and watch again, until it is at its end */
+#define KF_ENDED 8  /* with KF_READ: the peer's end, or a mark of urgent data, at which a read stops, is behind what is there */
 #define KF_ACCEPT 16 /* to watch a listening socket for: told as KF_READ for as long as somebody waits */
 #define KF_READY_MAX 512
 
@@ -47,7 +47,7 @@ static inline int kf_poller_watch(int poller, int fd, void *owner, int before, i
 {
     struct epoll_event event = {.data.ptr = owner};
     event.events = what & KF_ACCEPT ? (uint32_t)EPOLLIN
-                                    : EPOLLET | (what & KF_READ ? EPOLLIN | EPOLLRDHUP : 0) | (what & KF_WRITE ? EPOLLOUT : 0);
+                                    : EPOLLET | (what & KF_READ ? EPOLLIN | EPOLLRDHUP | EPOLLPRI : 0) | (what & KF_WRITE ? EPOLLOUT : 0);
     return epoll_ctl(poller, before < 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event);
 }
 
@@ -65,7 +65,7 @@ static inline int kf_poller_look(int poller, kf_ready *ready)
         uint32_t seen = events[i].events;
         ready[i].owner = events[i].data.ptr;
         ready[i].what = (seen & EPOLLIN ? KF_READ : 0) | (seen & EPOLLOUT ? KF_WRITE : 0) |
-                        (seen & (EPOLLERR | EPOLLHUP) ? KF_BROKEN | KF_ENDED : 0) | (seen & EPOLLRDHUP ? KF_ENDED : 0);
+                        (seen & (EPOLLERR | EPOLLHUP) ? KF_BROKEN | KF_ENDED : 0) | (seen & (EPOLLRDHUP | EPOLLPRI) ? KF_ENDED : 0);
     }
     return found;
 }

@@ -26,8 +26,9 @@ POLL_S: Final = 0.5
 # While more keeps coming, it forms one transaction for so long: the more it has to record, the less a record costs.
 GATHER_S: Final = 10.0
 LOOK_S: Final = 1.0
-# The memory of a part serves the next one, unless none comes for so long.
+# The memory of a part serves the next one, until for so long none had as many records.
 KEEP_MEMORY_S: Final = 60.0
+KEEP_MEMORY_RECORDS: Final = 10_000
 ELECTION_S: Final = 2.0
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
@@ -72,7 +73,7 @@ class Recorder:
         self._room = room
         self._draining = asyncio.Event()
         self._failures = 0
-        self._spare_folds: list[_core.Fold] = []
+        self._spare_fold: _core.Fold | None = None
         self._kept_until_s = 0.0
         self._summary_due_s = 0.0
         self._prune_due_s = 0.0
@@ -98,6 +99,7 @@ class Recorder:
                 finally:
                     await inventory.close()
             except KmsFastError as error:
+                self._spare_fold = None
                 if error.result.name not in _OUTAGES:
                     logger.error("the recorder ends: %s %s", error, error.result.cure)
                     raise
@@ -136,7 +138,8 @@ class Recorder:
 
     async def _read_part(self, tail: LedgerTail) -> _Part:
         """What is new, and what comes in the next seconds for as long as there is more at each look."""
-        fold = self._spare_folds.pop() if self._spare_folds else _core.Fold(self._room)
+        fold = _core.Fold(self._room) if self._spare_fold is None else self._spare_fold
+        self._spare_fold = None
         watermarks = dict[int, Watermark]()
         gathered_s = asyncio.get_running_loop().time() + GATHER_S
         while True:
@@ -173,16 +176,14 @@ class Recorder:
         totals = [Total(*total) for total in part.fold.totals()]
         await inventory.record(self._host_id, part.fold, totals, part.watermarks)
         self.recorded += len(part.fold)
-        self._kept_until_s = asyncio.get_running_loop().time() + KEEP_MEMORY_S
+        if len(part.fold) >= KEEP_MEMORY_RECORDS:
+            self._kept_until_s = asyncio.get_running_loop().time() + KEEP_MEMORY_S
         self._keep_memory(part.fold)
         self._note_recovery()
 
     def _keep_memory(self, fold: _core.Fold) -> None:
-        if asyncio.get_running_loop().time() < self._kept_until_s:
-            fold.clear()
-            self._spare_folds.append(fold)
-        else:
-            self._spare_folds.clear()
+        fold.clear()
+        self._spare_fold = fold if asyncio.get_running_loop().time() < self._kept_until_s else None
 
     async def _summarize_when_due(self, inventory: Inventory) -> None:
         """Count the inventory anew: every ten seconds, and the less often the longer that takes."""

@@ -67,3 +67,22 @@ def test_what_one_read_leaves_in_the_socket_is_read_in_the_next_round(tmp_path: 
     maker.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     assert maker.peer.socket.send(query * count) == count * len(query)
     assert len(maker.peer.answers()) == count
+
+
+def test_what_lies_behind_urgent_data_is_read(tmp_path: Path) -> None:
+    """A read stops at its mark, which the poller has told of before."""
+    maker = BatchMaker(make_realm(tmp_path))
+    query = rpc.build_request(struct.pack("<BBHI", 1, 3, 0, 0), 1, GET_REVOCATIONS)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=30)
+        ours, _ = listener.accept()
+    ours.setblocking(False)
+    maker.poller.adopt(ours.detach(), "1688")
+    with client:
+        client.sendall(rpc.build_bind() + query)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(query)
+        for _ in range(3):
+            maker.poller.work()
+        pdus = [rpc.read_pdu(client) for _ in range(3)]
+    assert None not in pdus

@@ -40,8 +40,8 @@ KINDS: Final = {
 OTHER: Final = "other_calls"
 
 # How much more than was measured is allowed. Connections are accepted until none waits, so the last accept of each time
-# gets none, and how many wait depends on the machine. Other calls are those of the jobs of every ten seconds. A batch in
-# some dozens has a second write, the zeros ahead of the records; how many dozens, the size of batches tells.
+# gets none, and how many wait depends on the machine. Other calls are those of the jobs of every ten seconds. One batch
+# in some dozens has a second write, the zeros ahead of the records; how many dozens, the size of batches tells.
 PER_ACTIVATION: Final = {
     "receives": 0.01, "sends": 0.01, "accepts": 1.0, "closes": 0.05, "socket_options": 0.05, "epoll_changes": 0.05,
     OTHER: 0.1,

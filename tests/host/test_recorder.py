@@ -195,9 +195,14 @@ async def test_a_transaction_is_bounded(
     assert await count_activations(tmp_path) == 3000
 
 
-@pytest.mark.parametrize("keep_s", [60.0, 0.0])
+@pytest.mark.parametrize(("keep_s", "keep_records", "is_kept"), [(60.0, 1, True), (0.0, 1, False), (60.0, 2, False)])
 async def test_the_memory_of_a_part_serves_the_next_for_a_while(
-    tmp_path: Path, segment: SegmentWriter, monkeypatch: pytest.MonkeyPatch, keep_s: float
+    tmp_path: Path,
+    segment: SegmentWriter,
+    monkeypatch: pytest.MonkeyPatch,
+    keep_s: float,
+    keep_records: int,
+    is_kept: bool,
 ) -> None:
     made: list[_core.Fold] = []
 
@@ -206,6 +211,7 @@ async def test_the_memory_of_a_part_serves_the_next_for_a_while(
         return made[-1]
 
     monkeypatch.setattr(recorder_module, "KEEP_MEMORY_S", keep_s)
+    monkeypatch.setattr(recorder_module, "KEEP_MEMORY_RECORDS", keep_records)
     monkeypatch.setattr(recorder_module, "_core", SimpleNamespace(Fold=make_fold))
     recorder = make_recorder(tmp_path)
     made_first = 0
@@ -214,7 +220,7 @@ async def test_the_memory_of_a_part_serves_the_next_for_a_while(
             segment.append([entry(number)], NOW_MS + number)
             await wait_until(lambda number=number: recorder.recorded == number + 1)  # type: ignore[misc]
             made_first = made_first or len(made)
-    assert (len(made) == made_first) == (keep_s > 0)
+    assert (len(made) == made_first) == is_kept
     assert await count_activations(tmp_path) == 4
 
 

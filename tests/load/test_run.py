@@ -313,6 +313,24 @@ async def test_a_bug_costs_a_connection_and_its_start(monkeypatch: pytest.Monkey
     assert (result.requests, result.failed) == (1, 1)
 
 
+async def test_a_bug_of_one_connection_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were ready in the same round are not told of again."""
+    real, calls = signing.verify_message, 0
+
+    def fail_once(public_key: bytes, message: bytes, signature: bytes) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            raise RuntimeError("planted")
+        return real(public_key, message, signature)
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    monkeypatch.setattr(signing, "verify_message", fail_once)
+    result = await load(ToyHost(), connections=30, activations=120, answer_limit_s=2)
+    assert {name: count for name, (count, _) in result.errors.items()} == {"CONNECTION_LOST": 1}
+    assert result.activations == 119
+
+
 def make_bind_ack() -> bytes:
     session = Session(RpcCounters())
     session.receive(build_bind())
