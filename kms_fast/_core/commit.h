@@ -26,8 +26,8 @@ static int kf_write_at(int fd, const uint8_t *data, size_t n, int64_t offset)
     return 0;
 }
 
-/* All bytes at the offset and zeros behind them up to `zeros_to`, if that lies further, then a sync of the data. Returns
- * 0 or an errno. */
+/* All bytes at the offset and zeros behind them up to `zeros_to`, if that lies further, then a sync of the data.
+ * Returns 0 or an errno. */
 static int kf_commit(int fd, const uint8_t *record, size_t n, int64_t offset, int64_t zeros_to)
 {
     static uint8_t zeros[1 << 19]; /* never written, so they take no memory */

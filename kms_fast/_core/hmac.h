@@ -36,7 +36,8 @@ static inline void kf_hmac_sha256(const kf_hmac_key *key, const uint8_t *p, size
 }
 
 /* The HMACs of two messages of `n` <= 55 bytes, each under a key of its own, side by side: 64 bytes. */
-static inline void kf_hmac_sha256_two(const kf_hmac_key *const keys[2], const uint8_t *const p[2], size_t n, uint8_t *out)
+static inline void kf_hmac_sha256_two(const kf_hmac_key *const keys[2], const uint8_t *const p[2], size_t n,
+                                      uint8_t *out)
 {
     uint8_t blocks[2][64] = {{0}};
     const uint8_t *const at[2] = {blocks[0], blocks[1]};

@@ -1,7 +1,7 @@
 /* Non-blocking TCP sockets and who of many is ready: epoll, or kqueue where there is none.
  *
- * epoll tells once of what has come (edge-triggered): asked about every socket until it has been read empty, it looks at
- * each two or three times a request. Whoever may have left something unread watches for the same again.
+ * epoll tells once of what has come (edge-triggered): asked about every socket until it has been read empty, it looks
+ * at each two or three times a request. Whoever may have left something unread watches for the same again.
  *
  * Descriptors belong to the caller. No call blocks or allocates; each returns -1 and sets errno when it fails. */
 #ifndef KF_SOCKETS_H
@@ -20,7 +20,7 @@
 #define KF_READ 1
 #define KF_WRITE 2
 #define KF_BROKEN 4 /* reset, or closed in both directions: told whatever is watched for */
-#define KF_ENDED 8  /* with KF_READ: the peer's end, or a mark of urgent data, at which a read stops, is behind what is there */
+#define KF_ENDED 8  /* with KF_READ: the end, or a mark of urgent data, stops a read before it has seen everything */
 #define KF_ACCEPT 16 /* to watch a listening socket for: told as KF_READ for as long as somebody waits */
 #define KF_READY_MAX 512
 
@@ -40,14 +40,14 @@ typedef union {
 
 static inline int kf_poller_open(void) { return epoll_create1(EPOLL_CLOEXEC); }
 
-/* From now on watches a descriptor for `what`: KF_READ, KF_WRITE, both or neither, or KF_ACCEPT; `before` is what it was
- * watched for, -1 the first time. What is ready now is told, also again. Closing ends it, unless another process has the
- * same socket. */
+/* From now on watches a descriptor for `what`: KF_READ, KF_WRITE, both or neither, or KF_ACCEPT; `before` is what it
+ * was watched for, -1 the first time. What is ready now is told, also again. Closing ends it, unless another process
+ * has the same socket. */
 static inline int kf_poller_watch(int poller, int fd, void *owner, int before, int what)
 {
     struct epoll_event event = {.data.ptr = owner};
-    event.events = what & KF_ACCEPT ? (uint32_t)EPOLLIN
-                                    : EPOLLET | (what & KF_READ ? EPOLLIN | EPOLLRDHUP | EPOLLPRI : 0) | (what & KF_WRITE ? EPOLLOUT : 0);
+    event.events = what & KF_ACCEPT ? (uint32_t)EPOLLIN : (uint32_t)EPOLLET;
+    event.events |= (what & KF_READ ? EPOLLIN | EPOLLRDHUP | EPOLLPRI : 0u) | (what & KF_WRITE ? EPOLLOUT : 0u);
     return epoll_ctl(poller, before < 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event);
 }
 
@@ -65,7 +65,8 @@ static inline int kf_poller_look(int poller, kf_ready *ready)
         uint32_t seen = events[i].events;
         ready[i].owner = events[i].data.ptr;
         ready[i].what = (seen & EPOLLIN ? KF_READ : 0) | (seen & EPOLLOUT ? KF_WRITE : 0) |
-                        (seen & (EPOLLERR | EPOLLHUP) ? KF_BROKEN | KF_ENDED : 0) | (seen & (EPOLLRDHUP | EPOLLPRI) ? KF_ENDED : 0);
+                        (seen & (EPOLLERR | EPOLLHUP) ? KF_BROKEN | KF_ENDED : 0) |
+                        (seen & (EPOLLRDHUP | EPOLLPRI) ? KF_ENDED : 0);
     }
     return found;
 }
