@@ -35,10 +35,6 @@ RECORD_S = 600.0
 SUMMARY_S = 60.0  # the recorder makes one every 10 seconds, and later when that takes long
 
 
-def read_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 @contextmanager
 def stopped(host: Server) -> Iterator[None]:
     """A host's processes stand still while the block runs: they share its core with another host."""
@@ -72,9 +68,9 @@ async def read_client_count(home: Path) -> int:
         await inventory.close()
 
 
-def wait_for_recorder(home: Path, ended_ms: int) -> float:
-    """Until the recorder has taken up what was signed until a load ended (ms), just now; how long that took, in s."""
-    started_s = time.monotonic()
+def wait_for_recorder(home: Path) -> float:
+    """Until the recorder has taken up what a load that ended just now got signed; how long that took, in s."""
+    started_s, ended_ms = time.monotonic(), time.time_ns() // 1_000_000
     while asyncio.run(read_recorded_ms(home)) < ended_ms - LAST_BATCH_MS:
         if time.monotonic() > started_s + RECORD_S:
             raise RuntimeError(f"the recorder is not done {RECORD_S:.0f} s after the load")
@@ -114,7 +110,7 @@ def meet_clients(host: Server, home: Path, clients: int) -> tuple[bytes, dict[st
     first = run_load(plan)
     if first.failed or first.refused:
         raise RuntimeError(f"{first.errors or first.refusals}")
-    behind_s = wait_for_recorder(home, read_clock_ms())
+    behind_s = wait_for_recorder(home)
     return plan.machine_seed, {
         "first_rate": round(first.activations / first.seconds),
         "recorder_behind_s_after_the_first_time": round(behind_s, 1),

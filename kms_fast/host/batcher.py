@@ -20,12 +20,12 @@ from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host.epoch import Epoch
 from kms_fast.host.ledger import Ledger
+from kms_fast.host.segment import MAX_LEAVES
 from kms_fast.model.policy import format_time
 from kms_fast.results import BY_NAME
 from kms_fast.store import CountRow, Counts
 
 CLOCK_BEHIND_MS: Final = 5 * 60 * 1000
-FULL_BATCH: Final = 1024
 # Of so many leaves a batch's fixed cost is a small part of each.
 ENOUGH_LEAVES: Final = 64
 # Smaller batches wait so much longer than the spacing, if that lets more come together.
@@ -313,7 +313,7 @@ class Batcher:
                 )
             )
             return
-        if self.host.waiting >= FULL_BATCH:
+        if self.host.waiting >= MAX_LEAVES:
             # No more fits: its commit may run while these answers are written.
             self._next()
             batch.answer()

@@ -2,8 +2,8 @@
 
 A segment is opened at each start, and whenever a running host begins the next one. It belongs to its process alone (an
 exclusive lock, which also tells others that it has not ended). Its file is preallocated, and zeros are written ahead of
-the records: a file system notes of each preallocated block when it is first written, so that a sync has data to write
-and no metadata only where something was written before.
+the records: the first write to a preallocated block changes the file's metadata, so a sync has nothing but data to
+write only where something was written before.
 """
 
 import fcntl

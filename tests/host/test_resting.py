@@ -223,7 +223,7 @@ def test_who_asks_during_a_commit_is_in_the_batch_that_begins_at_its_end(resting
 def test_the_next_batch_begins_after_the_answers_unless_a_full_one_waits(
     resting: Resting, monkeypatch: pytest.MonkeyPatch, full: int, answered: int
 ) -> None:
-    monkeypatch.setattr(batcher_module, "FULL_BATCH", full)
+    monkeypatch.setattr(batcher_module, "MAX_LEAVES", full)
     resting.begin_first()
     resting.ask(FEW)
     resting.loop.unseen = {resting.batcher._wake_fd}
