@@ -257,14 +257,6 @@ class FoldedBatch(NamedTuple):
     header_hash: bytes
     time_ms: int
 
-class Renewals(NamedTuple):
-    sku: bytes
-    validity_ms: int
-    activated_ms: bytes
-    cmids: bytes
-    said: bytes
-    predecessors: bytes | None
-
 @final
 class Fold:
     def __new__(cls, room: int) -> Self: ...
@@ -278,9 +270,28 @@ class Fold:
     ) -> FoldedBatch | None: ...
     def totals(self) -> list[tuple[bytes, int, int, int]]: ...
     def renewals(self) -> list[Renewals]: ...
-    def put_back(self, column_set: int, places: list[int]) -> None: ...
     def others(self) -> Iterator[_ChangeRow]: ...
     def sort(self) -> None: ...
+
+# columns.pxi
+class Grants(NamedTuple):
+    validity_ms: int
+    since_ms: int
+    packed: bytes
+    predecessors: bytes | None
+
+@final
+class Renewals:
+    def __new__(cls, fold: Fold, number: int) -> Self: ...
+    @property
+    def sku(self) -> bytes: ...
+    @property
+    def first_ms(self) -> bytes: ...
+    @property
+    def cmids(self) -> bytes: ...
+    @property
+    def said(self) -> bytes: ...
+    def grants(self, ids: list[int]) -> Grants: ...
 
 # host.pxi
 @final

@@ -15,6 +15,7 @@ cdef struct FoldEntry:
     uint64_t prefix       # the first 8 bytes of the CMID as a number, so that most comparisons need no more
     uint64_t time_ms      # of its batch
     const uint8_t* entry  # in the fold's copy, where later ones lie behind: that tells those of one millisecond apart
+    uint8_t[SAID_SIZE] said
 
 
 cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
@@ -24,8 +25,6 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
     cdef const uint8_t* before = first
     cdef uint64_t activations = 0, refusals = 0, hardware_changes = 0, activated_ms = 0, expires_ms = 0, refused_ms = 0
     cdef uint32_t result = 0, refusal = 0
-    cdef uint8_t said[SAID_SIZE]
-    cdef uint8_t state
     cdef Py_ssize_t i
     for i in range(n):
         entry = entries[i].entry
@@ -39,8 +38,6 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
             refused_ms, refusal = entries[i].time_ms, result
         hardware_changes += memcmp(entry + LEAF_HARDWARE, before + LEAF_HARDWARE, ID_SIZE) != 0
         before = entry
-    state = <uint8_t>LICENSED if result == GRANTED else entry[ENTRY_STATE]
-    hash_said(entry, state, said)
     hardware = (entry + LEAF_HARDWARE)[:ID_SIZE]
     return (
         (entry + LEAF_CMID)[:ID_SIZE],
@@ -52,7 +49,7 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
         refusals,
         refused_ms if refusals else None,
         refusal if refusals else None,
-        state,
+        state_after(entry),
         read_name(entry + ENTRY_NAME),
         read_address(entry + ENTRY_PEER),
         (first + LEAF_HARDWARE)[:ID_SIZE] if hardware_changes else hardware,
@@ -62,18 +59,23 @@ cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):
         read_optional(entry + ENTRY_PREVIOUS_CMID, ID_SIZE),
         entry[ENTRY_VIRTUAL],
         load_u32(entry + ENTRY_LIBRARY_VERSION),
-        None if hardware_changes else said[:SAID_SIZE],
+        None if hardware_changes else entries[n - 1].said[:SAID_SIZE],
     )
 
 
-cdef void hash_said(const uint8_t* entry, uint8_t state, uint8_t* out) noexcept nogil:
+cdef uint8_t state_after(const uint8_t* entry) noexcept nogil:
+    """The licence state that a request left its machine in."""
+    return <uint8_t>LICENSED if load_u32(entry + LEAF_RESULT) == GRANTED else entry[ENTRY_STATE]
+
+
+cdef void hash_said(const uint8_t* entry, uint8_t* out) noexcept nogil:
     """8 bytes that stand for what a machine says of itself and the state it is in: a renewal that only repeats it is
     known by them. Of SHA-256, since a name is the machine's own word: nobody shall find another for given ones.
     """
     cdef uint8_t said[SAID_INPUT]
     cdef uint8_t digest[HASH_SIZE]
     cdef uint8_t* end = said + 6
-    said[0], said[1] = state, entry[ENTRY_VIRTUAL]
+    said[0], said[1] = state_after(entry), entry[ENTRY_VIRTUAL]
     memcpy(said + 2, entry + ENTRY_LIBRARY_VERSION, 4)
     memcpy(end, entry + ENTRY_PEER, ID_SIZE)
     memcpy(end + ID_SIZE, entry + LEAF_HARDWARE, ID_SIZE)

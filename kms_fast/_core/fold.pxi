@@ -1,8 +1,8 @@
 # The fold: entries of many batches become one change for each CMID and SKU, sorted by both.
 #
-# The fold owns a copy of every entry, and a reference of 24 bytes to each. Sorting references by machine, then by time,
+# The fold owns a copy of every entry, and a reference of 32 bytes to each. Sorting references by machine, then by time,
 # brings what belongs together side by side, so a row needs no look-ups; rows are made one by one as they are asked for.
-# What nearly all machines do, ask once and be granted, can be had in columns, without an object for each.
+# What nearly all machines do, to be granted and nothing else, can be had in columns (columns.pxi).
 
 cdef extern from * nogil:
     uint64_t swap_bytes "__builtin_bswap64"(uint64_t value)
@@ -20,9 +20,10 @@ cdef struct FoldTotal:
 
 
 cdef struct FoldColumns:
-    const uint8_t* first    # an entry of the kind
+    const uint8_t* entry    # one of the kind
     bint has_predecessor
     Py_ssize_t count
+    uint64_t since_ms       # the earliest of their newest grants
 
 
 cdef int compare_keys(const uint8_t* a, const uint8_t* b) noexcept nogil:
@@ -54,20 +55,6 @@ class FoldedBatch(NamedTuple):
     time_ms: int
 
 
-class Renewals(NamedTuple):
-    """Machines that were granted once, for one SKU and validity, in columns: for each in ascending order of the CMID
-    its time (8 bytes, native order), CMID (16), what it said (8) and predecessor (32); predecessors are None when
-    none has one.
-    """
-
-    sku: bytes
-    validity_ms: int
-    activated_ms: bytes
-    cmids: bytes
-    said: bytes
-    predecessors: bytes | None
-
-
 @cython.final
 cdef class Fold:
     """Entries of batches as changes of an inventory: iterating gives one `kms_fast.store.ChangeRow` for each CMID and
@@ -84,7 +71,7 @@ cdef class Fold:
     cdef FoldTotal* kinds
     cdef int kind_count
     cdef int kind_room
-    cdef uint8_t* column_sets   # for each reference its number in `columns`, counted from 1; 0 for a row of its own
+    cdef uint8_t* column_sets   # for a machine's first reference its number in `columns`, from 1; 0 for a row of its own
     cdef FoldColumns[FOLD_COLUMN_SETS] columns
     cdef int columns_count
 
@@ -156,6 +143,7 @@ cdef class Fold:
         for i in range(n):
             added[i].prefix = swap_bytes(load_u64(copy + LEAF_CMID))
             added[i].time_ms, added[i].entry = time_ms, copy
+            hash_said(copy, added[i].said)
             self.count_kind(copy)
             copy += ENTRY_SIZE
         self.count += n
@@ -218,7 +206,7 @@ cdef class Fold:
             at = end
 
     def renewals(self) -> list[Renewals]:
-        """Those of its rows that are one grant each, in columns. `others` gives the rest, until more is added."""
+        """Those of its rows that are grants and nothing else, in columns; `others` gives the rest."""
         cdef Py_ssize_t at = 0, end
         cdef int number
         self.sort()
@@ -226,74 +214,38 @@ cdef class Fold:
         self.columns_count = 0
         while at < self.count:
             end = self.end_of_machine(at)
-            if end == at + 1:
-                self.column_sets[at] = self.find_columns(self.sorted[at].entry)
+            self.column_sets[at] = self.find_columns(at, end)
             at = end
-        return [self.make_columns(number) for number in range(self.columns_count)]
+        return [Renewals(self, number) for number in range(self.columns_count)]
 
-    cdef uint8_t find_columns(self, const uint8_t* entry) noexcept nogil:
-        """The number of the columns that an entry belongs to, counted from 1; 0 for none."""
-        cdef bint has_predecessor = not is_zero(entry + ENTRY_PREDECESSOR, HASH_SIZE)
+    cdef uint8_t find_columns(self, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+        """The number of the columns that a machine's references belong to, counted from 1; 0 for none."""
+        cdef const uint8_t* newest = self.sorted[end - 1].entry
+        cdef uint64_t newest_ms = self.sorted[end - 1].time_ms
+        cdef bint has_predecessor = not is_zero(newest + ENTRY_PREDECESSOR, HASH_SIZE)
         cdef FoldColumns* columns
-        cdef int i
-        if load_u32(entry + LEAF_RESULT) != GRANTED:
+        cdef Py_ssize_t i
+        if end - at > COLUMN_MOST_GRANTS:
             return 0
+        for i in range(at, end):
+            if (load_u32(self.sorted[i].entry + LEAF_RESULT) != GRANTED
+                    or memcmp(self.sorted[i].entry + LEAF_HARDWARE, newest + LEAF_HARDWARE, ID_SIZE) != 0):
+                return 0
         for i in range(self.columns_count):
             columns = &self.columns[i]
             if (columns.has_predecessor == has_predecessor
-                    and memcmp(columns.first + LEAF_SKU, entry + LEAF_SKU, ID_SIZE) == 0
-                    and load_u32(columns.first + LEAF_VALIDITY) == load_u32(entry + LEAF_VALIDITY)):
+                    and memcmp(columns.entry + LEAF_SKU, newest + LEAF_SKU, ID_SIZE) == 0
+                    and load_u32(columns.entry + LEAF_VALIDITY) == load_u32(newest + LEAF_VALIDITY)):
                 columns.count += 1
+                columns.since_ms = min(columns.since_ms, newest_ms)
                 return <uint8_t>(i + 1)
         if self.columns_count == FOLD_COLUMN_SETS:
             return 0
         columns = &self.columns[self.columns_count]
-        columns.first, columns.has_predecessor, columns.count = entry, has_predecessor, 1
+        columns.entry, columns.has_predecessor = newest, has_predecessor
+        columns.count, columns.since_ms = 1, newest_ms
         self.columns_count += 1
         return <uint8_t>self.columns_count
-
-    cdef object make_columns(self, int number):
-        cdef FoldColumns* columns = &self.columns[number]
-        cdef bytes activated = PyBytes_FromStringAndSize(NULL, 8 * columns.count)
-        cdef bytes cmids = PyBytes_FromStringAndSize(NULL, ID_SIZE * columns.count)
-        cdef bytes said = PyBytes_FromStringAndSize(NULL, SAID_SIZE * columns.count)
-        cdef bytes predecessors = PyBytes_FromStringAndSize(
-            NULL, HASH_SIZE * columns.count if columns.has_predecessor else 0
-        )
-        cdef Py_ssize_t at, i = 0
-        cdef const uint8_t* entry
-        for at in range(self.count):
-            if self.column_sets[at] != number + 1:
-                continue
-            entry = self.sorted[at].entry
-            memcpy(<uint8_t*>activated + 8 * i, &self.sorted[at].time_ms, 8)
-            memcpy(<uint8_t*>cmids + ID_SIZE * i, entry + LEAF_CMID, ID_SIZE)
-            hash_said(entry, LICENSED, <uint8_t*>said + SAID_SIZE * i)
-            if columns.has_predecessor:
-                memcpy(<uint8_t*>predecessors + HASH_SIZE * i, entry + ENTRY_PREDECESSOR, HASH_SIZE)
-            i += 1
-        return Renewals(
-            (columns.first + LEAF_SKU)[:ID_SIZE],
-            MINUTE_MS * <uint64_t>load_u32(columns.first + LEAF_VALIDITY),
-            activated,
-            cmids,
-            said,
-            predecessors if columns.has_predecessor else None,
-        )
-
-    def put_back(self, int column_set, list places not None) -> None:
-        """Lets `others` give the renewals at these places (from 0, ascending) of a set of columns after all."""
-        cdef Py_ssize_t at, i = 0
-        cdef object wanted = iter(places)
-        place = next(wanted, None)
-        for at in range(self.count):
-            if place is None:
-                return
-            if self.column_sets[at] == column_set + 1:
-                if i == <Py_ssize_t>place:
-                    self.column_sets[at] = 0
-                    place = next(wanted, None)
-                i += 1
 
     def others(self):
         """The rows that the columns of the last `renewals` do not hold, as iterating gives them."""

@@ -40,7 +40,7 @@ those without a time of their own are the newest request's.
 
 @runtime_checkable
 class RowsInColumns(Protocol):
-    """Rows of which a store can have those of one grant each in columns, as of a `kms_fast._core.Fold`."""
+    """Rows, as of a `kms_fast._core.Fold`; those of machines that were only granted can be had in columns."""
 
     def __iter__(self) -> Iterator[ChangeRow]:
         """All rows."""
@@ -48,11 +48,8 @@ class RowsInColumns(Protocol):
     def renewals(self) -> Sequence[Any]:
         """Sets of columns: `kms_fast._core.Renewals`."""
 
-    def put_back(self, column_set: int, places: list[int]) -> None:
-        """Let `others` give what lies at these places (from 0, ascending) of a set after all."""
-
     def others(self) -> Iterator[ChangeRow]:
-        """The rows that are in no columns."""
+        """The rows that are in no columns, or that those could not add."""
 
 
 class Counts(Protocol):

@@ -177,12 +177,13 @@ class SqliteInventory:
 
     def _add_renewals(self, rows: RowsInColumns) -> Iterator[ChangeRow]:
         """Add the machines in columns that say what they said before; the other rows."""
-        for number, renewals in enumerate(rows.renewals()):
-            times = apsw.carray(renewals.activated_ms, flags=apsw.SQLITE_CARRAY_INT64)
-            self._db.execute(sql.FIND_RENEWED, (times, renewals.cmids, renewals.sku, renewals.said))
-            self._db.execute(sql.ADD_RENEWED, (renewals.validity_ms, renewals.predecessors))
-            rows.put_back(number, [place for (place,) in self._rows(sql.OTHERS)])
-            self._db.execute("DELETE FROM temp.renewed")
+        for renewals in rows.renewals():
+            times = apsw.carray(renewals.first_ms, flags=apsw.SQLITE_CARRAY_INT64)
+            [(ids,)] = self._rows(sql.FIND_RENEWED, (times, renewals.cmids, renewals.sku, renewals.said))
+            grants = renewals.grants(msgspec.json.decode(ids, type=list[int]))
+            if grants.packed:
+                packed = apsw.carray(grants.packed, flags=apsw.SQLITE_CARRAY_INT64)
+                self._db.execute(sql.ADD_GRANTS, (packed, grants.since_ms, grants.validity_ms, grants.predecessors))
         return rows.others()
 
     def _stage(self, rows: Iterable[ChangeRow]) -> None:

@@ -84,7 +84,6 @@ _CHANGE: Final = (
 STAGE_TABLES: Final = f"""
 CREATE TEMP TABLE stage ({", ".join(_CHANGE)});
 CREATE TEMP TABLE found (id INTEGER, row INTEGER NOT NULL, changed INTEGER);
-CREATE TEMP TABLE renewed (id INTEGER, place INTEGER NOT NULL, activated_ms INTEGER NOT NULL);
 """
 
 # What the newest request says of a machine, beside its hardware.
@@ -166,26 +165,22 @@ WHERE true ORDER BY f.rowid
 {_MERGE_ACTIVITY}
 """
 
-# The clients of renewals in columns, in the order of activity; those that are new or say something new without an id,
-# for what stages rows. Values: times as an array, CMIDs, the SKU, what they said.
+# The ids of renewals in columns, in their order; 0 for clients that are new or say something new. In JSON, since SQLite
+# has no other way to return many numbers at the price of one row. Values: times as an array, CMIDs, the SKU, what they
+# said.
 FIND_RENEWED: Final = """
-INSERT INTO temp.renewed (id, place, activated_ms)
-SELECT iif(c.said = substr(?4, 8 * r.rowid - 7, 8) AND c.first_seen_ms <= r.value, c.id, NULL) AS known,
-    r.rowid, r.value
+SELECT json_group_array(iif(c.said = substr(?4, 8 * r.rowid - 7, 8) AND c.first_seen_ms <= r.value, c.id, 0))
 FROM carray(?1) r LEFT JOIN clients c ON c.cmid = substr(?2, 16 * r.rowid - 15, 16)
     AND c.product = (SELECT product FROM products WHERE sku = ?3)
-ORDER BY known
 """
-# Values: the validity in ms, predecessors or null.
-ADD_RENEWED: Final = f"""
+# Values: `kms_fast._core.Grants`, packed ones as an array, the time since, the validity in ms, predecessors or null.
+ADD_GRANTS: Final = f"""
 INSERT INTO activity (id, {", ".join(_ACTIVITY)}, predecessor)
-SELECT id, 1, activated_ms, activated_ms + ?1, 0, NULL, NULL,
-    iif(?2 IS NULL, zeroblob({_ROOM}), substr(?2, 32 * place - 31, 32))
-FROM temp.renewed WHERE id IS NOT NULL ORDER BY rowid
+SELECT value >> 32, 1 + (value >> 26 & 63), ?2 + (value & 67108863), ?2 + (value & 67108863) + ?3, 0, NULL, NULL,
+    iif(?4 IS NULL, zeroblob({_ROOM}), substr(?4, 32 * rowid - 31, 32))
+FROM carray(?1) WHERE true
 {_MERGE_ACTIVITY}
 """
-# Places are counted from 0 elsewhere.
-OTHERS: Final = "SELECT place - 1 FROM temp.renewed WHERE id IS NULL ORDER BY place"
 
 # Known clients are changed before new ones are added, which need no comparison, and both before their activity is.
 MERGE: Final = (

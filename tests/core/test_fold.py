@@ -104,21 +104,28 @@ def cut(column: bytes, size: int) -> list[bytes]:
     return [column[at : at + size] for at in range(0, len(column), size)]
 
 
-ColumnRow = tuple[tuple[object, ...], bytes | None, bytes | None]
+# CMID and SKU; activations, their newest time and its end; predecessor
+Granted = tuple[bytes, bytes, int, int, int, bytes | None]
 
 
-def shorten(row: ChangeRow) -> ColumnRow:
-    """What columns tell of a row: its first nine values, predecessor and said."""
-    return row[:9], row[15], row[19]
+def grants_of(row: ChangeRow) -> Granted:
+    """What columns add of a row that is grants and nothing else."""
+    assert row[4] is not None
+    assert row[5] is not None
+    assert row[6:9] == (0, None, None)
+    return (row[0], row[1], row[3], row[4], row[5], row[15])
 
 
-def rows_of(renewals: _core.Renewals) -> list[ColumnRow]:
-    times = memoryview(renewals.activated_ms).cast("q").tolist()
-    cmids, said = cut(renewals.cmids, 16), cut(renewals.said, 8)
-    predecessors = [None] * len(times) if renewals.predecessors is None else cut(renewals.predecessors, 32)
+def unpack(renewals: _core.Renewals, ids: list[int]) -> list[Granted]:
+    """What is added to the machines that have an id, in the order of these."""
+    grants, cmids = renewals.grants(ids), dict(zip(ids, cut(renewals.cmids, 16), strict=True))
+    packed = memoryview(grants.packed).cast("q").tolist()
+    assert [one >> 32 for one in packed] == sorted(one for one in ids if one)
+    predecessors = [None] * len(packed) if grants.predecessors is None else cut(grants.predecessors, 32)
+    times = [grants.since_ms + (one & (1 << 26) - 1) for one in packed]
     return [
-        ((cmid, renewals.sku, time_ms, 1, time_ms, time_ms + renewals.validity_ms, 0, None, None), predecessor, words)
-        for cmid, time_ms, predecessor, words in zip(cmids, times, predecessors, said, strict=True)
+        (cmids[one >> 32], renewals.sku, (one >> 26 & 63) + 1, time_ms, time_ms + grants.validity_ms, predecessor)
+        for one, time_ms, predecessor in zip(packed, times, predecessors, strict=True)
     ]
 
 
@@ -129,35 +136,72 @@ def test_columns_and_the_other_rows_are_all_rows(tmp_path: Path, seed: int) -> N
         for number in range(30):
             batch = [invent_entry(chance), invent_entry(chance)]
             batch += [invent_entry(chance) | {"cmid": chance.randbytes(16)} for _ in range(3)]
-            segment.append([make_entry(**entry) for entry in batch], NOW_MS + number)
+            again = batch[-1] | {"predecessor": chance.randbytes(32)}
+            segment.append([make_entry(**entry) for entry in [*batch, again]], NOW_MS + number)
+            segment.append([make_entry(**again)], NOW_MS + number + 9)
     fold = fold_file(segment.path)
-    rows: dict[tuple[object, ...], ChangeRow] = {row[:2]: row for row in fold}
+    rows: dict[tuple[bytes, bytes], ChangeRow] = {row[:2]: row for row in fold}
     for _ in range(2):
-        columns = list(map(rows_of, fold.renewals()))
-        assert 10 < sum(map(len, columns)) < len(rows)
-        for number, renewals in enumerate(columns):
-            assert renewals == [shorten(rows[first[:2]]) for first, *_ in renewals]
-            places = sorted(chance.sample(range(len(renewals)), k=len(renewals) // 2))
-            fold.put_back(number, places)
-            columns[number] = [row for place, row in enumerate(renewals) if place not in places]
+        added: list[Granted] = []
+        for renewals in fold.renewals():
+            machines = [rows[cmid, renewals.sku] for cmid in cut(renewals.cmids, 16)]
+            assert memoryview(renewals.first_ms).cast("q").tolist() == [row[2] for row in machines]
+            assert cut(renewals.said, 8) == [row[19] for row in machines]
+            numbers = chance.sample(range(1, 1 << 31), k=len(machines))
+            unknown = chance.sample(range(len(machines)), k=len(machines) // 2)
+            added += unpack(renewals, [0 if place in unknown else number for place, number in enumerate(numbers)])
         others = list(fold.others())
         assert others == [rows[key] for key in sorted(row[:2] for row in others)]
-        in_columns = [first[:2] for part in columns for first, *_ in part]
-        assert sorted(in_columns + [row[:2] for row in others]) == sorted(rows)
+        assert sorted(added) == sorted(grants_of(rows[key]) for key in rows.keys() - {row[:2] for row in others})
+        assert {row[2] for row in added} >= {1, 3}
+
+
+def test_what_cannot_be_packed_is_rows(tmp_path: Path) -> None:
+    """More grants of one machine than 64, a time 19 hours behind the first one, an id of 32 bits."""
+    machines = [bytes([number]) * 16 for number in range(5)]
+    with SegmentWriter(tmp_path, 1) as segment:
+        segment.append([make_entry(machines[0]) for _ in range(64)], NOW_MS)
+        segment.append([make_entry(machines[1]) for _ in range(65)], NOW_MS)
+        segment.append([make_entry(machines[2]), make_entry(machines[4])], NOW_MS + (1 << 26) - 1)
+        segment.append([make_entry(machines[3])], NOW_MS + (1 << 26))
+    fold = fold_file(segment.path)
+    [renewals] = fold.renewals()
+    assert cut(renewals.cmids, 16) == [machines[number] for number in (0, 2, 3, 4)]
+    packed = renewals.grants([9, (1 << 31) - 1, 7, 1 << 31]).packed
+    assert memoryview(packed).cast("q").tolist() == [9 << 32 | 63 << 26, (1 << 31) - 1 << 32 | (1 << 26) - 1]
+    assert [(row[0], row[3]) for row in fold.others()] == [(machines[1], 65), (machines[3], 1), (machines[4], 1)]
+
+
+def test_ids_that_are_not_those_of_the_machines(tmp_path: Path) -> None:
+    with SegmentWriter(tmp_path, 1) as segment:
+        segment.append([make_entry(b"a" * 16), make_entry(b"b" * 16)], NOW_MS)
+    fold = fold_file(segment.path)
+    [renewals] = fold.renewals()
+    for ids in ([], [1], [1, 2, 3]):
+        with pytest.raises(ValueError, match="there are 2 machines"):
+            renewals.grants(ids)
+    for ids in ([-1, 2], [1 << 64, 2]):
+        with pytest.raises(OverflowError):
+            renewals.grants(ids)
+    fold.clear()
+    assert renewals.grants([0, 0]).packed == b""
+    with pytest.raises(IndexError):
+        _core.Renewals(fold, 0)
 
 
 def test_columns_of_a_fold_that_was_added_to(tmp_path: Path) -> None:
-    """A machine that was one grant may be two by then."""
+    """A machine that was granted once may be refused by then."""
     fold = _core.Fold(100)
     for number, cmids in ((1, b"ab"), (2, b"ac")):
         with SegmentWriter(tmp_path, number) as segment:
-            segment.append([make_entry(bytes([cmid]) * 16) for cmid in cmids], NOW_MS + number)
+            result = 0 if number == 1 else REFUSED
+            segment.append([make_entry(b"a" * 16, result=result), make_entry(cmids[1:] * 16)], NOW_MS + number)
         previous = SegmentStart(number, HOST_ID, b"", ()).previous
         with segment.path.open("rb") as file:
             fold.add_batches(_core.RecordReader(file.fileno(), BLOCK), number, 0, previous)
         [renewals] = fold.renewals()
         assert cut(renewals.cmids, 16) == [bytes([cmid]) * 16 for cmid in (b"ab" if number == 1 else b"bc")]
-    assert [(row[0], row[3]) for row in fold.others()] == [(b"a" * 16, 2)]
+    assert [(row[0], row[3], row[6]) for row in fold.others()] == [(b"a" * 16, 1, 1)]
 
 
 def test_more_kinds_than_sets_of_columns_are_rows(tmp_path: Path) -> None:

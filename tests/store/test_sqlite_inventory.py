@@ -119,19 +119,20 @@ async def test_columns_of_a_fold_add_up_to_what_its_rows_do(tmp_path: Path, seed
                 [{"name": chance.randbytes(4).hex().encode()}, {"hardware": chance.randbytes(16)}, {"state": 5}, {}]
             )
         with SegmentWriter(tmp_path, number) as segment:
-            asked = chance.sample(says, k=100) + chance.choices(says, k=5)
-            segment.append(
-                [
-                    make_entry(
-                        **said,  # type: ignore[arg-type]
-                        predecessor=chance.choice([bytes(32), chance.randbytes(32)]),
-                        result=chance.choice([0] * 9 + [REFUSED]),
-                        validity_min=chance.choice([60, 259_200]),
-                    )
-                    for said in asked
-                ],
-                time_ms,
-            )
+            for later_ms in (0, chance.choice([0, 1, 20 * DAY_MS])):
+                asked = chance.sample(says, k=100) + chance.choices(says, k=5)
+                segment.append(
+                    [
+                        make_entry(
+                            **said,  # type: ignore[arg-type]
+                            predecessor=chance.choice([bytes(32), chance.randbytes(32)]),
+                            result=chance.choice([0] * 9 + [REFUSED]),
+                            validity_min=chance.choice([60, 259_200]),
+                        )
+                        for said in asked
+                    ],
+                    time_ms + later_ms,
+                )
         fold = fold_segment(segment)
         assert len(fold.renewals()) > 1
         await by_rows.record(HOST, list(fold), [], [])
