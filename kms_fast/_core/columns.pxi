@@ -1,7 +1,7 @@
 # Columns of a fold: machines that were granted and nothing else, without an object for each.
 #
-# Whoever keeps an inventory finds its ids for a set of CMIDs, in the order of these; what is added to each machine comes
-# back in the order of the ids, in which the inventory lies on disk.
+# Whoever keeps an inventory finds its ids for a set of CMIDs, in the order of these; what is added to each machine
+# comes back in the order of the ids, in which the inventory lies on disk.
 
 cdef enum:
     COLUMN_TIME_BITS = 26       # 18 hours in ms

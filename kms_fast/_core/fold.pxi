@@ -71,7 +71,7 @@ cdef class Fold:
     cdef FoldTotal* kinds
     cdef int kind_count
     cdef int kind_room
-    cdef uint8_t* column_sets   # for a machine's first reference its number in `columns`, from 1; 0 for a row of its own
+    cdef uint8_t* column_sets   # for a machine's first reference its number in `columns`, from 1; 0 for a row
     cdef FoldColumns[FOLD_COLUMN_SETS] columns
     cdef int columns_count
 
