@@ -59,15 +59,19 @@ KF_AES_INLINE __m128i kf_aes128_encrypt(const kf_aes128 *key, __m128i block)
     return kf_aes128_rounds(key, _mm_xor_si128(block, kf_round_key(key, 0)), _mm_setzero_si128());
 }
 
+KF_AES_INLINE __m128i kf_reversed(__m128i block)
+{
+    return _mm_shuffle_epi8(block, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+
 /* `width` counter blocks at once: a round of one block waits 3 to 4 cycles for the last, so eight hide each other's
  * wait. */
 KF_AES_INLINE void kf_aes128_keystream(const kf_aes128 *key, __m128i counter, __m128i *block, const int width)
 {
-    const __m128i reversed = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m128i round_key = kf_round_key(key, 0);
 #pragma GCC unroll 8
     for (int i = 0; i < width; i++)
-        block[i] = _mm_xor_si128(_mm_shuffle_epi8(_mm_add_epi64(counter, _mm_set_epi64x(0, i)), reversed), round_key);
+        block[i] = _mm_xor_si128(kf_reversed(_mm_add_epi64(counter, _mm_set_epi64x(0, i))), round_key);
 #pragma GCC unroll 9
     for (int r = 1; r < 10; r++) {
         round_key = kf_round_key(key, r);
@@ -90,10 +94,10 @@ KF_AES_INLINE void kf_aes128_ctr_chunk(const kf_aes128 *key, __m128i counter, co
 #pragma GCC unroll 8
     for (int i = 0; i < width; i++) {
         if (n < 16) {
-            uint8_t last[16];
-            kf_store_block(last, block[i]);
-            for (size_t j = 0; j < n; j++)
-                out[j] = in[j] ^ last[j];
+            uint8_t last[16] = {0};
+            memcpy(last, in, n);
+            kf_store_block(last, _mm_xor_si128(kf_load_block(last), block[i]));
+            memcpy(out, last, n);
             return;
         }
         kf_store_block(out, _mm_xor_si128(kf_load_block(in), block[i]));
@@ -101,21 +105,21 @@ KF_AES_INLINE void kf_aes128_ctr_chunk(const kf_aes128 *key, __m128i counter, co
     }
 }
 
-/* Counter mode as RFC 5297 section 2.5 uses it: the counter's bit 63 is clear on entry, so adding to its low half never
- * carries over. `out` may be `in`, but they may not overlap in any other way. */
-KF_AES_INLINE void kf_aes128_ctr(const kf_aes128 *key, __m128i counter_block, const uint8_t *in, uint8_t *out, size_t n)
+/* Counter mode as RFC 5297 section 2.5 uses it: the counter, here in reverse, has bit 63 clear on entry, so adding to
+ * its low half never carries over. `out` may be `in`, but they may not overlap in any other way. Gives the counter
+ * behind n bytes, when these are whole blocks. */
+KF_AES_INLINE __m128i kf_aes128_ctr(const kf_aes128 *key, __m128i counter, const uint8_t *in, uint8_t *out, size_t n)
 {
-    const __m128i reversed = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m128i counter = _mm_shuffle_epi8(counter_block, reversed);
     for (; n > 64; in += 128, out += 128) {
         size_t chunk = n < 128 ? n : 128;
         kf_aes128_ctr_chunk(key, counter, in, out, chunk, 8);
         counter = _mm_add_epi64(counter, _mm_set_epi64x(0, 8));
         n -= chunk;
         if (n == 0)
-            return;
+            return counter;
     }
     kf_aes128_ctr_chunk(key, counter, in, out, n, 4);
+    return _mm_add_epi64(counter, _mm_set_epi64x(0, 4));
 }
 
 #endif

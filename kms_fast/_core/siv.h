@@ -51,34 +51,48 @@ KF_AES_INLINE void kf_cmac_expand(kf_cmac_key *out, const uint8_t key[16])
     kf_store_block(out->k2, kf_dbl(k1));
 }
 
-/* CMAC of `n` bytes at `p` whose last 16 are xored with `end` first (S2V's xorend); with n < 16, `end` must be zero. */
-KF_AES_INLINE __m128i kf_cmac_blocks(const kf_cmac_key *key, const uint8_t *p, size_t n, __m128i end)
+/* Takes n / 16 > 0 whole blocks into a chain. A chain is the chaining value xor round key 0; it begins with that key. */
+KF_AES_INLINE __m128i kf_cmac_absorb(const kf_aes128 *aes, __m128i chain, const uint8_t *p, size_t n)
 {
-    const __m128i whitening = kf_round_key(&key->aes, 0);
-    const __m128i k1 = kf_load_block(key->k1), k2 = kf_load_block(key->k2);
-    __m128i chain = whitening; /* round key 0 with the chaining value, here zero */
-    if (n < 16) {
-        __m128i last = _mm_xor_si128(kf_padded(p, n), k2);
-        return kf_aes128_rounds(&key->aes, _mm_xor_si128(chain, last), _mm_setzero_si128());
-    }
+    const __m128i whitening = kf_round_key(aes, 0);
+    chain = _mm_xor_si128(chain, kf_load_block(p));
+    for (size_t i = 16; i < n; i += 16)
+        chain = kf_aes128_rounds(aes, chain, _mm_xor_si128(kf_load_block(p + i), whitening));
+    return kf_aes128_rounds(aes, chain, whitening);
+}
+
+/* CMAC of what `chain` took and the last n >= 16 bytes at `p`, whose last 16 are xored with `end` first. */
+KF_AES_INLINE __m128i kf_cmac_finish(const kf_cmac_key *key, __m128i chain, const uint8_t *p, size_t n, __m128i end)
+{
+    const __m128i k1 = kf_load_block(key->k1), k2 = kf_load_block(key->k2), whitening = kf_round_key(&key->aes, 0);
     size_t head = (n - 16) & ~(size_t)15; /* whole blocks that `end` does not touch */
-    if (head) {
-        chain = _mm_xor_si128(chain, kf_load_block(p));
-        for (size_t i = 16; i < head; i += 16)
-            chain = kf_aes128_rounds(&key->aes, chain, _mm_xor_si128(kf_load_block(p + i), whitening));
-        chain = kf_aes128_rounds(&key->aes, chain, whitening);
-    }
-    uint8_t tail[32]; /* the remaining 16 to 31 bytes */
+    /* The remaining 16 to 31 bytes come first, although they are needed last: a load that spans several stores waits
+     * until these have retired, and behind the chain in program order that is when the chain is done. */
+    uint8_t tail[32];
     size_t left = n - head;
     memcpy(tail, p + head, left);
     kf_store_block(tail + left - 16, _mm_xor_si128(kf_load_block(tail + left - 16), end));
-    chain = _mm_xor_si128(chain, kf_load_block(tail));
+    __m128i next = kf_load_block(tail), last = _mm_setzero_si128();
     if (left == 16)
-        chain = _mm_xor_si128(chain, k1);
+        next = _mm_xor_si128(next, k1);
     else
-        chain = kf_aes128_rounds(&key->aes, chain,
-                                 _mm_xor_si128(_mm_xor_si128(kf_padded(tail + 16, left - 16), k2), whitening));
+        last = _mm_xor_si128(_mm_xor_si128(kf_padded(tail + 16, left - 16), k2), whitening);
+    if (head)
+        chain = kf_cmac_absorb(&key->aes, chain, p, head);
+    chain = _mm_xor_si128(chain, next);
+    if (left != 16)
+        chain = kf_aes128_rounds(&key->aes, chain, last);
     return kf_aes128_rounds(&key->aes, chain, _mm_setzero_si128());
+}
+
+/* CMAC of `n` bytes at `p` whose last 16 are xored with `end` first (S2V's xorend); with n < 16, `end` must be zero. */
+KF_AES_INLINE __m128i kf_cmac_blocks(const kf_cmac_key *key, const uint8_t *p, size_t n, __m128i end)
+{
+    const __m128i chain = kf_round_key(&key->aes, 0);
+    if (n >= 16)
+        return kf_cmac_finish(key, chain, p, n, end);
+    __m128i last = _mm_xor_si128(kf_padded(p, n), kf_load_block(key->k2));
+    return kf_aes128_rounds(&key->aes, _mm_xor_si128(chain, last), _mm_setzero_si128());
 }
 
 /* D after one more component: dbl(D) xor CMAC(component). */
@@ -133,8 +147,35 @@ KF_AES_TARGET static void kf_siv_seal(const kf_siv_state *state, const uint8_t *
     if (ad)
         d = kf_s2v_step(state, d, ad, ad_len);
     __m128i iv = kf_s2v_finish(state, d, plain, n);
-    kf_aes128_ctr(&state->ctr, kf_siv_counter(iv), plain, out, n);
+    kf_aes128_ctr(&state->ctr, kf_reversed(kf_siv_counter(iv)), plain, out, n);
     kf_store_block(tag, iv);
+}
+
+/* 1 when the tag is what it should be; otherwise 0, and what was decrypted is zeroed. */
+KF_AES_INLINE int kf_siv_check(__m128i tag, __m128i expected, uint8_t *out, size_t n)
+{
+    __m128i difference = _mm_xor_si128(tag, expected);
+    if (_mm_testz_si128(difference, difference))
+        return 1;
+    kf_wipe(out, n);
+    return 0;
+}
+
+/* Opens n >= 16 bytes; `d` is what S2V made of the components. Decrypts and authenticates by turns: the chain is what
+ * takes time, and the less stands between the chains of two calls, the earlier a processor that waits for one of them
+ * begins the next. */
+KF_AES_INLINE int kf_siv_open_blocks(const kf_siv_state *state, __m128i d, const uint8_t tag[16], const uint8_t *sealed,
+                                     size_t n, uint8_t *out)
+{
+    const __m128i iv = kf_load_block(tag);
+    __m128i chain = kf_round_key(&state->mac.aes, 0), counter = kf_reversed(kf_siv_counter(iv));
+    size_t done = 0;
+    for (; n - done >= 80; done += 64) {
+        counter = kf_aes128_ctr(&state->ctr, counter, sealed + done, out + done, 64);
+        chain = kf_cmac_absorb(&state->mac.aes, chain, out + done, 64);
+    }
+    kf_aes128_ctr(&state->ctr, counter, sealed + done, out + done, n - done);
+    return kf_siv_check(iv, kf_cmac_finish(&state->mac, chain, out + done, n - done, d), out, n);
 }
 
 /* Opens `n` bytes of ciphertext: 1 and the plaintext in `out`, or 0 and `out` zeroed. `out` may be `sealed`. */
@@ -142,14 +183,21 @@ KF_AES_TARGET static int kf_siv_open(const kf_siv_state *state, const uint8_t *a
                                      const uint8_t *sealed, size_t n, uint8_t *out)
 {
     __m128i iv = kf_load_block(tag), d = kf_load_block(state->d);
-    kf_aes128_ctr(&state->ctr, kf_siv_counter(iv), sealed, out, n);
     if (ad)
         d = kf_s2v_step(state, d, ad, ad_len);
-    __m128i difference = _mm_xor_si128(iv, kf_s2v_finish(state, d, out, n));
-    if (_mm_testz_si128(difference, difference))
-        return 1;
-    kf_wipe(out, n);
-    return 0;
+    if (n >= 16)
+        return kf_siv_open_blocks(state, d, tag, sealed, n, out);
+    kf_aes128_ctr(&state->ctr, kf_reversed(kf_siv_counter(iv)), sealed, out, n);
+    return kf_siv_check(iv, kf_s2v_finish(state, d, out, n), out, n);
+}
+
+/* The same for the sizes of a request, with which the compiler leaves no branch and no copy of variable length: a
+ * processor that is still in the chain of one request gets that much further into the next. */
+KF_AES_TARGET static int kf_siv_open_request(const kf_siv_state *state, const uint8_t nonce[16], const uint8_t tag[16],
+                                             const uint8_t sealed[168], uint8_t out[168])
+{
+    __m128i d = kf_s2v_step(state, kf_load_block(state->d), nonce, 16);
+    return kf_siv_open_blocks(state, d, tag, sealed, 168, out);
 }
 
 #else
@@ -163,6 +211,8 @@ static void kf_siv_seal(const kf_siv_state *state, const uint8_t *ad, size_t ad_
                         uint8_t tag[16], uint8_t *out) { abort(); }
 static int kf_siv_open(const kf_siv_state *state, const uint8_t *ad, size_t ad_len, const uint8_t tag[16],
                        const uint8_t *sealed, size_t n, uint8_t *out) { abort(); }
+static int kf_siv_open_request(const kf_siv_state *state, const uint8_t nonce[16], const uint8_t tag[16],
+                               const uint8_t sealed[168], uint8_t out[168]) { abort(); }
 
 #endif
 #endif

@@ -117,6 +117,16 @@ static void check_siv_lengths(const kf_siv_state *state)
         for (size_t i = 0; i < n; i++)
             check(opened[i] == 0, "wiped after a refusal");
         tag[n % 16] ^= 1;
+        if (n == 168) {
+            uint8_t *request_nonce = counting(16);
+            kf_siv_seal(state, request_nonce, 16, plain, n, tag, sealed);
+            check(kf_siv_open_request(state, request_nonce, tag, sealed, opened), "open a request");
+            check(kf_equal(opened, plain, n), "fields of a request");
+            tag[0] ^= 1;
+            check(!kf_siv_open_request(state, request_nonce, tag, sealed, opened), "another request is refused");
+            free(request_nonce);
+            kf_siv_seal(state, nonce, n % 33, plain, n, tag, sealed);
+        }
         check(kf_siv_open(state, nonce, n % 33, tag, sealed, n, sealed), "open in place");
         check(kf_equal(sealed, plain, n), "plaintext in place");
         free(plain), free(sealed), free(opened), free(nonce), free(tag);

@@ -1,6 +1,7 @@
 """Requests: sealing, opening, and the rules that opened fields keep (docs/protocol.md, "Request")."""
 
 import os
+import unicodedata
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -76,6 +77,28 @@ def test_valid_names_open(name: str) -> None:
 )
 def test_invalid_names_are_refused(name: bytes) -> None:
     assert make_keys().open_request(seal(with_bytes(32, name.ljust(64, b"\0")))) is None
+
+
+def follows_the_rule(name: bytes) -> bool:
+    """The rule for names by Python's own decoder."""
+    text, _, behind = name.partition(b"\0")
+    try:
+        characters = text.decode()
+    except UnicodeDecodeError:
+        return False
+    return not any(behind) and not any(unicodedata.category(one) == "Cc" for one in characters)
+
+
+@pytest.mark.parametrize("name", [b"x" * 64, b"x" * 10, b"x" * 8, "ä".encode() * 32, "x機械".encode() * 9])
+def test_each_byte_in_each_place_is_as_pythons_decoder_says(name: bytes) -> None:
+    """Also beside words of eight bytes that are looked at as one."""
+    keys = make_keys()
+    for place in range(64):
+        for byte in (0, 1, 0x1F, 0x20, 0x7E, 0x7F, 0x80, 0x9F, 0xA0, 0xC2, 0xE6, 0xFF):
+            changed = bytearray(name.ljust(64, b"\0"))
+            changed[place] = byte
+            request = keys.seal_request(with_bytes(32, bytes(changed)), b"n" * 16)
+            assert (keys.open_request(request) is not None) == follows_the_rule(bytes(changed)), (place, byte)
 
 
 @pytest.mark.parametrize(
