@@ -94,10 +94,10 @@ KF_AES_INLINE void kf_aes128_ctr_chunk(const kf_aes128 *key, __m128i counter, co
 #pragma GCC unroll 8
     for (int i = 0; i < width; i++) {
         if (n < 16) {
-            uint8_t last[16] = {0};
-            memcpy(last, in, n);
-            kf_store_block(last, _mm_xor_si128(kf_load_block(last), block[i]));
-            memcpy(out, last, n);
+            uint8_t last[16];
+            kf_store_block(last, block[i]);
+            for (size_t j = 0; j < n; j++)
+                out[j] = in[j] ^ last[j];
             return;
         }
         kf_store_block(out, _mm_xor_si128(kf_load_block(in), block[i]));

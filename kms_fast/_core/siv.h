@@ -61,28 +61,32 @@ KF_AES_INLINE __m128i kf_cmac_absorb(const kf_aes128 *aes, __m128i chain, const 
     return kf_aes128_rounds(aes, chain, whitening);
 }
 
+/* A block moved n <= 16 bytes towards its end, or -n towards its beginning; zeros move in. Through a mask and not through
+ * memory, where a load that spans two stores would wait for both. */
+KF_AES_INLINE __m128i kf_moved(__m128i block, ptrdiff_t n)
+{
+    static const uint8_t masks[48] = {
+        0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+        0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
+    };
+    return _mm_shuffle_epi8(block, kf_load_block(masks + 16 - n));
+}
+
 /* CMAC of what `chain` took and the last n >= 16 bytes at `p`, whose last 16 are xored with `end` first. */
 KF_AES_INLINE __m128i kf_cmac_finish(const kf_cmac_key *key, __m128i chain, const uint8_t *p, size_t n, __m128i end)
 {
-    const __m128i k1 = kf_load_block(key->k1), k2 = kf_load_block(key->k2), whitening = kf_round_key(&key->aes, 0);
-    size_t head = (n - 16) & ~(size_t)15; /* whole blocks that `end` does not touch */
-    /* The remaining 16 to 31 bytes come first, although they are needed last: a load that spans several stores waits
-     * until these have retired, and behind the chain in program order that is when the chain is done. */
-    uint8_t tail[32];
-    size_t left = n - head;
-    memcpy(tail, p + head, left);
-    kf_store_block(tail + left - 16, _mm_xor_si128(kf_load_block(tail + left - 16), end));
-    __m128i next = kf_load_block(tail), last = _mm_setzero_si128();
-    if (left == 16)
-        next = _mm_xor_si128(next, k1);
-    else
-        last = _mm_xor_si128(_mm_xor_si128(kf_padded(tail + 16, left - 16), k2), whitening);
+    const __m128i padding = _mm_cvtsi32_si128(0x80), zero = _mm_setzero_si128();
+    size_t left = n % 16, head = n - 16 - left; /* of a last block that is padded; whole blocks without `end` */
     if (head)
         chain = kf_cmac_absorb(&key->aes, chain, p, head);
-    chain = _mm_xor_si128(chain, next);
-    if (left != 16)
-        chain = kf_aes128_rounds(&key->aes, chain, last);
-    return kf_aes128_rounds(&key->aes, chain, _mm_setzero_si128());
+    chain = _mm_xor_si128(chain, _mm_xor_si128(kf_load_block(p + head), kf_moved(end, (ptrdiff_t)left)));
+    if (left == 0)
+        return kf_aes128_rounds(&key->aes, _mm_xor_si128(chain, kf_load_block(key->k1)), zero);
+    __m128i last = kf_moved(_mm_xor_si128(kf_load_block(p + n - 16), end), (ptrdiff_t)left - 16);
+    last = _mm_xor_si128(_mm_xor_si128(last, kf_moved(padding, (ptrdiff_t)left)), kf_load_block(key->k2));
+    chain = kf_aes128_rounds(&key->aes, chain, _mm_xor_si128(last, kf_round_key(&key->aes, 0)));
+    return kf_aes128_rounds(&key->aes, chain, zero);
 }
 
 /* CMAC of `n` bytes at `p` whose last 16 are xored with `end` first (S2V's xorend); with n < 16, `end` must be zero. */
