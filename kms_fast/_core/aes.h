@@ -107,7 +107,7 @@ KF_AES_INLINE void kf_aes128_ctr_chunk(const kf_aes128 *key, __m128i counter, co
 
 /* Counter mode as RFC 5297 section 2.5 uses it: the counter, here in reverse, has bit 63 clear on entry, so adding to
  * its low half never carries over. `out` may be `in`, but they may not overlap in any other way. Gives the counter
- * behind n bytes, when these are whole blocks. */
+ * behind n bytes when n is a multiple of 64, and not 0. */
 KF_AES_INLINE __m128i kf_aes128_ctr(const kf_aes128 *key, __m128i counter, const uint8_t *in, uint8_t *out, size_t n)
 {
     for (; n > 64; in += 128, out += 128) {

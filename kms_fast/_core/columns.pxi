@@ -33,11 +33,13 @@ cdef class Renewals:
     """Some machines of a fold that were granted and nothing else, all for one SKU: for each in ascending order of the
     CMID the time (ms) of its first grant there (8 bytes, native order), its CMID (16), what it said last (8).
 
-    `Fold.renewals` makes them, and they are good until the fold changes. Raises IndexError for a set that it has not.
+    `Fold.renewals` makes them; they are good for one call of `grants`, until the fold changes. Raises IndexError for a
+    set that it has not.
     """
 
     cdef Fold fold
     cdef int number
+    cdef uint64_t version
     cdef readonly bytes sku
     cdef readonly bytes first_ms
     cdef readonly bytes cmids
@@ -49,7 +51,7 @@ cdef class Renewals:
         if not 0 <= number < fold.columns_count:
             raise IndexError(f"the fold has {fold.columns_count} sets of columns")
         columns = &fold.columns[number]
-        self.fold, self.number = fold, number
+        self.fold, self.number, self.version = fold, number, fold.version
         self.sku = (columns.entry + LEAF_SKU)[:ID_SIZE]
         self.first_ms = PyBytes_FromStringAndSize(NULL, 8 * columns.count)
         self.cmids = PyBytes_FromStringAndSize(NULL, ID_SIZE * columns.count)
@@ -65,38 +67,49 @@ cdef class Renewals:
 
     def grants(self, list ids not None) -> Grants:
         """What to add to the machines by their ids, one for each. Those of id 0 and what cannot be packed are in
-        `Fold.others` from now on. Raises ValueError when there are more or fewer ids than machines.
+        `Fold.others` from now on. Raises ValueError when there are more or fewer ids than machines, when the fold has
+        changed, and the second time; then nothing is changed.
         """
         cdef FoldColumns* columns = &self.fold.columns[self.number]
         cdef uint64_t* keys
-        cdef uint64_t id
-        cdef Py_ssize_t at, end, n = 0, i = 0
+        cdef Py_ssize_t i
+        if self.version != self.fold.version:
+            raise ValueError("these grants were taken, or the fold has changed")
         if columns.count != len(ids):
             raise ValueError(f"there are {columns.count} machines, and {len(ids)} ids for them")
-        keys = <uint64_t*>PyMem_Malloc(max(columns.count, 1) * sizeof(uint64_t))
+        keys = <uint64_t*>PyMem_Malloc(columns.count * sizeof(uint64_t))
         if keys == NULL:
             raise MemoryError
         try:
-            for at in range(self.fold.count):
-                if self.fold.column_sets[at] != self.number + 1:
-                    continue
-                id = ids[i]
-                i += 1
-                end = self.fold.end_of_machine(at)
-                if (0 < id <= COLUMN_LAST_ID
-                        and self.fold.sorted[end - 1].time_ms - columns.since_ms < 1 << COLUMN_TIME_BITS):
-                    keys[n] = id << 32 | <uint64_t>at
-                    n += 1
-                else:
-                    self.fold.column_sets[at] = 0
-            columns.count = n
-            qsort(keys, n, sizeof(uint64_t), &compare_u64)
-            return self.pack(keys, n)
+            for i, id in enumerate(ids[:columns.count]):
+                keys[i] = id
+            self.choose(keys)
+            qsort(keys, columns.count, sizeof(uint64_t), &compare_u64)
+            return self.pack(keys, columns.count)
         finally:
             PyMem_Free(keys)
 
+    cdef void choose(self, uint64_t* keys) noexcept nogil:
+        """Makes keys of ids: an id, and in the lower half where its machine's references begin. What has none is a row
+        of the fold again.
+        """
+        cdef FoldColumns* columns = &self.fold.columns[self.number]
+        cdef Py_ssize_t at, end, n = 0, i = 0
+        self.version = 0
+        for at in range(self.fold.count):
+            if self.fold.column_sets[at] != self.number + 1:
+                continue
+            end = self.fold.end_of_machine(at)
+            if 0 < keys[i] <= COLUMN_LAST_ID and self.fold.sorted[end - 1].time_ms >= columns.since_ms:
+                keys[n] = keys[i] << 32 | <uint64_t>at
+                n += 1
+            else:
+                self.fold.column_sets[at] = 0
+            i += 1
+        columns.count = n
+
     cdef object pack(self, const uint64_t* keys, Py_ssize_t n):
-        """Grants of the machines by keys: their id, and in the lower half where their references begin."""
+        """Grants of the machines by their keys."""
         cdef FoldColumns* columns = &self.fold.columns[self.number]
         cdef bytes packed = PyBytes_FromStringAndSize(NULL, 8 * n)
         cdef bytes predecessors = PyBytes_FromStringAndSize(NULL, HASH_SIZE * n if columns.has_predecessor else 0)

@@ -23,7 +23,12 @@ cdef struct FoldColumns:
     const uint8_t* entry    # one of the kind
     bint has_predecessor
     Py_ssize_t count
-    uint64_t since_ms       # the earliest of their newest grants
+    uint64_t since_ms       # as far back as times can be packed: from the newest of all
+
+
+cdef inline uint64_t first_packed_ms(uint64_t newest_ms) noexcept nogil:
+    """The earliest time that can be packed together with this one."""
+    return newest_ms - min(newest_ms, <uint64_t>(1 << COLUMN_TIME_BITS) - 1)
 
 
 cdef int compare_keys(const uint8_t* a, const uint8_t* b) noexcept nogil:
@@ -74,11 +79,12 @@ cdef class Fold:
     cdef uint8_t* column_sets   # for a machine's first reference its number in `columns`, from 1; 0 for a row
     cdef FoldColumns[FOLD_COLUMN_SETS] columns
     cdef int columns_count
+    cdef uint64_t version   # another one after each change; 0 is none
 
     def __cinit__(self, Py_ssize_t room):
         if room < 1:
             raise ValueError("a fold has room for an entry")
-        self.room = room
+        self.room, self.version = room, 1
         # Memory that is not written to takes none.
         self.entries = <uint8_t*>PyMem_Malloc((<size_t>room + MAX_LEAVES) * ENTRY_SIZE)
         self.sorted = <FoldEntry*>PyMem_Malloc((<size_t>room + MAX_LEAVES) * sizeof(FoldEntry))
@@ -106,6 +112,7 @@ cdef class Fold:
         memset(self.column_sets, 0, self.count)
         self.count = self.kind_count = self.columns_count = 0
         self.is_sorted = False
+        self.version += 1
 
     def add_batches(self, RecordReader reader not None, uint32_t segment, uint64_t number, bytes header_hash not None):
         """Takes the reader's further batches, which follow batch `number` of the segment and its header's hash: the
@@ -148,6 +155,7 @@ cdef class Fold:
             copy += ENTRY_SIZE
         self.count += n
         self.is_sorted = False
+        self.version += 1
         return 0
 
     cdef int count_kind(self, const uint8_t* entry) except -1:
@@ -206,12 +214,14 @@ cdef class Fold:
             at = end
 
     def renewals(self) -> list[Renewals]:
-        """Those of its rows that are grants and nothing else, in columns; `others` gives the rest."""
+        """Those of its rows that are grants and nothing else, in columns; `others` gives the rest, until more is added.
+        """
         cdef Py_ssize_t at = 0, end
         cdef int number
         self.sort()
         memset(self.column_sets, 0, self.count)
         self.columns_count = 0
+        self.version += 1
         while at < self.count:
             end = self.end_of_machine(at)
             self.column_sets[at] = self.find_columns(at, end)
@@ -237,13 +247,13 @@ cdef class Fold:
                     and memcmp(columns.entry + LEAF_SKU, newest + LEAF_SKU, ID_SIZE) == 0
                     and load_u32(columns.entry + LEAF_VALIDITY) == load_u32(newest + LEAF_VALIDITY)):
                 columns.count += 1
-                columns.since_ms = min(columns.since_ms, newest_ms)
+                columns.since_ms = max(columns.since_ms, first_packed_ms(newest_ms))
                 return <uint8_t>(i + 1)
         if self.columns_count == FOLD_COLUMN_SETS:
             return 0
         columns = &self.columns[self.columns_count]
         columns.entry, columns.has_predecessor = newest, has_predecessor
-        columns.count, columns.since_ms = 1, newest_ms
+        columns.count, columns.since_ms = 1, first_packed_ms(newest_ms)
         self.columns_count += 1
         return <uint8_t>self.columns_count
 

@@ -26,12 +26,11 @@ typedef struct {
 /* Doubling in GF(2^128), RFC 5297 section 2.3. */
 KF_AES_INLINE __m128i kf_dbl(__m128i block)
 {
-    const __m128i reversed = _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m128i number = _mm_shuffle_epi8(block, reversed);
+    __m128i number = kf_reversed(block);
     /* the sign of the top word selects the polynomial 0x87, bit 63 is carried to bit 64 */
     __m128i sign = _mm_srai_epi32(number, 31);
     __m128i carry = _mm_and_si128(_mm_shuffle_epi32(sign, 0x13), _mm_set_epi32(0, 1, 0, 0x87));
-    return _mm_shuffle_epi8(_mm_xor_si128(_mm_add_epi64(number, number), carry), reversed);
+    return kf_reversed(_mm_xor_si128(_mm_add_epi64(number, number), carry));
 }
 
 /* The last n < 16 bytes of a message, padded with 10*. */
@@ -51,7 +50,7 @@ KF_AES_INLINE void kf_cmac_expand(kf_cmac_key *out, const uint8_t key[16])
     kf_store_block(out->k2, kf_dbl(k1));
 }
 
-/* Takes n / 16 > 0 whole blocks into a chain. A chain is the chaining value xor round key 0; it begins with that key. */
+/* Takes n / 16 > 0 whole blocks into a chain: the chaining value xor round key 0, which it begins with. */
 KF_AES_INLINE __m128i kf_cmac_absorb(const kf_aes128 *aes, __m128i chain, const uint8_t *p, size_t n)
 {
     const __m128i whitening = kf_round_key(aes, 0);
@@ -61,8 +60,8 @@ KF_AES_INLINE __m128i kf_cmac_absorb(const kf_aes128 *aes, __m128i chain, const 
     return kf_aes128_rounds(aes, chain, whitening);
 }
 
-/* A block moved n <= 16 bytes towards its end, or -n towards its beginning; zeros move in. Through a mask and not through
- * memory, where a load that spans two stores would wait for both. */
+/* A block moved n <= 16 bytes towards its end, or -n towards its beginning; zeros move in. Through a mask and not
+ * through memory, where a load that spans two stores would wait for both. */
 KF_AES_INLINE __m128i kf_moved(__m128i block, ptrdiff_t n)
 {
     static const uint8_t masks[48] = {
@@ -195,8 +194,8 @@ KF_AES_TARGET static int kf_siv_open(const kf_siv_state *state, const uint8_t *a
     return kf_siv_check(iv, kf_s2v_finish(state, d, out, n), out, n);
 }
 
-/* The same for the sizes of a request, with which the compiler leaves no branch and no copy of variable length: a
- * processor that is still in the chain of one request gets that much further into the next. */
+/* The same for the sizes of a request, with which the compiler leaves out what depends on sizes: a processor that is
+ * still in the chain of one request gets that much further into the next. */
 KF_AES_TARGET static int kf_siv_open_request(const kf_siv_state *state, const uint8_t nonce[16], const uint8_t tag[16],
                                              const uint8_t sealed[168], uint8_t out[168])
 {

@@ -46,10 +46,12 @@ class RowsInColumns(Protocol):
         """All rows."""
 
     def renewals(self) -> Sequence[Any]:
-        """Sets of columns: `kms_fast._core.Renewals`."""
+        """Sets of columns: `kms_fast._core.Renewals`. Of each the grants must be taken, with id 0 for machines that are
+        to be rows.
+        """
 
     def others(self) -> Iterator[ChangeRow]:
-        """The rows that are in no columns, or that those could not add."""
+        """The rows of which no grants were given, once the grants of all sets are taken."""
 
 
 class Counts(Protocol):

@@ -165,7 +165,7 @@ WHERE true ORDER BY f.rowid
 {_MERGE_ACTIVITY}
 """
 
-# The ids of renewals in columns, in their order; 0 for clients that are new or say something new. In JSON, since SQLite
+# The ids of renewals in columns, in their order, which the outer side of a LEFT JOIN gives; 0 for clients that are new or say something new. In JSON, since SQLite
 # has no other way to return many numbers at the price of one row. Values: times as an array, CMIDs, the SKU, what they
 # said.
 FIND_RENEWED: Final = """

@@ -124,6 +124,11 @@ static void check_siv_lengths(const kf_siv_state *state)
             check(kf_equal(opened, plain, n), "fields of a request");
             tag[0] ^= 1;
             check(!kf_siv_open_request(state, request_nonce, tag, sealed, opened), "another request is refused");
+            for (size_t i = 0; i < n; i++)
+                check(opened[i] == 0, "fields wiped after a refusal");
+            tag[0] ^= 1;
+            check(kf_siv_open_request(state, request_nonce, tag, sealed, sealed), "open a request in place");
+            check(kf_equal(sealed, plain, n), "fields in place");
             free(request_nonce);
             kf_siv_seal(state, nonce, n % 33, plain, n, tag, sealed);
         }

@@ -104,6 +104,8 @@ def cut(column: bytes, size: int) -> list[bytes]:
     return [column[at : at + size] for at in range(0, len(column), size)]
 
 
+LAST_MS = (1 << 26) - 1  # of the time in packed grants: the newest of all
+
 # CMID and SKU; activations, their newest time and its end; predecessor
 Granted = tuple[bytes, bytes, int, int, int, bytes | None]
 
@@ -122,7 +124,7 @@ def unpack(renewals: _core.Renewals, ids: list[int]) -> list[Granted]:
     packed = memoryview(grants.packed).cast("q").tolist()
     assert [one >> 32 for one in packed] == sorted(one for one in ids if one)
     predecessors = [None] * len(packed) if grants.predecessors is None else cut(grants.predecessors, 32)
-    times = [grants.since_ms + (one & (1 << 26) - 1) for one in packed]
+    times = [grants.since_ms + (one & LAST_MS) for one in packed]
     return [
         (cmids[one >> 32], renewals.sku, (one >> 26 & 63) + 1, time_ms, time_ms + grants.validity_ms, predecessor)
         for one, time_ms, predecessor in zip(packed, times, predecessors, strict=True)
@@ -157,13 +159,13 @@ def test_columns_and_the_other_rows_are_all_rows(tmp_path: Path, seed: int) -> N
 
 
 def test_what_cannot_be_packed_is_rows(tmp_path: Path) -> None:
-    """More grants of one machine than 64, a time 19 hours behind the first one, an id of 32 bits."""
+    """More grants of one machine than 64, a time 18.6 hours before the newest one, an id of 32 bits."""
     machines = [bytes([number]) * 16 for number in range(5)]
     with SegmentWriter(tmp_path, 1) as segment:
+        segment.append([make_entry(machines[3])], NOW_MS - 1)
         segment.append([make_entry(machines[0]) for _ in range(64)], NOW_MS)
         segment.append([make_entry(machines[1]) for _ in range(65)], NOW_MS)
         segment.append([make_entry(machines[2]), make_entry(machines[4])], NOW_MS + (1 << 26) - 1)
-        segment.append([make_entry(machines[3])], NOW_MS + (1 << 26))
     fold = fold_file(segment.path)
     [renewals] = fold.renewals()
     assert cut(renewals.cmids, 16) == [machines[number] for number in (0, 2, 3, 4)]
@@ -180,11 +182,16 @@ def test_ids_that_are_not_those_of_the_machines(tmp_path: Path) -> None:
     for ids in ([], [1], [1, 2, 3]):
         with pytest.raises(ValueError, match="there are 2 machines"):
             renewals.grants(ids)
-    for ids in ([-1, 2], [1 << 64, 2]):
+    for wrong in ([0, -1], [1 << 64, 2]):
         with pytest.raises(OverflowError):
-            renewals.grants(ids)
+            renewals.grants(wrong)
+    assert memoryview(renewals.grants([9, 8]).packed).cast("q").tolist() == [8 << 32 | LAST_MS, 9 << 32 | LAST_MS]
+    with pytest.raises(ValueError, match="were taken"):
+        renewals.grants([9, 8])
+    [renewals] = fold.renewals()
     fold.clear()
-    assert renewals.grants([0, 0]).packed == b""
+    with pytest.raises(ValueError, match="has changed"):
+        renewals.grants([9, 8])
     with pytest.raises(IndexError):
         _core.Renewals(fold, 0)
 

@@ -111,6 +111,7 @@ async def test_columns_of_a_fold_add_up_to_what_its_rows_do(tmp_path: Path, seed
         for _ in range(200)
     ]
     by_columns, by_rows = SqliteInventory(tmp_path / "columns.db"), SqliteInventory(tmp_path / "rows.db")
+    in_columns: list[int] = []  # grants of each machine that was added so
     times = [NOW_MS + week * 7 * DAY_MS for week in range(12)]
     times[7], times[6] = times[6], times[7]
     for number, time_ms in enumerate(times, 1):
@@ -138,6 +139,9 @@ async def test_columns_of_a_fold_add_up_to_what_its_rows_do(tmp_path: Path, seed
         await by_rows.record(HOST, list(fold), [], [])
         await by_columns.record(HOST, fold, [], [])
         assert await by_columns.find(limit=500) == await by_rows.find(limit=500)
+        others = {row[:2] for row in fold.others()}
+        in_columns += [row[3] for row in fold if row[:2] not in others]
+    assert {1, 2} <= set(in_columns)
     [(products,)] = by_columns._rows("SELECT sum(clients) FROM products")
     assert products == len(await by_rows.find(limit=500))
     await by_columns.close()
