@@ -165,9 +165,9 @@ WHERE true ORDER BY f.rowid
 {_MERGE_ACTIVITY}
 """
 
-# The ids of renewals in columns, in their order, which the outer side of a LEFT JOIN gives; 0 for clients that are new or say something new. In JSON, since SQLite
-# has no other way to return many numbers at the price of one row. Values: times as an array, CMIDs, the SKU, what they
-# said.
+# The ids of renewals in columns, in their order, which is that of the outer side of a LEFT JOIN; 0 for clients that are
+# new or say something new. In JSON, since SQLite has no other way to return many numbers at the price of one row.
+# Values: times as an array, CMIDs, the SKU, what they said.
 FIND_RENEWED: Final = """
 SELECT json_group_array(iif(c.said = substr(?4, 8 * r.rowid - 7, 8) AND c.first_seen_ms <= r.value, c.id, 0))
 FROM carray(?1) r LEFT JOIN clients c ON c.cmid = substr(?2, 16 * r.rowid - 15, 16)
