@@ -81,8 +81,7 @@ cdef class SivKey:
         return fallback_open(self.aessiv, self.leading + ([ad[:ad_len]] if ad != NULL else []), sealed, n, out)
 
     cdef bint open_request(self, const uint8_t* request, uint8_t* fields) except -1:
-        """Opens the 220 bytes of a request into its 168 bytes of fields; False, and zeros there, when it does not verify.
-        """
+        """Opens the 220 bytes of a request into its 168 of fields; False, and zeros there, when it does not verify."""
         if self.aessiv is None:
             return kf_siv_open_request(&self.state, request + REQUEST_NONCE, request + REQUEST_TAG,
                                        request + REQUEST_SEALED, fields)
