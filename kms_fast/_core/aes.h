@@ -59,6 +59,7 @@ KF_AES_INLINE __m128i kf_aes128_encrypt(const kf_aes128 *key, __m128i block)
     return kf_aes128_rounds(key, _mm_xor_si128(block, kf_round_key(key, 0)), _mm_setzero_si128());
 }
 
+/* A block as a number of 128 bits, which blocks hold with the highest byte first; or the other way. */
 KF_AES_INLINE __m128i kf_reversed(__m128i block)
 {
     return _mm_shuffle_epi8(block, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
@@ -105,10 +106,9 @@ KF_AES_INLINE void kf_aes128_ctr_chunk(const kf_aes128 *key, __m128i counter, co
     }
 }
 
-/* Counter mode as RFC 5297 section 2.5 uses it: the counter, here in reverse, has bit 63 clear on entry, so adding to
- * its low half never carries over. `out` may be `in`, but they may not overlap in any other way. Gives the counter
- * behind n bytes when n is a multiple of 64, and not 0. */
-KF_AES_INLINE __m128i kf_aes128_ctr(const kf_aes128 *key, __m128i counter, const uint8_t *in, uint8_t *out, size_t n)
+/* Counter mode as RFC 5297 section 2.5 uses it: the counter, here a number and not yet a block, has bit 63 clear on
+ * entry, so adding to its low half never carries over. `out` may be `in`, but they may not overlap in any other way. */
+KF_AES_INLINE void kf_aes128_ctr(const kf_aes128 *key, __m128i counter, const uint8_t *in, uint8_t *out, size_t n)
 {
     for (; n > 64; in += 128, out += 128) {
         size_t chunk = n < 128 ? n : 128;
@@ -116,10 +116,9 @@ KF_AES_INLINE __m128i kf_aes128_ctr(const kf_aes128 *key, __m128i counter, const
         counter = _mm_add_epi64(counter, _mm_set_epi64x(0, 8));
         n -= chunk;
         if (n == 0)
-            return counter;
+            return;
     }
     kf_aes128_ctr_chunk(key, counter, in, out, n, 4);
-    return _mm_add_epi64(counter, _mm_set_epi64x(0, 4));
 }
 
 #endif

@@ -15,7 +15,7 @@ cdef struct FoldEntry:
     uint64_t prefix       # the first 8 bytes of the CMID as a number, so that most comparisons need no more
     uint64_t time_ms      # of its batch
     const uint8_t* entry  # in the fold's copy, where later ones lie behind: that tells those of one millisecond apart
-    uint8_t[SAID_SIZE] said
+    uint8_t[SAID_SIZE] said  # hashed where the entry is read: later they are visited in random order
 
 
 cdef tuple make_change(const FoldEntry* entries, Py_ssize_t n):

@@ -9,6 +9,11 @@ cdef enum:
     COLUMN_LAST_ID = 0x7fffffff
 
 
+cdef inline uint64_t first_packed_ms(uint64_t newest_ms) noexcept nogil:
+    """The earliest time that can be packed together with this one."""
+    return newest_ms - min(newest_ms, <uint64_t>(1 << COLUMN_TIME_BITS) - 1)
+
+
 cdef int compare_u64(const void* left, const void* right) noexcept nogil:
     cdef uint64_t a = (<const uint64_t*>left)[0]
     cdef uint64_t b = (<const uint64_t*>right)[0]
@@ -81,11 +86,12 @@ cdef class Renewals:
         if keys == NULL:
             raise MemoryError
         try:
-            for i, id in enumerate(ids[:columns.count]):
+            for i, id in enumerate(list(ids)):  # a copy: to make a number of what is none may change the list
                 keys[i] = id
+            self.version = 0
             self.choose(keys)
             qsort(keys, columns.count, sizeof(uint64_t), &compare_u64)
-            return self.pack(keys, columns.count)
+            return self.pack(keys)
         finally:
             PyMem_Free(keys)
 
@@ -95,7 +101,6 @@ cdef class Renewals:
         """
         cdef FoldColumns* columns = &self.fold.columns[self.number]
         cdef Py_ssize_t at, end, n = 0, i = 0
-        self.version = 0
         for at in range(self.fold.count):
             if self.fold.column_sets[at] != self.number + 1:
                 continue
@@ -108,15 +113,17 @@ cdef class Renewals:
             i += 1
         columns.count = n
 
-    cdef object pack(self, const uint64_t* keys, Py_ssize_t n):
-        """Grants of the machines by their keys."""
+    cdef object pack(self, const uint64_t* keys):
+        """Grants of the machines by their keys, in the order of these."""
         cdef FoldColumns* columns = &self.fold.columns[self.number]
-        cdef bytes packed = PyBytes_FromStringAndSize(NULL, 8 * n)
-        cdef bytes predecessors = PyBytes_FromStringAndSize(NULL, HASH_SIZE * n if columns.has_predecessor else 0)
+        cdef bytes packed = PyBytes_FromStringAndSize(NULL, 8 * columns.count)
+        cdef bytes predecessors = PyBytes_FromStringAndSize(
+            NULL, HASH_SIZE * columns.count if columns.has_predecessor else 0
+        )
         cdef uint64_t* out = <uint64_t*><uint8_t*>packed
         cdef const FoldEntry* newest
         cdef Py_ssize_t at, end, i
-        for i in range(n):
+        for i in range(columns.count):
             at = <uint32_t>keys[i]
             end = self.fold.end_of_machine(at)
             newest = &self.fold.sorted[end - 1]

@@ -26,11 +26,6 @@ cdef struct FoldColumns:
     uint64_t since_ms       # as far back as times can be packed: from the newest of all
 
 
-cdef inline uint64_t first_packed_ms(uint64_t newest_ms) noexcept nogil:
-    """The earliest time that can be packed together with this one."""
-    return newest_ms - min(newest_ms, <uint64_t>(1 << COLUMN_TIME_BITS) - 1)
-
-
 cdef int compare_keys(const uint8_t* a, const uint8_t* b) noexcept nogil:
     """Order of two entries by CMID and SKU."""
     cdef int order = memcmp(a + LEAF_CMID, b + LEAF_CMID, ID_SIZE)
@@ -79,7 +74,7 @@ cdef class Fold:
     cdef uint8_t* column_sets   # for a machine's first reference its number in `columns`, from 1; 0 for a row
     cdef FoldColumns[FOLD_COLUMN_SETS] columns
     cdef int columns_count
-    cdef uint64_t version   # another one after each change; 0 is none
+    cdef uint64_t version       # another one after each change; never 0
 
     def __cinit__(self, Py_ssize_t room):
         if room < 1:

@@ -40,7 +40,9 @@ cdef class SkuKeys:
         """Opens a request of this SKU into 168 bytes; False when it does not verify or its fields break a rule."""
         if memcmp(request, self.clear, REQUEST_CLEAR_SIZE) != 0:
             return False
-        return self.request_cipher.open_request(request, fields) and fields_are_valid(fields)
+        return (self.request_cipher.open(request + REQUEST_NONCE, ID_SIZE, request + REQUEST_TAG,
+                                         TAG_SIZE + FIELDS_SIZE, fields)
+                and fields_are_valid(fields))
 
     cdef void answer_key(self, const uint8_t* tag, uint8_t* out) noexcept nogil:
         """The AES-SIV key of the one answer to the request with this SIV tag: 32 bytes, for the caller to wipe."""
@@ -55,7 +57,7 @@ cdef class SkuKeys:
         self.seal_request_into(fields, nonce, request)
         return request
 
-    def open_request(self, bytes request not None, /) -> bytes | None:
+    def open_request(self, bytes request not None) -> bytes | None:
         """The 168 bytes of fields of a request, or None when it is not one of this SKU's or breaks a rule."""
         cdef bytes fields
         if len(request) != REQUEST_SIZE:

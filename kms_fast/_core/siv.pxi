@@ -13,8 +13,6 @@ cdef extern from "siv.h" nogil:
                      uint8_t* tag, uint8_t* out)
     int kf_siv_open(const kf_siv_state* state, const uint8_t* ad, size_t ad_len, const uint8_t* tag,
                     const uint8_t* sealed, size_t n, uint8_t* out)
-    int kf_siv_open_request(const kf_siv_state* state, const uint8_t* nonce, const uint8_t* tag, const uint8_t* sealed,
-                            uint8_t* out)
 
 
 cdef int fallback_seal(object aessiv, list components, const uint8_t* plain, Py_ssize_t n, uint8_t* out) except -1:
@@ -79,14 +77,6 @@ cdef class SivKey:
         if self.aessiv is None:
             return kf_siv_open(&self.state, ad, ad_len, sealed, sealed + 16, n - 16, out)
         return fallback_open(self.aessiv, self.leading + ([ad[:ad_len]] if ad != NULL else []), sealed, n, out)
-
-    cdef bint open_request(self, const uint8_t* request, uint8_t* fields) except -1:
-        """Opens the 220 bytes of a request into its 168 of fields; False, and zeros there, when it does not verify."""
-        if self.aessiv is None:
-            return kf_siv_open_request(&self.state, request + REQUEST_NONCE, request + REQUEST_TAG,
-                                       request + REQUEST_SEALED, fields)
-        return fallback_open(self.aessiv, [*self.leading, request[REQUEST_NONCE:REQUEST_NONCE + ID_SIZE]],
-                             request + REQUEST_TAG, TAG_SIZE + FIELDS_SIZE, fields)
 
     def encrypt(self, bytes plaintext not None, bytes last=None, /) -> bytes:
         """tag || ciphertext under the leading components and `last`, if given."""

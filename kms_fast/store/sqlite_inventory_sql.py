@@ -176,7 +176,7 @@ FROM carray(?1) r LEFT JOIN clients c ON c.cmid = substr(?2, 16 * r.rowid - 15, 
 # Values: `kms_fast._core.Grants`, packed ones as an array, the time since, the validity in ms, predecessors or null.
 ADD_GRANTS: Final = f"""
 INSERT INTO activity (id, {", ".join(_ACTIVITY)}, predecessor)
-SELECT value >> 32, 1 + (value >> 26 & 63), ?2 + (value & 67108863), ?2 + (value & 67108863) + ?3, 0, NULL, NULL,
+SELECT value >> 32, 1 + (value >> 26 & 0x3f), ?2 + (value & 0x3ffffff), ?2 + (value & 0x3ffffff) + ?3, 0, NULL, NULL,
     iif(?4 IS NULL, zeroblob({_ROOM}), substr(?4, 32 * rowid - 31, 32))
 FROM carray(?1) WHERE true
 {_MERGE_ACTIVITY}
