@@ -26,14 +26,14 @@ enum {
 
 static uint8_t messages[MESSAGES][ENTRY_SIZE], sealed[MESSAGES][FIELDS_SIZE], tags[MESSAGES][16];
 static uint8_t nodes[32 * KF_MERKLE_MAX_NODES], out[ENTRY_SIZE];
-static kf_siv_state siv;
+static kf_siv_opener siv;
 static kf_cmac_key cmac;
 static kf_hmac_key hmac;
 static int opened = 1;
 
 static void seal(size_t i)
 {
-    kf_siv_seal(&siv, messages[i], NONCE_SIZE, messages[i] + NONCE_SIZE, FIELDS_SIZE, tags[i], sealed[i]);
+    kf_siv_seal(&siv.state, messages[i], NONCE_SIZE, messages[i] + NONCE_SIZE, FIELDS_SIZE, tags[i], sealed[i]);
 }
 
 static void open(size_t i)
@@ -112,8 +112,8 @@ int main(int argc, char **argv)
     kf_sha256_use(kf_cpu_has_sha());
     kf_hmac_init(&hmac, messages[0], 32);
     if (has_aes) {
-        kf_siv_init(&siv, messages[0]);
-        kf_siv_absorb(&siv, messages[1], 20);
+        kf_siv_opener_init(&siv, messages[0]);
+        kf_siv_absorb(&siv.state, messages[1], 20);
         kf_cmac_init(&cmac, messages[0]);
     }
     for (int round = 0; round < atoi(argv[1]); round++)

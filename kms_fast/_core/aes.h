@@ -1,4 +1,4 @@
-/* AES-128 encryption (FIPS 197) with AES-NI: key schedule, chained block, counter mode. There is no table-driven AES in
+/* AES-128 (FIPS 197) with AES-NI: key schedules, chained blocks both ways, counter mode. There is no table-driven AES in
  * kms_fast: where these instructions are missing, `cryptography` does the work (siv.pxi).
  *
  * Pointers in, pointers out; nothing is allocated, nothing fails; no alignment is asked for. Callers check
@@ -52,6 +52,25 @@ KF_AES_INLINE __m128i kf_aes128_rounds(const kf_aes128 *key, __m128i whitened, _
     for (int i = 1; i < 10; i++)
         whitened = _mm_aesenc_si128(whitened, kf_round_key(key, i));
     return _mm_aesenclast_si128(whitened, _mm_xor_si128(kf_round_key(key, 10), next));
+}
+
+/* The round keys of the equivalent inverse cipher in the order of their use, FIPS 197 section 5.3.5. */
+KF_AES_INLINE void kf_aes128_invert(kf_aes128 *out, const kf_aes128 *key)
+{
+    kf_store_block(out->round_keys[0], kf_round_key(key, 10));
+#pragma GCC unroll 9
+    for (int i = 1; i < 10; i++)
+        kf_store_block(out->round_keys[i], _mm_aesimc_si128(kf_round_key(key, 10 - i)));
+    kf_store_block(out->round_keys[10], kf_round_key(key, 0));
+}
+
+/* kf_aes128_rounds the other way, with a key from kf_aes128_invert. */
+KF_AES_INLINE __m128i kf_aes128_inverse_rounds(const kf_aes128 *inverse, __m128i whitened, __m128i next)
+{
+#pragma GCC unroll 9
+    for (int i = 1; i < 10; i++)
+        whitened = _mm_aesdec_si128(whitened, kf_round_key(inverse, i));
+    return _mm_aesdeclast_si128(whitened, _mm_xor_si128(kf_round_key(inverse, 10), next));
 }
 
 KF_AES_INLINE __m128i kf_aes128_encrypt(const kf_aes128 *key, __m128i block)

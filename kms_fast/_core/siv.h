@@ -21,6 +21,12 @@ typedef struct {
     uint8_t d[16];
 } kf_siv_state;
 
+/* A state that opens as well as it seals: the steps of its MAC can be taken back. */
+typedef struct {
+    kf_siv_state state;
+    kf_aes128 mac_inverse;
+} kf_siv_opener;
+
 #if KF_X86
 
 /* Doubling in GF(2^128), RFC 5297 section 2.3. */
@@ -72,30 +78,40 @@ KF_AES_INLINE __m128i kf_moved(__m128i block, ptrdiff_t n)
     return _mm_shuffle_epi8(block, kf_load_block(masks + 16 - n));
 }
 
-/* CMAC of what `chain` took and the last n >= 16 bytes at `p`, whose last 16 are xored with `end` first. */
-KF_AES_INLINE __m128i kf_cmac_finish(const kf_cmac_key *key, __m128i chain, const uint8_t *p, size_t n, __m128i end)
+/* The blocks that end a MAC: `whole`, and after it `padded` unless the message was a number of whole blocks. */
+typedef struct {
+    __m128i whole, padded;
+} kf_cmac_last;
+
+/* Of a message that ends with 16 + left bytes, left < 16: the first and the last 16 of them, the last xored with `end`
+ * first. */
+KF_AES_INLINE kf_cmac_last kf_cmac_make_last(const kf_cmac_key *key, __m128i first, __m128i last, size_t left,
+                                             __m128i end)
 {
-    const __m128i padding = _mm_cvtsi32_si128(0x80), zero = _mm_setzero_si128();
-    size_t left = n % 16, head = n - 16 - left; /* of a last block that is padded; whole blocks without `end` */
-    if (head)
-        chain = kf_cmac_absorb(&key->aes, chain, p, head);
-    chain = _mm_xor_si128(chain, _mm_xor_si128(kf_load_block(p + head), kf_moved(end, (ptrdiff_t)left)));
+    const __m128i padding = _mm_cvtsi32_si128(0x80);
+    kf_cmac_last made = {_mm_xor_si128(first, kf_moved(end, (ptrdiff_t)left)), kf_load_block(key->k2)};
     if (left == 0)
-        return kf_aes128_rounds(&key->aes, _mm_xor_si128(chain, kf_load_block(key->k1)), zero);
-    __m128i last = kf_moved(_mm_xor_si128(kf_load_block(p + n - 16), end), (ptrdiff_t)left - 16);
-    last = _mm_xor_si128(_mm_xor_si128(last, kf_moved(padding, (ptrdiff_t)left)), kf_load_block(key->k2));
-    chain = kf_aes128_rounds(&key->aes, chain, _mm_xor_si128(last, kf_round_key(&key->aes, 0)));
-    return kf_aes128_rounds(&key->aes, chain, zero);
+        made.whole = _mm_xor_si128(made.whole, kf_load_block(key->k1));
+    last = kf_moved(_mm_xor_si128(last, end), (ptrdiff_t)left - 16);
+    made.padded = _mm_xor_si128(made.padded, _mm_xor_si128(last, kf_moved(padding, (ptrdiff_t)left)));
+    return made;
 }
 
 /* CMAC of `n` bytes at `p` whose last 16 are xored with `end` first (S2V's xorend); with n < 16, `end` must be zero. */
 KF_AES_INLINE __m128i kf_cmac_blocks(const kf_cmac_key *key, const uint8_t *p, size_t n, __m128i end)
 {
-    const __m128i chain = kf_round_key(&key->aes, 0);
-    if (n >= 16)
-        return kf_cmac_finish(key, chain, p, n, end);
-    __m128i last = _mm_xor_si128(kf_padded(p, n), kf_load_block(key->k2));
-    return kf_aes128_rounds(&key->aes, _mm_xor_si128(chain, last), _mm_setzero_si128());
+    const __m128i whitening = kf_round_key(&key->aes, 0);
+    if (n < 16)
+        return kf_aes128_encrypt(&key->aes, _mm_xor_si128(kf_padded(p, n), kf_load_block(key->k2)));
+    const size_t left = n % 16, head = n - 16 - left; /* `head`: whole blocks without `end` */
+    kf_cmac_last blocks = kf_cmac_make_last(key, kf_load_block(p + head), kf_load_block(p + n - 16), left, end);
+    __m128i chain = whitening;
+    if (head)
+        chain = kf_cmac_absorb(&key->aes, chain, p, head);
+    chain = _mm_xor_si128(chain, blocks.whole);
+    if (left)
+        chain = kf_aes128_rounds(&key->aes, chain, _mm_xor_si128(blocks.padded, whitening));
+    return kf_aes128_rounds(&key->aes, chain, _mm_setzero_si128());
 }
 
 /* D after one more component: dbl(D) xor CMAC(component). */
@@ -136,6 +152,12 @@ KF_AES_TARGET static void kf_siv_init(kf_siv_state *out, const uint8_t key[32])
     kf_store_block(out->d, kf_cmac_blocks(&out->mac, zero, 16, _mm_setzero_si128()));
 }
 
+KF_AES_TARGET static void kf_siv_opener_init(kf_siv_opener *out, const uint8_t key[32])
+{
+    kf_siv_init(&out->state, key);
+    kf_aes128_invert(&out->mac_inverse, &out->state.mac.aes);
+}
+
 /* Takes one more leading component into the state. An empty component counts: it is not the same as none. */
 KF_AES_TARGET static void kf_siv_absorb(kf_siv_state *state, const uint8_t *ad, size_t ad_len)
 {
@@ -154,48 +176,113 @@ KF_AES_TARGET static void kf_siv_seal(const kf_siv_state *state, const uint8_t *
     kf_store_block(tag, iv);
 }
 
-/* 1 when the tag is what it should be; otherwise 0, and what was decrypted is zeroed. */
-KF_AES_INLINE int kf_siv_check(__m128i tag, __m128i expected, uint8_t *out, size_t n)
+/* 1 when both are the same; otherwise 0, and what was decrypted is zeroed. */
+KF_AES_INLINE int kf_siv_check(__m128i a, __m128i b, uint8_t *out, size_t n)
 {
-    __m128i difference = _mm_xor_si128(tag, expected);
+    __m128i difference = _mm_xor_si128(a, b);
     if (_mm_testz_si128(difference, difference))
         return 1;
     kf_wipe(out, n);
     return 0;
 }
 
-/* Opens n >= 16 bytes; `d` is what S2V made of the components. Decrypts and authenticates by turns: the chain is what
- * takes time, and the less stands between the chains of two calls, the earlier a processor that waits for one of them
- * begins the next. */
-KF_AES_INLINE int kf_siv_open_blocks(const kf_siv_state *state, __m128i d, const uint8_t tag[16], const uint8_t *sealed,
+/* Two chaining values of one MAC on their way to each other, each with the whitening of its next round. */
+typedef struct {
+    __m128i front; /* from the beginning of the message */
+    __m128i back;  /* from the tag */
+} kf_cmac_halves;
+
+/* Takes n / 16 whole blocks at `p` into the front, and takes as many that end at `q` off the back. */
+KF_AES_INLINE kf_cmac_halves kf_cmac_approach(const kf_siv_opener *key, kf_cmac_halves halves, const uint8_t *p,
+                                              const uint8_t *q, size_t n)
+{
+    const __m128i whitening = kf_round_key(&key->state.mac.aes, 0);
+    const __m128i inverse_whitening = kf_round_key(&key->mac_inverse, 0);
+    for (size_t i = 0; i < n; i += 16) {
+        halves.front = kf_aes128_rounds(&key->state.mac.aes, _mm_xor_si128(halves.front, kf_load_block(p + i)), whitening);
+        halves.back = kf_aes128_inverse_rounds(&key->mac_inverse, halves.back,
+                                               _mm_xor_si128(kf_load_block(q - 16 - i), inverse_whitening));
+    }
+    return halves;
+}
+
+/* The counter of the block at an offset. It has bit 63 clear, so its low half never carries over. */
+KF_AES_INLINE __m128i kf_siv_counter_at(__m128i counter, size_t offset)
+{
+    return _mm_add_epi64(counter, _mm_set_epi64x(0, (int64_t)(offset / 16)));
+}
+
+/* Decrypts the last 16 + left bytes of a message, left < 16: the chaining value before them, by way of the tag. */
+KF_AES_INLINE __m128i kf_siv_open_end(const kf_siv_opener *key, __m128i d, __m128i tag, __m128i counter,
+                                      const uint8_t *sealed, size_t left, uint8_t *out)
+{
+    const __m128i whitening = kf_round_key(&key->mac_inverse, 0);
+    __m128i first = kf_load_block(sealed), last = kf_load_block(sealed + left), stream[2];
+    kf_aes128_keystream(&key->state.ctr, counter, stream, 2);
+    first = _mm_xor_si128(first, stream[0]);
+    last = _mm_xor_si128(last, kf_moved(stream[0], -(ptrdiff_t)left));
+    last = _mm_xor_si128(last, kf_moved(stream[1], 16 - (ptrdiff_t)left));
+    kf_store_block(out, first);
+    kf_store_block(out + left, last);
+    kf_cmac_last blocks = kf_cmac_make_last(&key->state.mac, first, last, left, d);
+    __m128i chain = _mm_xor_si128(tag, whitening);
+    if (left)
+        chain = kf_aes128_inverse_rounds(&key->mac_inverse, chain, _mm_xor_si128(blocks.padded, whitening));
+    return kf_aes128_inverse_rounds(&key->mac_inverse, chain, _mm_xor_si128(blocks.whole, whitening));
+}
+
+/* Opens n >= 16 bytes; `d` is what S2V made of the components. A MAC is a chain in which each block waits for the one
+ * before. But the tag says where it ends, and who has the key can take every step back: so it is computed from both
+ * ends, decrypting by turns, and the tag is right if and only if they meet. */
+KF_AES_INLINE int kf_siv_open_blocks(const kf_siv_opener *key, __m128i d, const uint8_t tag[16], const uint8_t *sealed,
                                      size_t n, uint8_t *out)
 {
-    const __m128i iv = kf_load_block(tag);
-    __m128i chain = kf_round_key(&state->mac.aes, 0), counter = kf_siv_counter(iv);
-    size_t done = 0;
-    for (; n - done >= 80; done += 64) {
-        kf_aes128_ctr_chunk(&state->ctr, counter, sealed + done, out + done, 64, 4);
-        chain = kf_cmac_absorb(&state->mac.aes, chain, out + done, 64);
-        counter = _mm_add_epi64(counter, _mm_set_epi64x(0, 4));
+    const __m128i iv = kf_load_block(tag), counter = kf_siv_counter(iv);
+    const size_t left = n % 16;
+    size_t low = 0, high = n - 16 - left; /* what is neither decrypted nor in one of the chains */
+    kf_cmac_halves halves = {
+        kf_round_key(&key->state.mac.aes, 0),
+        kf_siv_open_end(key, d, iv, kf_siv_counter_at(counter, high), sealed + high, left, out + high),
+    };
+    for (; high - low >= 128; low += 64, high -= 64) {
+        const size_t at = high - 64;
+        kf_aes128_ctr_chunk(&key->state.ctr, kf_siv_counter_at(counter, low), sealed + low, out + low, 64, 4);
+        kf_aes128_ctr_chunk(&key->state.ctr, kf_siv_counter_at(counter, at), sealed + at, out + at, 64, 4);
+        halves = kf_cmac_approach(key, halves, out + low, out + high, 64);
     }
-    kf_aes128_ctr(&state->ctr, counter, sealed + done, out + done, n - done);
-    return kf_siv_check(iv, kf_cmac_finish(&state->mac, chain, out + done, n - done, d), out, n);
+    if (high > low) {
+        const size_t half = (high - low) / 32 * 16;
+        kf_aes128_ctr(&key->state.ctr, kf_siv_counter_at(counter, low), sealed + low, out + low, high - low);
+        halves = kf_cmac_approach(key, halves, out + low, out + high, half);
+        if (low + half < high - half)
+            halves.front = kf_cmac_absorb(&key->state.mac.aes, halves.front, out + low + half, 16);
+    }
+    return kf_siv_check(_mm_xor_si128(halves.front, kf_round_key(&key->state.mac.aes, 0)),
+                        _mm_xor_si128(halves.back, kf_round_key(&key->mac_inverse, 0)), out, n);
+}
+
+/* Opens what requests have. Compiled for these sizes, and by itself, so that it keeps no round keys on the stack: the
+ * less there is to do, the sooner the processor is at what comes next. */
+KF_AES_TARGET static __attribute__((noinline)) int kf_siv_open_request(const kf_siv_opener *key, const uint8_t ad[16],
+                                                                       const uint8_t tag[16],
+                                                                       const uint8_t sealed[168], uint8_t out[168])
+{
+    return kf_siv_open_blocks(key, kf_s2v_step(&key->state, kf_load_block(key->state.d), ad, 16), tag, sealed, 168, out);
 }
 
 /* Opens `n` bytes of ciphertext: 1 and the plaintext in `out`, or 0 and `out` zeroed. `out` may be `sealed`. */
-KF_AES_TARGET static int kf_siv_open(const kf_siv_state *state, const uint8_t *ad, size_t ad_len, const uint8_t tag[16],
+KF_AES_TARGET static int kf_siv_open(const kf_siv_opener *key, const uint8_t *ad, size_t ad_len, const uint8_t tag[16],
                                      const uint8_t *sealed, size_t n, uint8_t *out)
 {
-    __m128i iv = kf_load_block(tag), d = kf_load_block(state->d);
-    /* What requests have is compiled for these sizes, so that the processor is that much sooner at the next one. */
     if (ad && ad_len == 16 && n == 168)
-        return kf_siv_open_blocks(state, kf_s2v_step(state, d, ad, 16), tag, sealed, 168, out);
+        return kf_siv_open_request(key, ad, tag, sealed, out);
+    __m128i iv = kf_load_block(tag), d = kf_load_block(key->state.d);
     if (ad)
-        d = kf_s2v_step(state, d, ad, ad_len);
+        d = kf_s2v_step(&key->state, d, ad, ad_len);
     if (n >= 16)
-        return kf_siv_open_blocks(state, d, tag, sealed, n, out);
-    kf_aes128_ctr(&state->ctr, kf_siv_counter(iv), sealed, out, n);
-    return kf_siv_check(iv, kf_s2v_finish(state, d, out, n), out, n);
+        return kf_siv_open_blocks(key, d, tag, sealed, n, out);
+    kf_aes128_ctr(&key->state.ctr, kf_siv_counter(iv), sealed, out, n);
+    return kf_siv_check(iv, kf_s2v_finish(&key->state, d, out, n), out, n);
 }
 
 #else
@@ -204,10 +291,11 @@ KF_AES_TARGET static int kf_siv_open(const kf_siv_state *state, const uint8_t *a
 static void kf_cmac_init(kf_cmac_key *out, const uint8_t key[16]) { abort(); }
 static void kf_cmac(const kf_cmac_key *key, const uint8_t *p, size_t n, uint8_t out[16]) { abort(); }
 static void kf_siv_init(kf_siv_state *out, const uint8_t key[32]) { abort(); }
+static void kf_siv_opener_init(kf_siv_opener *out, const uint8_t key[32]) { abort(); }
 static void kf_siv_absorb(kf_siv_state *state, const uint8_t *ad, size_t ad_len) { abort(); }
 static void kf_siv_seal(const kf_siv_state *state, const uint8_t *ad, size_t ad_len, const uint8_t *plain, size_t n,
                         uint8_t tag[16], uint8_t *out) { abort(); }
-static int kf_siv_open(const kf_siv_state *state, const uint8_t *ad, size_t ad_len, const uint8_t tag[16],
+static int kf_siv_open(const kf_siv_opener *key, const uint8_t *ad, size_t ad_len, const uint8_t tag[16],
                        const uint8_t *sealed, size_t n, uint8_t *out) { abort(); }
 
 #endif

@@ -7,11 +7,14 @@
 cdef extern from "siv.h" nogil:
     ctypedef struct kf_siv_state:
         pass
+    ctypedef struct kf_siv_opener:
+        kf_siv_state state
     void kf_siv_init(kf_siv_state* out, const uint8_t* key32)
+    void kf_siv_opener_init(kf_siv_opener* out, const uint8_t* key32)
     void kf_siv_absorb(kf_siv_state* state, const uint8_t* ad, size_t ad_len)
     void kf_siv_seal(const kf_siv_state* state, const uint8_t* ad, size_t ad_len, const uint8_t* plain, size_t n,
                      uint8_t* tag, uint8_t* out)
-    int kf_siv_open(const kf_siv_state* state, const uint8_t* ad, size_t ad_len, const uint8_t* tag,
+    int kf_siv_open(const kf_siv_opener* key, const uint8_t* ad, size_t ad_len, const uint8_t* tag,
                     const uint8_t* sealed, size_t n, uint8_t* out)
 
 
@@ -40,7 +43,7 @@ cdef class SivKey:
     Raises ValueError for another key length.
     """
 
-    cdef kf_siv_state state
+    cdef kf_siv_opener cipher
     cdef object aessiv  # the fall-back's key object; None with AES-NI
     cdef list leading
 
@@ -49,23 +52,23 @@ cdef class SivKey:
         check_siv_key(key)
         self.leading = list(leading)
         if aes_native:
-            kf_siv_init(&self.state, key)
+            kf_siv_opener_init(&self.cipher, key)
         else:
             self.aessiv = AESSIV(key)
         for component in leading:
             if component is None:
                 raise TypeError("an associated-data component must be bytes, not None")
             if aes_native:
-                kf_siv_absorb(&self.state, component, len(component))
+                kf_siv_absorb(&self.cipher.state, component, len(component))
 
     def __dealloc__(self):
-        kf_wipe(&self.state, sizeof(self.state))
+        kf_wipe(&self.cipher, sizeof(self.cipher))
 
     cdef int seal(self, const uint8_t* ad, Py_ssize_t ad_len, const uint8_t* plain, Py_ssize_t n,
                   uint8_t* out) except -1:
         """Writes 16 + n bytes. `ad` is the last component; NULL for none."""
         if self.aessiv is None:
-            kf_siv_seal(&self.state, ad, ad_len, plain, n, out, out + 16)
+            kf_siv_seal(&self.cipher.state, ad, ad_len, plain, n, out, out + 16)
             return 0
         return fallback_seal(self.aessiv, self.leading + ([ad[:ad_len]] if ad != NULL else []), plain, n, out)
 
@@ -75,7 +78,7 @@ cdef class SivKey:
         if n < 16:
             return False
         if self.aessiv is None:
-            return kf_siv_open(&self.state, ad, ad_len, sealed, sealed + 16, n - 16, out)
+            return kf_siv_open(&self.cipher, ad, ad_len, sealed, sealed + 16, n - 16, out)
         return fallback_open(self.aessiv, self.leading + ([ad[:ad_len]] if ad != NULL else []), sealed, n, out)
 
     def encrypt(self, bytes plaintext not None, bytes last=None, /) -> bytes:
@@ -121,15 +124,15 @@ cdef int siv_seal_once(const uint8_t* key32, const uint8_t* ad, Py_ssize_t ad_le
 cdef bint siv_open_once(const uint8_t* key32, const uint8_t* ad, Py_ssize_t ad_len, const uint8_t* sealed, Py_ssize_t n,
                         uint8_t* out) except -1:
     """Opens what siv_seal_once sealed: `n` >= 16 bytes into n - 16 bytes at `out`; False when it does not verify."""
-    cdef kf_siv_state state
+    cdef kf_siv_opener cipher
     cdef bint opened
     if n < 16:
         return False
     if not aes_native:
         return fallback_open(AESSIV(key32[:32]), [ad[:ad_len]], sealed, n, out)
-    kf_siv_init(&state, key32)
-    opened = kf_siv_open(&state, ad, ad_len, sealed, sealed + 16, n - 16, out)
-    kf_wipe(&state, sizeof(state))
+    kf_siv_opener_init(&cipher, key32)
+    opened = kf_siv_open(&cipher, ad, ad_len, sealed, sealed + 16, n - 16, out)
+    kf_wipe(&cipher, sizeof(cipher))
     return opened
 
 

@@ -104,21 +104,26 @@ static void check_merkle(void)
     printf("merkle ok\n");
 }
 
-static void check_siv_lengths(const kf_siv_state *state)
+static void check_siv_lengths(const kf_siv_opener *cipher)
 {
     for (size_t i = 0; i < 600; i++) {
         size_t n = i / 2, nonce_size = i % 2 ? 16 : n % 33;
         uint8_t *plain = counting(n), *sealed = malloc(n ? n : 1), *opened = malloc(n ? n : 1);
         uint8_t *nonce = counting(nonce_size), *tag = malloc(16);
-        kf_siv_seal(state, nonce, nonce_size, plain, n, tag, sealed);
-        check(kf_siv_open(state, nonce, nonce_size, tag, sealed, n, opened), "open what was sealed");
+        kf_siv_seal(&cipher->state, nonce, nonce_size, plain, n, tag, sealed);
+        check(kf_siv_open(cipher, nonce, nonce_size, tag, sealed, n, opened), "open what was sealed");
         check(kf_equal(opened, plain, n), "plaintext");
         tag[n % 16] ^= 1;
-        check(!kf_siv_open(state, nonce, nonce_size, tag, sealed, n, opened), "another tag is refused");
+        check(!kf_siv_open(cipher, nonce, nonce_size, tag, sealed, n, opened), "another tag is refused");
         for (size_t j = 0; j < n; j++)
             check(opened[j] == 0, "wiped after a refusal");
         tag[n % 16] ^= 1;
-        check(kf_siv_open(state, nonce, nonce_size, tag, sealed, n, sealed), "open in place");
+        for (size_t j = i % 5; j < n; j += 5) { /* every block of every length */
+            sealed[j] ^= 1;
+            check(!kf_siv_open(cipher, nonce, nonce_size, tag, sealed, n, opened), "another ciphertext is refused");
+            sealed[j] ^= 1;
+        }
+        check(kf_siv_open(cipher, nonce, nonce_size, tag, sealed, n, sealed), "open in place");
         check(kf_equal(sealed, plain, n), "plaintext in place");
         free(plain), free(sealed), free(opened), free(nonce), free(tag);
     }
@@ -130,23 +135,23 @@ static void check_siv(void)
         printf("aes=none\n");
         return;
     }
-    kf_siv_state state;
+    kf_siv_opener cipher;
     uint8_t tag[16];
     uint8_t *key = unhex("7f7e7d7c7b7a79787776757473727170404142434445464748494a4b4c4d4e4f");
     uint8_t *first = unhex("00112233445566778899aabbccddeeffdeaddadadeaddadaffeeddccbbaa99887766554433221100");
     uint8_t *second = unhex("102030405060708090a0"), *nonce = unhex("09f911029d74e35bd84156c5635688c0");
     uint8_t *plain = (uint8_t *)"this is some plaintext to encrypt using SIV-AES", *sealed = malloc(47);
-    kf_siv_init(&state, key);
-    kf_siv_absorb(&state, first, 40);
-    kf_siv_absorb(&state, second, 10);
-    kf_siv_seal(&state, nonce, 16, plain, 47, tag, sealed);
+    kf_siv_opener_init(&cipher, key);
+    kf_siv_absorb(&cipher.state, first, 40);
+    kf_siv_absorb(&cipher.state, second, 10);
+    kf_siv_seal(&cipher.state, nonce, 16, plain, 47, tag, sealed);
     check_hex(tag, "7bdb6e3b432667eb06f4d14bff2fbd0f", "RFC 5297 A.2 tag");
     check_hex(sealed, "cb900f2fddbe404326601965c889bf17dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d",
               "RFC 5297 A.2 ciphertext");
-    check_siv_lengths(&state);
-    kf_wipe(&state, sizeof state);
-    for (size_t i = 0; i < sizeof state; i++)
-        check(((uint8_t *)&state)[i] == 0, "wiped key");
+    check_siv_lengths(&cipher);
+    kf_wipe(&cipher, sizeof cipher);
+    for (size_t i = 0; i < sizeof cipher; i++)
+        check(((uint8_t *)&cipher)[i] == 0, "wiped key");
     free(key), free(first), free(second), free(nonce), free(sealed);
     printf("aes=aesni ok\n");
 }
