@@ -127,7 +127,10 @@ _ROWS = (
         0xE04B0004,
         "HOST_CLOCK",
         "The host's clock is behind the last time it signed, so it signs nothing.",
-        "Correct the host's clock; let it follow NTP.",
+        (
+            "Correct the host's clock; let it follow NTP. "
+            "If it was ahead when the host signed, and is right now: stop the host, then kms-fast host clock-reset."
+        ),
     ),
     (
         0xE04B0005,
@@ -327,6 +330,12 @@ _ROWS = (
         "STORE_EMPTY",
         "The database has no tables of kms_fast yet.",
         "Make them with kms-fast store migrate, as the role that is to own them; then start the host again.",
+    ),
+    (
+        0xE04B0060,
+        "HOST_RUNNING",
+        "A host runs in this home, and this can only be done while none does.",
+        "Stop it (kill -TERM to its process, or systemctl stop kms-fast), then run the command again.",
     ),
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.backup import backup, restore
+from kms_fast.cli.clock_reset import clock_reset
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import open_counts
@@ -36,6 +37,7 @@ def command() -> None:
 
 command.add_command(backup)
 command.add_command(restore)
+command.add_command(clock_reset)
 
 
 @command.command

@@ -191,6 +191,8 @@ def _describe(verdict: Verdict) -> str:
         notes += f"\n{verdict.torn_tails} cut short by a crash, never answered"
     if verdict.lost_heads:
         notes += f"\nsegments whose last batches are lost, which was accepted: {verdict.lost_heads}"
+    if verdict.clock_resets:
+        notes += f"\nresets of the host's clock, each named by the segment it begins: {verdict.clock_resets}"
     return (
         f"The ledger is whole: every chain, signature and tree verifies.\n"
         f"segments: {verdict.segments}, batches: {verdict.batches}, records: {verdict.records}, "

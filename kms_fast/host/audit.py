@@ -19,7 +19,9 @@ from kms_fast.model.certificate import HostCertificate, parse_chain, verify_chai
 
 @dataclass(slots=True)
 class Verdict:
-    """What `audit_ledger` found. ``lost_heads``: batches known from elsewhere whose loss was accepted."""
+    """What `audit_ledger` found. ``lost_heads``: batches known from elsewhere whose loss was accepted.
+    ``clock_resets``: how often an administrator let time go back.
+    """
 
     segments: int = 0
     pruned_segments: int = 0
@@ -28,6 +30,7 @@ class Verdict:
     granted: int = 0
     torn_tails: int = 0
     lost_heads: int = 0
+    clock_resets: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
     problems: list[Problem] = field(default_factory=list)
@@ -47,6 +50,7 @@ class Verdict:
             "granted": self.granted,
             "torn_tails": self.torn_tails,
             "lost_heads": self.lost_heads,
+            "clock_resets": self.clock_resets,
             "first_ms": self.first_ms,
             "last_ms": self.last_ms,
             "chain_ok": self.chain_ok,
@@ -191,6 +195,8 @@ class _LedgerAudit:
             for head in start.heads:
                 if head.lost:
                     self.verdict.lost_heads += 1
+                elif head.reset:
+                    self.verdict.clock_resets += 1
                 elif head.segment not in self._unreadable and (problem := self._find_problem(head, lost)):
                     self._report_head(path, start, head.segment, problem)
             if start.segment < first_gap:

@@ -8,7 +8,7 @@ write only where something was written before.
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -82,31 +82,53 @@ class Ledger:
             os.close(self._fd)
 
 
-def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, lost: Sequence[Head] = ()) -> Ledger:
+def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, added: Sequence[Head] = ()) -> Ledger:
     """Open a new segment that continues all earlier ones; others may write to theirs meanwhile.
 
     Only the first blocks are read of segments that an earlier block names as ended; of others that have ended the
-    preallocated zeros are cut off. ``lost``: heads of batches that this ledger no longer has. Nobody knows which
-    segments followed them, so the number is then far above all others.
+    preallocated zeros are cut off. ``added``: heads that no segment has: of batches that were lost, or a reset of
+    the clock. Nobody knows which segments followed what was lost, so the number is then far above all others.
 
-    Raises `LedgerError` when a segment is damaged or of another host, `KmsFastError` (STORAGE_FAILED) when the folder
-    cannot be written.
+    Raises `LedgerError` when a segment is damaged or of another host; `KmsFastError`: STORAGE_FAILED when the folder
+    cannot be written, HOST_RUNNING when the clock is to be reset below a host that still writes.
     """
     with storage_errors(folder):
         make_folder(folder, mode=SECRET_FOLDER)
     with storage_errors(folder), lock_ledger(folder):
-        starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
-        ended = {head.segment for start in starts.values() for head in start.heads if head.ended}
-        found = {path: find_head(path) for path, start in starts.items() if start.segment not in ended}
+        found = find_heads(folder, host_id)
+        if any(head.reset for head in added):
+            _refuse_running(folder, found.values())
         for path, head in found.items():
             if head.ended:
                 _cut_zeros(path)
-        number = max((*(start.segment for start in starts.values()), *(head.segment for head in lost)), default=0) + 1
-        start = SegmentStart(number + LOST_NUMBERS * bool(lost), host_id, certificates, (*found.values(), *lost))
+        heads = (*found.values(), *added)
+        # The newest segment is named by no other, so it is among these.
+        number = max((head.segment for head in heads), default=0) + 1
+        if any(head.lost for head in added):
+            number += LOST_NUMBERS
+        start = SegmentStart(number, host_id, certificates, heads)
         path = segment_path(folder, start.segment)
         fd = _create_segment(path, start)
         sync_folder(folder)
     return Ledger(path, fd, start)
+
+
+def find_heads(folder: Path, host_id: bytes) -> dict[Path, Head]:
+    """The heads of all segments that no block names as ended.
+
+    Raises `LedgerError`, also for a segment of another host; OSError.
+    """
+    starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
+    ended = {head.segment for start in starts.values() for head in start.heads if head.ended}
+    return {path: find_head(path) for path, start in starts.items() if start.segment not in ended}
+
+
+def _refuse_running(folder: Path, heads: Iterable[Head]) -> None:
+    held = [head.segment for head in heads if not head.ended]
+    if held:
+        raise KmsFastError(
+            f"A host writes to the ledger {folder} (segment {held[0]}).", name="HOST_RUNNING", folder=str(folder)
+        )
 
 
 def _read_start(path: Path, host_id: bytes) -> SegmentStart:

@@ -55,7 +55,7 @@ def check_rollback(
     lost = [Head(mark.segment, mark.header_hash, mark.time_ms, lost=True) for mark in missing]
     if restored.exists():
         lost.append(_NOT_KNOWN)
-    open_ledger(folder, host_id=host_id, certificates=certificates, lost=lost).close()
+    open_ledger(folder, host_id=host_id, certificates=certificates, added=lost).close()
     with storage_errors(folder):
         restored.unlink(missing_ok=True)
         sync_folder(folder)

@@ -40,6 +40,7 @@ _PRUNED: Final = 1
 _HEAD = struct.Struct("<IIQ32s")
 _ENDED: Final = 1
 _LOST: Final = 2
+_RESET: Final = 4
 _DIGEST_SIZE: Final = 32
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
@@ -51,7 +52,7 @@ class Head:
     For a segment without a batch: what its first header would name as previous, and the newest time it continues.
     ``ended``: nobody wrote to the segment any more, so nothing follows this batch. ``lost``: the batch is known from
     elsewhere and not in this ledger, which went back; an administrator accepted that. Of segment 0 (UNKNOWN): nobody
-    knows what is lost.
+    knows what is lost. ``reset``: no batch but an administrator's word that time goes on from here (segment UNKNOWN).
     """
 
     segment: int
@@ -59,10 +60,11 @@ class Head:
     time_ms: int
     ended: bool = False
     lost: bool = False
+    reset: bool = False
 
     def to_bytes(self) -> bytes:
         """The 48 bytes of docs/ledger.md."""
-        flags = (_ENDED if self.ended else 0) | (_LOST if self.lost else 0)
+        flags = (_ENDED * self.ended) | (_LOST * self.lost) | (_RESET * self.reset)
         return _HEAD.pack(self.segment, flags, self.time_ms, self.header_hash)
 
 
@@ -91,8 +93,9 @@ class SegmentStart:
 
     @property
     def time_ms(self) -> int:
-        """The newest time it continues, 0 when there is none."""
-        return max((head.time_ms for head in self.heads), default=0)
+        """The time to which the clock was reset, else the newest that it continues, 0 when there is none."""
+        continued = [head for head in self.heads if head.reset] or self.heads
+        return max((head.time_ms for head in continued), default=0)
 
     def to_bytes(self) -> bytes:
         """The block, a multiple of 4,096 bytes."""
@@ -117,7 +120,14 @@ class SegmentStart:
             raise LedgerError(f"{path} has format {version}; this program reads format 1.", file=str(path))
         heads_at = _BLOCK.size + certificates_size
         heads = tuple(
-            Head(number, header_hash, time_ms, bool(head_flags & _ENDED), bool(head_flags & _LOST))
+            Head(
+                number,
+                header_hash,
+                time_ms,
+                ended=bool(head_flags & _ENDED),
+                lost=bool(head_flags & _LOST),
+                reset=bool(head_flags & _RESET),
+            )
             for number, head_flags, time_ms, header_hash in _HEAD.iter_unpack(
                 body[heads_at : heads_at + head_count * _HEAD.size]
             )

@@ -77,6 +77,9 @@ class Counts(Protocol):
     ) -> list[CountRow]:
         """Store the newest machines of a family that is at its cap; the machines that count now, oldest first."""
 
+    async def cut_times(self, now_ms: int) -> None:
+        """Let no machine have been seen later than this, after a clock that was ahead."""
+
     async def read_all(self) -> dict[int, list[CountRow]]:
         """The machines of every family as of one moment, oldest first, for a backup."""
 

@@ -20,6 +20,7 @@ SELECT cmid, seen_ms FROM kms_fast.counts WHERE family = $1 AND seen_ms >= $2
 ORDER BY seen_ms DESC, arrival DESC LIMIT $3
 """
 _RECORD = "SELECT cmid, seen_ms FROM kms_fast.record_counts($1, $2, $3, $4, $5)"
+_CUT_TIMES = "UPDATE kms_fast.counts SET seen_ms = $1 WHERE seen_ms > $1"
 _READ_ALL = "SELECT family, cmid, seen_ms FROM kms_fast.counts ORDER BY family, seen_ms, arrival"
 
 
@@ -62,6 +63,10 @@ class PostgresCounts:
         """Store the newest machines of a family that is at its cap; the machines that count now, oldest first."""
         await self._store(family, rows, now_ms, cap=cap, retention_ms=retention_ms)
         return await self.load(family, now_ms, cap=cap, retention_ms=retention_ms)
+
+    async def cut_times(self, now_ms: int) -> None:
+        """Let no machine have been seen later than this, after a clock that was ahead."""
+        await self._fetch(_CUT_TIMES, now_ms)
 
     async def read_all(self) -> dict[int, list[CountRow]]:
         """The machines of every family as of one moment, oldest first, for a backup."""

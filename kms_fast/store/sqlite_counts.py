@@ -76,6 +76,15 @@ class SqliteCounts:
 
         return await self._file.in_thread(write)
 
+    async def cut_times(self, now_ms: int) -> None:
+        """Let no machine have been seen later than this, after a clock that was ahead."""
+
+        def cut() -> None:
+            with self._file.transaction():
+                self._db.execute("UPDATE counts SET seen_ms = ?1 WHERE seen_ms > ?1", (now_ms,))
+
+        await self._file.in_thread(cut)
+
     async def read_all(self) -> dict[int, list[CountRow]]:
         """The machines of every family as of one moment, oldest first, for a backup."""
         query = "SELECT family, cmid, seen_ms FROM counts ORDER BY family, seen_ms, rowid"

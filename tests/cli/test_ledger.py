@@ -78,6 +78,7 @@ def test_verify_json(realm: Realm) -> None:
         "granted": 5,
         "torn_tails": 0,
         "lost_heads": 0,
+        "clock_resets": 0,
         "first_ms": expected[0]["time"],
         "last_ms": expected[-1]["time"],
         "chain_ok": True,

@@ -49,6 +49,12 @@ class Start(NamedTuple):
         """What the first header names."""
         return sha256(HEADS_CONTEXT, b"\0", *(HEAD.pack(*head) for head in self.heads))
 
+    @property
+    def time(self) -> int:
+        """Below which no batch of the segment may be."""
+        resets = [head.time for head in self.heads if head.flags & 4]
+        return max(resets or [head.time for head in self.heads], default=0)
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises Wrong."""
@@ -110,8 +116,7 @@ class Segment(NamedTuple):
 
     def times(self) -> dict[bytes, int]:
         """Every hash at which a later segment may continue this one, in order, and the time there."""
-        begin = max((head.time for head in self.start.heads), default=0)
-        return {self.start.previous: begin} | {
+        return {self.start.previous: self.start.time} | {
             sha256(record.header_bytes): record.header.time for record in self.records
         }
 
@@ -140,7 +145,7 @@ def check_segment(data: bytes, roots: tuple[bytes, ...], publisher_id: bytes) ->
     start = Start.parse(data)
     certificate = check_certificates(start, roots, publisher_id)
     records = tuple(read_records(data, start))
-    previous, time = start.previous, max((head.time for head in start.heads), default=0)
+    previous, time = start.previous, start.time
     for number, record in enumerate(records, 1):
         header = record.header
         if (header.segment, header.number, header.previous) != (start.segment, number, previous):
@@ -180,7 +185,7 @@ def check_ledger(folder: Path, roots: Sequence[bytes], publisher_id: bytes) -> l
     for segment in segments:
         for head in segment.start.heads:
             there = times.get(head.segment, {})
-            if head.flags & 2 or (head.segment in lost and head.header_hash not in there):
+            if head.flags & 6 or (head.segment in lost and head.header_hash not in there):
                 continue
             if there.get(head.header_hash) != head.time:
                 raise Wrong(f"segment {segment.start.segment} continues {head.segment} at a batch that is not there")

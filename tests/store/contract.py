@@ -73,6 +73,12 @@ class CountsContract:
             assert await record(counts, [7] * 1000, NOW_MS + 5) == [7]
         assert await load(counts, NOW_MS + 5) == [(cmid(7), NOW_MS + 5)]
 
+    async def test_times_are_cut_after_a_clock_that_was_ahead(self, counts: Counts) -> None:
+        await record(counts, [1, 2])
+        await record(counts, [3, 4], NOW_MS + 9)
+        await counts.cut_times(NOW_MS + 1)
+        assert [seen_ms for _, seen_ms in await load(counts)] == [NOW_MS, NOW_MS, NOW_MS + 1, NOW_MS + 1]
+
     async def test_the_same_machine_again_is_the_newest(self, counts: Counts) -> None:
         await record(counts, [1, 2, 3])
         await record(counts, [1], NOW_MS + 1)

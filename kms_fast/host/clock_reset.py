@@ -1,0 +1,26 @@
+"""Letting a host's time go back, after its clock was ahead: a segment whose first block says so (docs/ledger.md)."""
+
+from pathlib import Path
+from typing import Final
+
+from kms_fast.host.ledger import find_heads, open_ledger, storage_errors
+from kms_fast.host.segment import UNKNOWN, Head
+
+_NO_BATCH: Final = bytes(32)
+
+
+def reset_clock(folder: Path, *, host_id: bytes, certificates: bytes, now_ms: int) -> int:
+    """Let the ledger in this folder go on from ``now_ms``; by how much time went back (ms), 0 when it need not.
+
+    The first batch that is signed afterwards covers that with its signature, as all that its segment continues. Raises
+    `LedgerError`; `KmsFastError` (HOST_RUNNING, STORAGE_FAILED).
+    """
+    if not folder.exists():
+        return 0
+    with storage_errors(folder):
+        newest_ms = max((head.time_ms for head in find_heads(folder, host_id).values()), default=0)
+    if newest_ms <= now_ms:
+        return 0
+    reset = Head(UNKNOWN, _NO_BATCH, now_ms, reset=True)
+    open_ledger(folder, host_id=host_id, certificates=certificates, added=[reset]).close()
+    return newest_ms - now_ms
