@@ -1,10 +1,12 @@
 """``kms-fast config``: the host's settings."""
 
+from pathlib import Path
+
 import click
 import msgspec
 from rich.table import Table
 
-from kms_fast.cli.output import Output, json_option
+from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, render_example, settings_options
 from kms_fast.model.settings import host_options
 
@@ -22,9 +24,10 @@ def command() -> None:
 
 
 @command.command
+@home_option
 @settings_options
 @json_option
-def show(loaded: LoadedSettings, out: Output) -> None:
+def show(loaded: LoadedSettings, home: Path, out: Output) -> None:
     """Print each setting, its value and where the value comes from; a password in an URL as ***."""
     table = Table("option", "value", "from", box=None, pad_edge=False)
     rows = {}
@@ -36,9 +39,10 @@ def show(loaded: LoadedSettings, out: Output) -> None:
 
 
 @command.command
+@home_option
 @settings_options
 @json_option
-def validate(loaded: LoadedSettings, out: Output) -> None:
+def validate(loaded: LoadedSettings, home: Path, out: Output) -> None:
     """Check the settings as serve would read them; a failure names what is wrong and where."""
     given = [f"{name} ({source})" for name, source in loaded.sources.items() if source != "default"]
     out.result({"given": given}, f"The settings are valid: {', '.join(given) or 'all at their defaults'}.")

@@ -9,6 +9,7 @@ import click
 
 from kms_fast.cli.backup import backup, restore
 from kms_fast.cli.clock_reset import clock_reset
+from kms_fast.cli.configure import configure
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import open_counts
@@ -38,6 +39,7 @@ def command() -> None:
 command.add_command(backup)
 command.add_command(restore)
 command.add_command(clock_reset)
+command.add_command(configure)
 
 
 @command.command

@@ -56,38 +56,57 @@ CONFIG_OPTION = click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="KMS_FAST_CONFIG",
-    help="TOML file of settings; flags and KMS_FAST_* variables stand above it.",
+    help="TOML file of settings, else host/kms-fast.toml in the home; flags and KMS_FAST_* variables stand above it.",
 )
+
+
+def settings_file(home: Path) -> Path:
+    """The file of settings in a home, which ``host configure`` writes and which need not exist."""
+    return home / "host" / "kms-fast.toml"
 
 
 def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--config`` and a flag for each option; the command gets them read as ``loaded`` (:class:`LoadedSettings`).
 
+    For a command with ``--home``, whose own file counts when none is named.
+
     The command raises :class:`~kms_fast.errors.ConfigurationError` when they are wrong.
     """
 
     @functools.wraps(function)
-    def command(*args: Any, config: Path | None, **others: Any) -> None:
-        written = {name: others.pop(name) for name in host_options()}
-        given = {name: value for name, value in written.items() if value not in (None, ())}
-        function(*args, loaded=load_settings(config, given, os.environ), **others)
+    def command(*args: Any, config: Path | None, home: Path, **others: Any) -> None:
+        loaded = load_settings(config, take_flags(others), os.environ, home=home)
+        function(*args, loaded=loaded, home=home, **others)
 
-    flags = [_add_flag(option) for option in host_options().values()]
-    return functools.reduce(lambda inner, add: add(inner), [*reversed(flags), CONFIG_OPTION], command)
+    return CONFIG_OPTION(add_flags(command))
+
+
+def add_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """Add a flag for each option, of which `take_flags` makes what was given."""
+    flags = [_add_flag(option) for option in reversed(host_options().values())]
+    return functools.reduce(lambda inner, add: add(inner), flags, function)
+
+
+def take_flags(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Take the options out of a command's parameters; those that were given, as they were written."""
+    written = {name: parameters.pop(name) for name in host_options()}
+    return {name: value for name, value in written.items() if value not in (None, ())}
 
 
 def config_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--config`` alone: for a command that needs to know how a host is set up, and does not set it up."""
 
     @functools.wraps(function)
-    def command(*args: Any, config: Path | None, **others: Any) -> None:
-        function(*args, loaded=load_settings(config, {}, os.environ), **others)
+    def command(*args: Any, config: Path | None, home: Path, **others: Any) -> None:
+        function(*args, loaded=load_settings(config, {}, os.environ, home=home), home=home, **others)
 
     return CONFIG_OPTION(command)
 
 
-def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> LoadedSettings:
-    """The host's settings from a file, variables and flags.
+def load_settings(
+    path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], *, home: Path | None = None
+) -> LoadedSettings:
+    """The host's settings from a file, variables and flags. Without a ``path`` the file of the home counts, if any.
 
     Raises:
         ConfigurationError: the file cannot be read, a name is unknown, a value wrong, or values fight each other;
@@ -96,20 +115,45 @@ def load_settings(path: Path | None, flags: Mapping[str, Any], environ: Mapping[
     given: dict[str, _Given] = {}
     if path is not None:
         given |= _read_file(path)
+    elif home is not None and (own := settings_file(home)).exists():
+        given |= _read_file(own)
     given |= _read_environment(environ)
-    given |= {name: _Given(value, _flag(name), _write_flag(name, value), is_flag=True) for name, value in flags.items()}
-    options = host_options()
-    values = {}
+    given |= _of_flags(flags)
+    sources = {name: given[name].source if name in given else "default" for name in host_options()}
+    return LoadedSettings(_build(given), sources, lambda: load_settings(path, flags, environ, home=home).settings)
+
+
+def parse_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of flags by the options' names, each checked by itself. Raises `ConfigurationError`."""
+    values = _parse(_of_flags(flags))
+    return {name: values[host_options()[name].field] for name in flags}
+
+
+def parse_file(text: str, path: Path) -> HostSettings:
+    """The settings in the text of a file, which is or will be at ``path``. Raises `ConfigurationError`."""
+    return _build(_read_text(text, path))
+
+
+def _build(given: Mapping[str, _Given]) -> HostSettings:
+    try:
+        return HostSettings(**_parse(given))
+    except ConflictingSettings as error:
+        raise _refuse([given[name] for name in error.names if name in given], str(error)) from None
+
+
+def _parse(given: Mapping[str, _Given]) -> dict[str, Any]:
+    """The values by the settings' fields."""
+    options, values = host_options(), {}
     for name, item in given.items():
         try:
             values[options[name].field] = options[name].parse(item.value, strict=item.strict)
         except ValueError as error:
             raise _refuse([item], str(error), option=name) from None
-    sources = {name: given[name].source if name in given else "default" for name in options}
-    try:
-        return LoadedSettings(HostSettings(**values), sources, lambda: load_settings(path, flags, environ).settings)
-    except ConflictingSettings as error:
-        raise _refuse([given[name] for name in error.names if name in given], str(error)) from None
+    return values
+
+
+def _of_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
+    return {name: _Given(value, _flag(name), _write_flag(name, value), is_flag=True) for name, value in flags.items()}
 
 
 def render_example() -> str:
@@ -125,12 +169,23 @@ def render_example() -> str:
 
 
 def _read_file(path: Path) -> dict[str, _Given]:
+    return _read_text(read_file_text(path), path)
+
+
+def read_file_text(path: Path) -> str:
+    """The text of a file of settings. Raises `KmsFastError`."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise translate_os_error(error) or error from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}", file=str(path)) from None
+
+
+def _read_text(text: str, path: Path) -> dict[str, _Given]:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}", file=str(path)) from None
     given = {}
     for name, value in values.items():

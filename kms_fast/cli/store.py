@@ -51,9 +51,9 @@ def store_options(function: Callable[..., None]) -> Callable[..., None]:
     @home_option
     @json_option
     @functools.wraps(function)
-    def command(*args: Any, store: str | None, config: Path | None, **others: Any) -> None:
-        settings = load_settings(config, {"store": store} if store else {}, os.environ).settings
-        function(*args, settings=settings, **others)
+    def command(*args: Any, store: str | None, config: Path | None, home: Path, **others: Any) -> None:
+        settings = load_settings(config, {"store": store} if store else {}, os.environ, home=home).settings
+        function(*args, settings=settings, home=home, **others)
 
     return command
 

@@ -42,6 +42,7 @@ FILES: Final = (
     "catalog.json",
     "publisher.json",
     "keys.json",
+    "kms-fast.toml",
     "pending/request.json",
     "pending/publisher.json",
 )

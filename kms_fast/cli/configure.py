@@ -1,0 +1,86 @@
+"""``kms-fast host configure``: write settings to the file that ``serve`` reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import tomlkit
+
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.settings import (
+    CONFIG_OPTION,
+    add_flags,
+    parse_file,
+    parse_flags,
+    read_file_text,
+    settings_file,
+    take_flags,
+)
+from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, write_atomically
+from kms_fast.host.presence import list_running
+from kms_fast.host.supervisor import FIXED_SETTINGS
+from kms_fast.model.settings import host_options, parse_address
+
+
+@click.command
+@click.option("--port", type=click.IntRange(1, 65_535), help="The port of every address in listen.")
+@click.option(
+    "--unset", multiple=True, type=click.Choice(list(host_options())), help="Back to the default; repeatable."
+)
+@home_option
+@CONFIG_OPTION
+@add_flags
+@json_option
+def configure(
+    port: int | None, unset: tuple[str, ...], home: Path, config: Path | None, out: Output, **flags: Any
+) -> None:
+    """Set options of this host for good, in host/kms-fast.toml of the home or the file of --config.
+
+    What else the file holds stays as it is, comments too. A value that is wrong, or fights another, changes nothing.
+    Variables and flags of serve still stand above the file.
+
+    \b
+    Examples:
+      kms-fast host configure --port 1689 --activation-interval 4h --renewal-interval 5d
+      kms-fast host configure --unset renewal_interval && kms-fast host reload
+    """
+    given, path = parse_flags(take_flags(flags)), config or settings_file(home)
+    if not given and port is None and not unset:
+        raise click.UsageError("Name an option to set; kms-fast config show shows all that are in force.")
+    text = read_file_text(path) if path.exists() else ""
+    current = parse_file(text, path)
+    if port is not None:
+        given["listen"] = [_with_port(address, port) for address in given.get("listen", current.listen)]
+    document = tomlkit.parse(text)
+    for name in unset:
+        document.pop(name, None)
+    options = host_options()
+    for name, value in given.items():
+        document[name] = msgspec.json.decode(options[name].format(value))
+    written = tomlkit.dumps(document)
+    settings = parse_file(written, path)
+    if config is None:
+        make_folder(path.parent, mode=SECRET_FOLDER)
+    # A store's URL may hold a password.
+    write_atomically(path, written.encode(), mode=SECRET)
+    changed = [*given, *unset]
+    shown = {name: options[name].show(getattr(settings, options[name].field)) for name in changed}
+    out.result(
+        {"file": path, "settings": {name: msgspec.json.decode(value) for name, value in shown.items()}},
+        "\n".join(f"{name} = {value}" for name, value in shown.items()) + f"\nWrote {path}. {_say_next(home, changed)}",
+    )
+
+
+def _with_port(address: str, port: int) -> str:
+    host, _ = parse_address(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _say_next(home: Path, changed: Sequence[str]) -> str:
+    if not list_running(home / "host"):
+        return "Next: kms-fast serve"
+    if any(name in FIXED_SETTINGS for name in changed):
+        return f"The host that runs takes up {', '.join(FIXED_SETTINGS)} with its next start only."
+    return "Next: kms-fast host reload"
