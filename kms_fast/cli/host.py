@@ -1,6 +1,5 @@
 """``kms-fast host``: activating this host at its publisher, and its status."""
 
-import asyncio
 import time
 import uuid
 from pathlib import Path
@@ -10,15 +9,12 @@ import click
 from kms_fast.cli.backup import backup, restore
 from kms_fast.cli.clock_reset import clock_reset
 from kms_fast.cli.configure import configure
+from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.settings import LoadedSettings, config_option
-from kms_fast.cli.stores import open_counts
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
-from kms_fast.host.enrolment import Installation, apply_answer, make_request, read_installation, read_keys
+from kms_fast.host.enrolment import apply_answer, make_request, read_keys
 from kms_fast.host.presence import reload_running
-from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, format_time
-from kms_fast.model.settings import HostSettings
+from kms_fast.model.policy import format_time
 
 _LIMIT_BYTES = 64 << 20
 RELOAD_LIMIT_S = 90.0
@@ -40,6 +36,7 @@ command.add_command(backup)
 command.add_command(restore)
 command.add_command(clock_reset)
 command.add_command(configure)
+command.add_command(status)
 
 
 @command.command
@@ -129,76 +126,6 @@ def reload_command(home: Path, out: Output) -> None:
     running = reload_running(home / "host", limit_s=RELOAD_LIMIT_S)
     pids = [process.pid for process in running]
     out.result({"pids": pids}, f"Reloaded (process {', '.join(map(str, pids))}).")
-
-
-@command.command
-@home_option
-@config_option
-@json_option
-def status(home: Path, loaded: LoadedSettings, out: Output) -> None:
-    """Show what this host is certified for, until when, and how many machines count.
-
-    Exit code 1 while the host has no valid certificate.
-
-    \b
-    Examples:
-      kms-fast host status
-    """
-    folder, now_ms = home / "host", _now_ms()
-    installation = read_installation(folder)
-    certificate = installation.certificate
-    installation.check_dates(now_ms)
-    days_left = (certificate.not_after_ms - now_ms) // DAY_MS
-    if days_left < CERTIFICATE_WARNING_DAYS:
-        out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host request, certify, host apply.")
-    stored = read_keys(folder)
-    out.result(
-        {
-            "publisher": installation.publisher.name,
-            "host_id": uuid.UUID(bytes=certificate.host_id),
-            "serial": certificate.serial,
-            "valid_until": format_time(certificate.not_after_ms),
-            "days_left": days_left,
-            "host_keys": [f"…{key.last_five}" for key in stored.keys] if stored else [],
-            "products": len(installation.catalog.skus),
-            "catalog": installation.catalog.number,
-            "publisher_file": installation.publisher.number,
-            "families": asyncio.run(_describe_families(installation, loaded.settings, home)),
-        }
-    )
-
-
-async def _describe_families(
-    installation: Installation, settings: HostSettings, home: Path
-) -> dict[str, dict[str, int]]:
-    """For each certified family its generation, threshold, cap, and the machines that count now."""
-    counted = await _count_machines(installation, settings, home)
-    families = {}
-    for certified in installation.certificate.families:
-        family = installation.catalog.family(certified.number)
-        if family is not None:
-            families[family.name] = {
-                "generation": certified.generation,
-                "count": counted.get(family.number, 0),
-                "threshold": family.threshold,
-                "cap": family.cap,
-            }
-    return families
-
-
-async def _count_machines(installation: Installation, settings: HostSettings, home: Path) -> dict[int, int]:
-    # Asking must not make the file: it would belong to whoever asked.
-    if settings.store is None and not (home / "host" / "counts.db").exists():
-        return {}
-    now_ms, retention_ms = _now_ms(), settings.retention_s * 1000
-    counts = await open_counts(settings, home)
-    try:
-        return {
-            family.number: len(await counts.load(family.number, now_ms, cap=family.cap, retention_ms=retention_ms))
-            for family in installation.catalog.families
-        }
-    finally:
-        await counts.close()
 
 
 def _read_key(key: str) -> str:

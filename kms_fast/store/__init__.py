@@ -211,6 +211,9 @@ class Inventory(Protocol):
     async def watermarks(self, host_id: bytes) -> list[Watermark]:
         """How far each segment of this host is recorded, in ascending segment."""
 
+    async def totals(self, host_id: bytes) -> list[Total]:
+        """How many requests this host has answered, by SKU, result and licence state of who asked, in that order."""
+
     async def record(
         self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
     ) -> None:

@@ -61,6 +61,10 @@ class PostgresInventory:
         """How far each segment of this host is recorded, in ascending segment."""
         return [Watermark(*row) for row in await self._fetch(sql.WATERMARKS, host_id)]
 
+    async def totals(self, host_id: bytes) -> list[Total]:
+        """How many requests this host has answered, by SKU, result and licence state of who asked, in that order."""
+        return [Total(*row) for row in await self._fetch(sql.TOTALS, host_id)]
+
     async def record(
         self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
     ) -> None:

@@ -82,6 +82,10 @@ class SqliteInventory:
         """How far each segment of this host is recorded, in ascending segment."""
         return await self._file.in_thread(lambda: self._watermarks(host_id))
 
+    async def totals(self, host_id: bytes) -> list[Total]:
+        """How many requests this host has answered, by SKU, result and licence state of who asked, in that order."""
+        return await self._file.in_thread(lambda: self._totals(host_id))
+
     async def record(
         self, host_id: bytes, rows: Iterable[ChangeRow], totals: Sequence[Total], watermarks: Sequence[Watermark]
     ) -> None:
@@ -230,6 +234,9 @@ class SqliteInventory:
             [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return not busy
 
+    def _totals(self, host_id: bytes) -> list[Total]:
+        return [Total(*row) for row in self._rows(sql.TOTALS, (host_id,))]
+
     def _watermarks(self, host_id: bytes) -> list[Watermark]:
         return [Watermark(*row) for row in self._rows(sql.WATERMARKS, (host_id,))]
 
@@ -238,8 +245,7 @@ class SqliteInventory:
 
     def _host_parts(self) -> list[HostPart]:
         return [
-            HostPart(host_id, [Total(*row) for row in self._rows(sql.TOTALS, (host_id,))], self._watermarks(host_id))
-            for (host_id,) in self._rows(sql.HOSTS)
+            HostPart(host_id, self._totals(host_id), self._watermarks(host_id)) for (host_id,) in self._rows(sql.HOSTS)
         ]
 
     def _rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:

@@ -325,6 +325,15 @@ class InventoryContract:
         assert summary.cloned == 1
         assert summary.results == {0: 107, REFUSED: 5}
 
+    async def test_the_totals_of_a_host_are_its_own(self, inventory: Inventory) -> None:
+        totals = [Total(SKU, 0, 1, 7), Total(SKU, REFUSED, 2, 1), Total(SKU, REFUSED, 5, 4)]
+        await record(inventory, granted(1), totals=totals)
+        await record(inventory, granted(1), totals=[Total(SKU, 0, 1, 2)])
+        assert await inventory.elect(OTHER_HOST)
+        await inventory.record(OTHER_HOST, [], [Total(SKU, 0, 1, 100)], [])
+        assert await inventory.totals(HOST) == [Total(SKU, 0, 1, 9), *totals[1:]]
+        assert await inventory.totals(OTHER_HOST) == [Total(SKU, 0, 1, 100)]
+
     async def test_the_last_summary_is_kept(self, open_inventory: OpenInventory, inventory: Inventory) -> None:
         await record(inventory, granted(1), totals=[Total(SKU, 0, 1, 1)])
         first = await inventory.summarize(NOW_MS)

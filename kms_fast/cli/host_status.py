@@ -1,0 +1,155 @@
+"""``kms-fast host status``: what this host is certified for, what counts, and what it has answered."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.settings import LoadedSettings, config_option
+from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.host.enrolment import Installation, read_installation, read_keys
+from kms_fast.host.presence import list_running
+from kms_fast.host.server import wall_clock_ms
+from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, LicenceState, format_time
+from kms_fast.model.settings import HostSettings, host_options
+from kms_fast.results import find_result
+from kms_fast.store import Total
+
+
+@click.command
+@click.option("--verbose", is_flag=True, help="Also what it has answered so far, and how it runs.")
+@home_option
+@config_option
+@json_option
+def status(verbose: bool, home: Path, loaded: LoadedSettings, out: Output) -> None:
+    """Show what this host is certified for, until when, and how many machines count.
+
+    Exit code 1 while the host has no valid certificate.
+
+    \b
+    Examples:
+      kms-fast host status
+      kms-fast host status --verbose --json
+    """
+    now_ms = wall_clock_ms()
+    installation = read_installation(home / "host")
+    installation.check_dates(now_ms)
+    days_left = (installation.certificate.not_after_ms - now_ms) // DAY_MS
+    if days_left < CERTIFICATE_WARNING_DAYS:
+        out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host request, certify, host apply.")
+    described = {
+        **_describe_certificate(installation, home / "host", days_left),
+        "families": asyncio.run(_describe_families(installation, loaded.settings, home, now_ms)),
+    }
+    if verbose:
+        described |= _describe_service(loaded.settings, home)
+        described |= {"requests": asyncio.run(_describe_requests(installation, loaded.settings, home))}
+    out.result(described)
+
+
+def _describe_certificate(installation: Installation, folder: Path, days_left: int) -> dict[str, Any]:
+    certificate, stored = installation.certificate, read_keys(folder)
+    return {
+        "publisher": installation.publisher.name,
+        "host_id": uuid.UUID(bytes=certificate.host_id),
+        "licence_state": "licensed",
+        "serial": certificate.serial,
+        "valid_until": format_time(certificate.not_after_ms),
+        "days_left": days_left,
+        "host_keys": [f"…{key.last_five}" for key in stored.keys] if stored else [],
+        "key_channel": "volume host key",
+        "products": len(installation.catalog.skus),
+        "catalog": installation.catalog.number,
+        "publisher_file": installation.publisher.number,
+    }
+
+
+def _describe_service(settings: HostSettings, home: Path) -> dict[str, Any]:
+    return {
+        "listen": list(settings.listen),
+        "activation_interval": _show_interval("activation_interval", settings.activation_interval_min),
+        "renewal_interval": _show_interval("renewal_interval", settings.renewal_interval_min),
+        "running": [
+            {
+                "pid": process.pid,
+                "version": process.version,
+                "since": format_time(process.started_ms),
+                "addresses": list(process.addresses),
+                "workers": process.workers,
+            }
+            for process in list_running(home / "host")
+        ],
+    }
+
+
+def _show_interval(name: str, minutes: int | None) -> str:
+    return "as the catalog says" if minutes is None else str(msgspec.json.decode(host_options()[name].show(minutes)))
+
+
+async def _describe_families(
+    installation: Installation, settings: HostSettings, home: Path, now_ms: int
+) -> dict[str, dict[str, int]]:
+    """For each certified family its generation, threshold, cap, and the machines that count now."""
+    counted = await _count_machines(installation, settings, home, now_ms)
+    families = {}
+    for certified in installation.certificate.families:
+        family = installation.catalog.family(certified.number)
+        if family is not None:
+            families[family.name] = {
+                "generation": certified.generation,
+                "count": counted.get(family.number, 0),
+                "threshold": family.threshold,
+                "cap": family.cap,
+            }
+    return families
+
+
+async def _count_machines(
+    installation: Installation, settings: HostSettings, home: Path, now_ms: int
+) -> dict[int, int]:
+    # Asking must not make the file: it would belong to whoever asked.
+    if settings.store is None and not counts_file(home).exists():
+        return {}
+    retention_ms = settings.retention_s * 1000
+    counts = await open_counts(settings, home)
+    try:
+        return {
+            family.number: len(await counts.load(family.number, now_ms, cap=family.cap, retention_ms=retention_ms))
+            for family in installation.catalog.families
+        }
+    finally:
+        await counts.close()
+
+
+async def _describe_requests(installation: Installation, settings: HostSettings, home: Path) -> dict[str, Any]:
+    if settings.store is None and not inventory_file(home).exists():
+        return _add_up([])
+    inventory = await open_inventory(settings, home)
+    try:
+        return _add_up(await inventory.totals(installation.certificate.host_id))
+    finally:
+        await inventory.close()
+
+
+def _add_up(totals: Sequence[Total]) -> dict[str, Any]:
+    """What a host has answered: all, those refused, and both by result and by the licence state of who asked."""
+    by_result: Counter[str] = Counter()
+    by_state: Counter[str] = Counter()
+    for total in totals:
+        by_result[find_result(total.result).name] += total.requests
+        by_state[_name_state(total.state)] += total.requests
+    failed = sum(total.requests for total in totals if total.result)
+    answered = sum(by_state.values())
+    return {"all": answered, "failed": failed, "results": dict(by_result), "licence_states": dict(by_state)}
+
+
+def _name_state(state: int) -> str:
+    known = {int(one): one.name.lower() for one in LicenceState}
+    return known.get(state, str(state))
