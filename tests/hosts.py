@@ -139,10 +139,18 @@ def find_children(pid: int, module: str) -> list[int]:
 
 @contextmanager
 def serve(
-    realm: Realm, *options: str, environment: dict[str, str] | None = None, listen: str = "127.0.0.1:0"
+    realm: Realm,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    listen: str = "127.0.0.1:0",
+    through: Sequence[str] = (),
 ) -> Iterator[RunningHost]:
-    """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``."""
+    """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``.
+
+    ``through``: a program that runs the command which follows it in its own place.
+    """
     command = [
+        *through,
         sys.executable,
         "-m",
         "kms_fast",

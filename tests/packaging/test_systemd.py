@@ -1,0 +1,143 @@
+"""The units as systemd reads them, and a host under their restrictions."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from kms_fast.model.settings import HostSettings
+from tests.host.running import activate, log_of, renew, wait_for
+from tests.hosts import make_realm, serve
+from tests.packaging.confine import build_filter, list_denied, number_calls, read_unit
+from tests.reference.rpc import Connection
+from tests.system.asker import Asker
+
+UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
+SERVICES = ["kms-fast.service", "kms-fast-client.service"]
+MOST_EXPOSURE = 1.5
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd runs on Linux")
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    """The units, with the command where this machine has it."""
+    program = Path(sys.executable).with_name("kms-fast")
+    for unit in UNITS.iterdir():
+        text = unit.read_text().replace("/usr/local/bin/kms-fast", str(program))
+        (tmp_path / unit.name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("unit", [*SERVICES, "kms-fast.socket"])
+def test_systemd_accepts_a_unit(unit: str, copies: Path, require_tool: Callable[[str], str]) -> None:
+    done = run(require_tool("systemd-analyze"), "verify", "--man=no", copies / unit)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_wrong_unit_is_found(copies: Path, require_tool: Callable[[str], str]) -> None:
+    unit = copies / "kms-fast.service"
+    unit.write_text(unit.read_text().replace("ProtectSystem=strict", "ProtectSystem=very"))
+    assert "protect system" in run(require_tool("systemd-analyze"), "verify", "--man=no", unit).stderr
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_exposure_of_a_service(unit: str, require_tool: Callable[[str], str]) -> None:
+    analyze = [require_tool("systemd-analyze"), "security", "--offline=true", "--no-pager"]
+    done = run(*analyze, f"--threshold={MOST_EXPOSURE * 10:.0f}", UNITS / unit)
+    assert done.returncode == 0, done.stdout
+    stated = re.search(r"Overall exposure level for .*?: ([\d.]+)", done.stdout)
+    assert stated is not None
+    assert float(stated[1]) <= MOST_EXPOSURE
+
+
+def test_user_and_folders(
+    tmp_path: Path, require_tool: Callable[[str], str], unavailable: Callable[..., NoReturn]
+) -> None:
+    """In a system of their own, twice: what an administrator wrote into the configuration stays."""
+    if os.geteuid() != 0:
+        unavailable("folders that belong to other users are for root to make")
+    users, folders = require_tool("systemd-sysusers"), require_tool("systemd-tmpfiles")
+    (tmp_path / "etc").mkdir()
+    for content in ("", "workers = 2\n"):
+        for program, options, name in ((users, [], "sysusers"), (folders, ["--create"], "tmpfiles")):
+            done = run(program, f"--root={tmp_path}", *options, UNITS / f"kms-fast.{name}")
+            assert done.returncode == 0, done.stderr
+        configuration = tmp_path / "etc/kms-fast/kms-fast.toml"
+        assert configuration.read_text() == content
+        configuration.write_text("workers = 2\n")
+    accounts = (tmp_path / "etc/passwd").read_text()
+    account = re.search(r"^kms-fast:x:(\d+):(\d+):.*:/var/lib/kms-fast:(.*)$", accounts, re.MULTILINE)
+    assert account is not None
+    assert account[3].endswith("nologin")
+    user, group = int(account[1]), int(account[2])
+    expected = {
+        "var/lib/kms-fast": (0o755, 0, 0),
+        "var/lib/kms-fast/host": (0o700, user, group),
+        "var/lib/kms-fast/client": (0o700, 0, 0),
+        "var/log/kms-fast": (0o750, user, group),
+        "etc/kms-fast": (0o755, 0, 0),
+        "etc/kms-fast/kms-fast.toml": (0o640, 0, group),
+    }
+    found = {name: (tmp_path / name).stat() for name in expected}
+    assert {name: (one.st_mode & 0o7777, one.st_uid, one.st_gid) for name, one in found.items()} == expected
+
+
+def test_a_host_under_its_unit_s_restrictions(
+    tmp_path: Path, require_tool: Callable[[str], str], unavailable: Callable[..., NoReturn]
+) -> None:
+    """All that a host does in its life, and the log says nothing of a system call that was denied."""
+    require_tool("systemd-analyze")
+    if shutil.which("cc") is None:
+        unavailable("a C compiler tells the numbers of system calls")
+    realm = make_realm(tmp_path)
+    service = UNITS / "kms-fast.service"
+    confine = [sys.executable, "-m", "tests.packaging.confine", str(service)]
+    asker = Asker.of(realm, "desktop")
+    options = ["--workers", "2", "--max-connections", "1000", "--web", "127.0.0.1:0"]
+    with serve(realm, *options, through=confine) as host:
+        status = Path(f"/proc/{host.worker_pids()[0]}/status").read_text()
+        assert "Seccomp:\t2\n" in status
+        assert "CapBnd:\t0000000000000000\n" in status or os.geteuid() != 0
+        with Connection(host.address) as connection:
+            connection.bind()
+            activate(connection, asker)
+        renew(realm, serial=2)
+        host.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded: " in log_of(host))
+        with Connection(host.address) as connection:
+            connection.bind()
+            activate(connection, asker)
+        assert host.stop() == 0
+    assert not re.search(r"WARNING|ERROR|Traceback|not permitted", log_of(host)), log_of(host)
+
+
+def test_restrictions_are_those_of_the_unit(require_tool: Callable[[str], str]) -> None:
+    """The check above denies what the unit denies: without @resources a host does not start."""
+    require_tool("systemd-analyze")
+    unit = read_unit(UNITS / "kms-fast.service")
+    numbers = number_calls()
+    denied = list_denied(unit["SystemCallFilter"], set(numbers))
+    assert {"ptrace", "mount", "setuid", "bpf", "reboot"} <= denied
+    assert not {"sched_setscheduler", "prlimit64", "epoll_wait", "fdatasync", "clone3"} & denied
+    assert len(build_filter(unit, numbers)) < 4096
+
+
+def test_room_for_the_connections_of_a_worker() -> None:
+    unit = read_unit(UNITS / "kms-fast.service")
+    assert int(unit["LimitNOFILE"][0]) > HostSettings().max_connections + 1000
+    assert int(unit["TimeoutStopSec"][0]) > 2 * HostSettings().timeout_graceful_shutdown_s
+
+
+def test_ports_of_the_socket_unit() -> None:
+    assert tuple(read_unit(UNITS / "kms-fast.socket")["ListenStream"]) == HostSettings().listen
