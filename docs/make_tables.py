@@ -1,12 +1,14 @@
 """Write the tables of the documents that are made from the code: ``python docs/make_tables.py``, kms_fast installed.
 
-errors.md is made whole; in configuration.md what stands between the markers is replaced.
+errors.md is made whole; in configuration.md and logs.md what stands between the markers is replaced.
 """
 
 import re
+from logging import getLevelName
 from pathlib import Path
 
 from kms_fast.cli.settings import OTHER_VARIABLES
+from kms_fast.messages import MESSAGES
 from kms_fast.model.settings import host_options
 from kms_fast.results import RESULTS
 
@@ -40,6 +42,13 @@ def render_configuration(text: str) -> str:
     return _replace(_replace(text, "options", options), "variables", variables)
 
 
+def render_logs(text: str) -> str:
+    """logs.md with its table made anew."""
+    rows = ["| event | level | text |", "| --- | --- | --- |"]
+    rows += [f"| `{row.event}` | {getLevelName(row.level).lower()} | {row.text} |" for row in MESSAGES.values()]
+    return _replace(text, "messages", rows)
+
+
 def _replace(text: str, name: str, lines: list[str]) -> str:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     made = "\n".join([begin, *lines, end])
@@ -47,10 +56,11 @@ def _replace(text: str, name: str, lines: list[str]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
-    configuration = DOCS / "configuration.md"
+    """Write all of them."""
     (DOCS / "errors.md").write_text(render_errors(), encoding="utf-8")
-    configuration.write_text(render_configuration(configuration.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, render in (("configuration.md", render_configuration), ("logs.md", render_logs)):
+        page = DOCS / name
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

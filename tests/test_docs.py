@@ -120,6 +120,8 @@ def test_tables_are_those_of_the_code() -> None:
     configuration = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert make_tables.render_errors() == (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     assert make_tables.render_configuration(configuration) == configuration
+    logs = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+    assert make_tables.render_logs(logs) == logs
 
 
 def test_every_result_is_documented() -> None:

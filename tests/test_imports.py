@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "results": set(),
     "errors": {"results"},
+    "messages": set(),
     "files": set(),
     "charts": set(),
     "_core": set(),
@@ -28,7 +29,7 @@ ALLOWED = {
     "load": {"charts", "client", "model", "_core"},
 }
 # Free to all, as is the package itself for its version.
-FREE = {"errors", "results", "__version__"}
+FREE = {"errors", "messages", "results", "__version__"}
 # What values and rules have no business with; ``open`` and ``print`` are looked for too.
 INPUT_OUTPUT = {
     "asyncio",

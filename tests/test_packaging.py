@@ -26,7 +26,7 @@ def test_sdist_holds_every_part_of_the_core_and_of_pages(tmp_path: Path) -> None
     needed |= find_static()
     assert needed | {"kms_fast/py.typed", "setup.py", "pyproject.toml", "LICENSE", "README.md"} <= held
     assert {"bench/run.py", "bench/kernels.c", "bench/limit/echo.c"} <= held  # the tests use them
-    assert {f"packaging/systemd/{path.name}" for path in (ROOT / "packaging/systemd").iterdir()} <= held
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "packaging").glob("*/*")} <= held
     assert [name for name in held if name.endswith((".so", ".c")) and name.startswith("kms_fast/")] == []
 
 

@@ -14,8 +14,8 @@ def run_child(work: Callable[[ChildPlan], None]) -> None:
     plan = read_plan()
     if plan is None:
         return
-    start_logging(plan.settings.log_level, plan.settings.log_format, plan.name)
     try:
+        start_logging(plan.settings.log_level, plan.settings.log_format, plan.settings.log_file, plan.name)
         work(plan)
     except Ended:
         return

@@ -1,16 +1,100 @@
-"""Logging of the host's processes to stderr: lines for people, or one JSON object each."""
+"""Logging of long-running commands, to stderr or a file: lines for people, or one JSON object each."""
 
+import functools
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kms_fast.cli.output import escape_controls
+from kms_fast.errors import KmsFastError
+from kms_fast.model.settings import host_options
 
 
-def start_logging(level: str, form: str, who: str = "") -> None:
-    """Log to stderr from now on; ``who`` tells the processes of one host apart."""
-    handler = logging.StreamHandler(sys.stderr)
+def logging_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--log-level``, ``--log-format`` and ``--log-file`` to a command, which then logs as they say.
+
+    For commands that are not ``serve``: there they are settings of the host, which this reads its words from.
+    """
+    options = host_options()
+
+    @functools.wraps(function)
+    def command(*args: Any, log_level: str, log_format: str, log_file: str | None, **others: Any) -> None:
+        start_logging(log_level, log_format, log_file)
+        function(*args, **others)
+
+    for name in ("log_file", "log_format", "log_level"):
+        option = options[name]
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            type=click.Choice(option.choices) if option.choices else click.Path(dir_okay=False),
+            envvar=f"KMS_FAST_{name.upper()}",
+            default=option.default,
+            show_default=option.default is not None,
+            help=option.description,
+        )(command)
+    return command
+
+
+def start_logging(level: str, form: str, file: str | None, who: str = "") -> None:
+    """Log from now on, to stderr without a ``file``; ``who`` tells the processes of one host apart.
+
+    Raises OSError when the file cannot be opened; then the log goes where it went before.
+    """
+    handler = logging.StreamHandler(sys.stderr) if file is None else _FileHandler(Path(file).absolute())
     handler.setFormatter(_JsonFormatter(who) if form == "json" else _TextFormatter(who))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _FileHandler(logging.Handler):
+    """A file that several processes write to, and that logrotate may move or empty at any moment.
+
+    Not the standard library's WatchedFileHandler: its buffer parts long lines, which then stand among those of other
+    processes, and it raises in the middle of the work when the file cannot be opened again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._fd = self._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the line in one write; to stderr what the file does not take, as on a full disk."""
+        line = self.format(record) + "\n"
+        try:
+            self._reopen_if_moved()
+            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
+        except OSError:
+            sys.stderr.write(line)
+
+    def close(self) -> None:
+        # Under the lock that `emit` is called with: another thread must not write to a number that is somebody else's.
+        self.acquire()
+        try:
+            os.close(self._fd)
+            self._fd = -1
+        finally:
+            self.release()
+        super().close()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _reopen_if_moved(self) -> None:
+        try:
+            if os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+                return
+        except FileNotFoundError:
+            pass
+        fresh = self._open()
+        os.close(self._fd)
+        self._fd = fresh
 
 
 class _TextFormatter(logging.Formatter):
@@ -19,6 +103,9 @@ class _TextFormatter(logging.Formatter):
         super().__init__(f"%(asctime)s.%(msecs)03dZ %(levelname)s {said_by}%(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().formatMessage(record))
+
 
 class _JsonFormatter(logging.Formatter):
     def __init__(self, who: str) -> None:
@@ -26,13 +113,21 @@ class _JsonFormatter(logging.Formatter):
         self._who = {"process": who} if who else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
+        # What other libraries log has no row in kms_fast.messages, so the name of its logger.
+        event = getattr(record, "event", None)
+        told: dict[str, Any] = {
             "time_ms": int(record.created * 1000),
             "level": record.levelname.lower(),
-            "logger": record.name,
+            **({"logger": record.name} if event is None else {"event": event}),
             **self._who,
             "message": record.getMessage(),
         }
+        if fields := getattr(record, "fields", None):
+            told["fields"] = fields
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told, default=_plain)
+
+
+def _plain(value: object) -> object:
+    return value.to_json() if isinstance(value, KmsFastError) else str(value)

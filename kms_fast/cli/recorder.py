@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from kms_fast.cli.child import run_child
+from kms_fast.cli.child import explain, run_child
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.stores import open_inventory
 from kms_fast.host.child import ChildPlan, Command, follow_commands, tell
@@ -47,8 +47,13 @@ async def _record(plan: ChildPlan) -> None:
         if command.settings is None:
             recorder.drain()
             return
-        start_logging(command.settings.log_level, command.settings.log_format, plan.name)
-        recorder.keep_records_ms = _keep_records_ms(command.settings)
+        settings = command.settings
+        try:
+            start_logging(settings.log_level, settings.log_format, settings.log_file, plan.name)
+        except OSError as error:
+            tell("reload_failed", explain(error))
+            return
+        recorder.keep_records_ms = _keep_records_ms(settings)
         tell("reloaded")
 
     # At once, also in the middle of a transaction that takes seconds: the next recorder goes on behind the last one.

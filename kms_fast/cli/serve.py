@@ -1,7 +1,6 @@
 """``kms-fast serve``: run the activation host."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -26,10 +25,9 @@ from kms_fast.host.segment import UNKNOWN, Head
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
 from kms_fast.host.systemd import take_sockets
+from kms_fast.messages import log
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
-
-logger = logging.getLogger("kms_fast")
 
 
 @click.command
@@ -53,7 +51,7 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
       kms-fast serve --config /etc/kms-fast.toml --workers 4 --web 127.0.0.1:8080
     """
     settings = loaded.settings
-    start_logging(settings.log_level, settings.log_format)
+    start_logging(settings.log_level, settings.log_format, settings.log_file)
     folder = home / "host"
     installation = read_checked(folder, settings)
     sockets = _open_sockets(folder, settings)
@@ -75,9 +73,9 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
         try:
             fresh = loaded.read_again()
             installed = read_checked(folder, fresh)
+            start_logging(fresh.log_level, fresh.log_format, fresh.log_file)
         except OSError as error:
             raise translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED") from None
-        start_logging(fresh.log_level, fresh.log_format)
         return fresh, installed
 
     try:
@@ -115,7 +113,7 @@ async def _check_state(home: Path, settings: HostSettings, installation: Install
         accept=accept_rollback,
     )
     if lost:
-        logger.warning("accepted that the ledger lacks batches: %s", ", ".join(map(_describe_lost, lost)))
+        log("ROLLBACK_ACCEPTED", lost=", ".join(map(_describe_lost, lost)))
 
 
 def _describe_lost(head: Head) -> str:
@@ -159,14 +157,14 @@ def _announce(installation: Installation, sockets: list[list[socket.socket]], ou
 
     def announce() -> None:
         backend = _core.backend()
-        logger.info(
-            "host %s of %s: %s; workers: %d, AES by %s, SHA-256 by %s",
-            uuid.UUID(bytes=installation.certificate.host_id),
-            installation.publisher.name,
-            installation.describe(),
-            len(sockets),
-            backend["aes"],
-            backend["sha256"],
+        log(
+            "HOST_STARTED",
+            host=uuid.UUID(bytes=installation.certificate.host_id),
+            publisher=installation.publisher.name,
+            installed=installation.describe(),
+            workers=len(sockets),
+            aes=backend["aes"],
+            sha256=backend["sha256"],
         )
         for address, port, shown in addresses:
             out.line({"event": "listening", "address": address, "port": port}, f"listening on {shown}")

@@ -13,6 +13,7 @@ from kms_fast.host.child import ChildPlan, Command, Ended, follow_commands, tell
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.listener import allow_connections
 from kms_fast.host.server import Server, wall_clock_ms
+from kms_fast.model.settings import HostSettings
 
 
 def main() -> None:
@@ -41,8 +42,7 @@ async def _serve(plan: ChildPlan) -> None:
         if command.settings is None:
             server.stop()
             return
-        start_logging(command.settings.log_level, command.settings.log_format, plan.name)
-        reload = loop.create_task(_reload(server, command))
+        reload = loop.create_task(_reload(server, command.settings, plan.name))
         reloads.add(reload)
         reload.add_done_callback(reloads.discard)
 
@@ -53,10 +53,10 @@ async def _serve(plan: ChildPlan) -> None:
     await server.run(begin)
 
 
-async def _reload(server: Server, command: Command) -> None:
-    assert command.settings is not None
+async def _reload(server: Server, settings: HostSettings, name: str) -> None:
     try:
-        await server.reload(command.settings)
+        start_logging(settings.log_level, settings.log_format, settings.log_file, name)
+        await server.reload(settings)
     except (KmsFastError, OSError) as error:
         tell("reload_failed", explain(error))
     else:

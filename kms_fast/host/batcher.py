@@ -9,7 +9,6 @@ kernel until then and read all at once, which saves the loop a round for every f
 """
 
 import asyncio
-import logging
 import os
 import threading
 from collections import deque
@@ -21,6 +20,7 @@ from kms_fast.errors import KmsFastError
 from kms_fast.host.epoch import Epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.host.segment import MAX_LEAVES
+from kms_fast.messages import log
 from kms_fast.model.policy import format_time
 from kms_fast.results import BY_NAME
 from kms_fast.store import CountRow, Counts
@@ -33,8 +33,6 @@ LONGEST_SPACINGS: Final = 2.0
 # Newcomers and requests that need no batch wait for the end of a rest.
 LONGEST_REST_S: Final = 0.01
 SERVER_BUSY: Final = BY_NAME["SERVER_BUSY"].code
-
-logger = logging.getLogger(__name__)
 
 
 class Batcher:
@@ -258,9 +256,9 @@ class Batcher:
         if bool(failed) != self._store_failed:
             self._store_failed = bool(failed)
             if failed:
-                logger.error("below a family's cap requests are answered SERVER_BUSY: %s", next(iter(failed.values())))
+                log("COUNTS_NOT_STORED", error=next(iter(failed.values())))
             else:
-                logger.info("counts are stored again")
+                log("COUNTS_STORED")
         if batch.size > 0:
             self._commit(batch, time_ms)
         else:
@@ -274,7 +272,7 @@ class Batcher:
             self._refuse(batch, "SERVER_BUSY", error.message)
             return
         if self._refusing is not None:
-            logger.info("requests are no longer answered %s", self._refusing)
+            log("REQUESTS_TAKEN", result=self._refusing)
             self._refusing = None
         batch.decide_counts(time_ms)
         header_hash = batch.seal(ledger.segment, ledger.number, time_ms, ledger.previous, self._epoch.sign)
@@ -328,7 +326,7 @@ class Batcher:
         """Refuse every request of a batch; the reason is logged once, not for each batch."""
         if self._refusing != name:
             self._refusing = name
-            logger.error("requests are answered %s: %s", name, reason)
+            log("REQUESTS_REFUSED", result=name, reason=reason)
         batch.refuse(BY_NAME[name].code)
         self._go_on()
 

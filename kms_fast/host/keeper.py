@@ -1,7 +1,6 @@
 """Keeps one child process running: starts it again when it dies, later each time, and gives up on a crash loop."""
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -10,14 +9,13 @@ from typing import Final
 from kms_fast.errors import KmsFastError
 from kms_fast.host.child import ChildPlan, Condition
 from kms_fast.host.process import Child
+from kms_fast.messages import log
 from kms_fast.model.settings import HostSettings
 
 CRASH_LOOP_DEATHS: Final = 5
 CRASH_LOOP_S: Final = 60.0
 FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 10.0
-
-logger = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -60,7 +58,7 @@ class Keeper:
             if self._essential and (self._stopping.is_set() or not self.ready.is_set()):
                 raise error
             delay_s = self._note_death(child, error)
-            logger.error("%s It starts again in %.1f s.", error.message, delay_s)
+            log("CHILD_DIED", error=error, delay_s=delay_s)
             await self._sleep(delay_s)
 
     async def reload(self, settings: HostSettings) -> None:
@@ -108,7 +106,7 @@ class Keeper:
     async def _note_ready(self, child: Child) -> None:
         await child.ready.wait()
         if self.ready.is_set():
-            logger.info("%s is back (process %d)", child.name, child.pid)
+            log("CHILD_BACK", name=child.name, pid=child.pid)
         self.ready.set()
 
     def _note_death(self, child: Child, error: KmsFastError) -> float:

@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import logging
 import os
 import resource
 import socket
@@ -12,13 +11,12 @@ from typing import Any, Final
 
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.presence import find_home
+from kms_fast.messages import log
 from kms_fast.model.settings import parse_address
 
 BACKLOG: Final = 4096
 TAKEN_S: Final = 2.0
 LOOK_AGAIN_S: Final = 0.05
-
-logger = logging.getLogger(__name__)
 
 
 def open_sockets(
@@ -50,7 +48,7 @@ def open_sockets(
                 ) from error
             except OSError as error:
                 if error.errno == errno.EAFNOSUPPORT and (sockets[0] or address != addresses[-1]):
-                    logger.warning("this machine has no IPv6: not listening on %s", address)
+                    log("IPV6_MISSING", address=address)
                     continue
                 raise _explain(address, error) from error
     except BaseException:
@@ -68,12 +66,7 @@ def allow_connections(number: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < number:
-        logger.warning(
-            "this process may open %d files, so it holds fewer than max_connections (%d): raise its limit (ulimit -n, "
-            "LimitNOFILE=) or lower max_connections",
-            hard,
-            number,
-        )
+        log("FILE_LIMIT_LOW", limit=hard, connections=number)
 
 
 def _open_first(address: str, list_beside: Callable[[], Sequence[str]]) -> socket.socket:
@@ -84,7 +77,7 @@ def _open_first(address: str, list_beside: Callable[[], Sequence[str]]) -> socke
     end_s = time.monotonic() + TAKEN_S
     while port != 0 and _is_taken(family, name):
         if any(_overlaps(family, name, parse_address(other)) for other in list_beside()):
-            logger.warning("a host of this home listens on %s too: both serve until one of them is stopped", address)
+            log("ADDRESS_SHARED", address=address)
             break
         if time.monotonic() > end_s:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import logging
 from asyncio.subprocess import PIPE, Process
 
 import msgspec
 
 from kms_fast.errors import KmsFastError
 from kms_fast.host.child import ChildPlan, Command, Condition, Event, child_command
+from kms_fast.messages import log
 from kms_fast.model.settings import HostSettings
 
 LONGEST_EVENT_BYTES = 1 << 20
-
-logger = logging.getLogger(__name__)
 
 
 class Child:
@@ -60,7 +58,7 @@ class Child:
             try:
                 self._note(msgspec.json.decode(line, type=Event))
             except msgspec.DecodeError:
-                logger.warning("%s said on its stdout: %r", self.name, line)
+                log("CHILD_PRINTED", name=self.name, line=line.decode(errors="replace"))
         code = await self._process.wait()
         self._finish_reload(KmsFastError(f"{self.name} ended before it had reloaded.", name="PROCESS_FAILED"))
         return code

@@ -5,7 +5,6 @@ a recorder, and whenever, the next one goes on behind the watermarks it finds.
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host.prune import prune_ledger
 from kms_fast.host.tail import LedgerTail
+from kms_fast.messages import log
 from kms_fast.store import Inventory, Total, Watermark
-
-logger = logging.getLogger(__name__)
 
 # More records in a transaction make each cheaper, since it rewrites fewer pages for each; they are held in memory.
 ROOM_RECORDS: Final = 1 << 20
@@ -101,7 +99,7 @@ class Recorder:
             except KmsFastError as error:
                 self._spare_fold = None
                 if error.result.name not in _OUTAGES:
-                    logger.error("the recorder ends: %s %s", error, error.result.cure)
+                    log("RECORDER_ENDS", error=error)
                     raise
                 self._note_outage(error)
                 if self._draining.is_set():
@@ -131,7 +129,7 @@ class Recorder:
             if self._draining.is_set():
                 return False
             if not waiting:
-                logger.info("another recorder of this host is at work; this one waits")
+                log("RECORDER_WAITS")
                 waiting = True
             await self._pause(ELECTION_S)
         return True
@@ -206,20 +204,20 @@ class Recorder:
         try:
             pruned = await asyncio.to_thread(prune_ledger, self._folder, watermarks, before_ms=before_ms, limit=1)
         except KmsFastError as error:
-            logger.error("%s (%s) The ledger is pruned again in an hour.", error, error.result.name)
+            log("PRUNE_FAILED", error=error)
             return
         if pruned.segments:
-            logger.info("dropped the records of %d batches, older than keep_records", pruned.batches)
+            log("PRUNED", batches=pruned.batches)
             self._prune_due_s = now_s
 
     def _note_recovery(self) -> None:
         if self._failures:
-            logger.info("the inventory is recorded again")
+            log("RECORDER_BACK")
             self._failures = 0
 
     def _note_outage(self, error: KmsFastError) -> None:
         if not self._failures:
-            logger.error("%s The recorder tries again until it can go on.", error)
+            log("RECORDER_OUTAGE", error=error)
         self._failures += 1
 
     def _retry_delay_s(self) -> float:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import socket
 import time
@@ -18,11 +17,10 @@ from kms_fast.host.child import Condition
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
+from kms_fast.messages import log
 from kms_fast.model.settings import HostSettings, format_quantity
 from kms_fast.results import BY_NAME
 from kms_fast.store import Counts
-
-logger = logging.getLogger(__name__)
 
 SEGMENT_AGE_MS: Final = 24 * 3600 * 1000
 WATCH_S: Final = 10.0
@@ -148,7 +146,7 @@ class Server:
             try:
                 rows = await self._counts.load(number, now_ms, cap=family.cap, retention_ms=family.retention_ms)
             except KmsFastError as error:
-                logger.error("%s", error)
+                log("COUNTS_NOT_LOADED", error=error)
                 return
             family.load(rows)
 
@@ -156,7 +154,7 @@ class Server:
         """When told to stop: accept nobody any more, answer what waits, and give the answers some time to leave."""
         await self._stop.wait()
         loop = asyncio.get_running_loop()
-        logger.info("draining %d connections", len(self.host.connections))
+        log("DRAINING", connections=len(self.host.connections))
         # The kernel resets whoever waits on a socket that is closed, so nobody may.
         poller.stop_listening()
         for opened in self._sockets:
@@ -167,7 +165,7 @@ class Server:
         try:
             await self._batcher.drain()
         except KmsFastError as error:
-            logger.error("%s", error)
+            log("DRAIN_FAILED", error=error)
         self.host.close_connections()
         end_s = loop.time() + LAST_ANSWERS_S
         while self.host.connections and loop.time() < end_s:
@@ -182,16 +180,16 @@ class Server:
     def _note_retired(self, closing: asyncio.Future[None]) -> None:
         self._retiring.discard(closing)
         if error := closing.exception():
-            logger.error("%s", error)
+            log("SEGMENT_NOT_CLOSED", error=error)
 
     def _log_bug(self, error: BaseException) -> None:
         """A bug of ours that cost a connection."""
-        logger.error("a connection was closed because of an error in this program", exc_info=error)
+        log("CONNECTION_BUG", traceback=error)
 
     def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A bug of ours anywhere else costs the process, which must not answer any more."""
         error = context.get("exception")
-        logger.error("%s", context["message"], exc_info=error)
+        log("WORKER_BUG", reason=context["message"], traceback=error)
         self.end(error or RuntimeError(context["message"]))
 
     async def _sweep(self) -> None:
@@ -217,7 +215,7 @@ class Server:
             await self._ask_store()
         except KmsFastError as error:
             if not self._counts_wait:
-                logger.error("%s Families at their cap are served; what they counted is stored later.", error)
+                log("COUNTS_WAIT", error=error)
             self._counts_wait = True
         else:
             self._counts_wait = False
@@ -234,7 +232,7 @@ class Server:
         try:
             await self._begin_epoch(self._installation, self._settings)
         except KmsFastError as error:
-            logger.error("%s", error)
+            log("SEGMENT_NOT_BEGUN", error=error)
 
     def _is_segment_done(self) -> bool:
         """Whether the next segment is due: this one is full, or a day old where records are dropped by age."""
@@ -257,11 +255,11 @@ class Server:
                 f"the disk of {folder} is almost full: {free_bytes >> 20} MiB are free, low_water is "
                 f"{format_quantity(least_bytes, 'bytes')}"
             )
-            logger.error("%s; requests are answered SERVER_BUSY", self._busy)
+            log("DISK_LOW", reason=self._busy)
             self.host.refusal = busy
         elif free_bytes >= least_bytes and self.host.refusal == busy:
             self._busy = None
-            logger.info("the disk of %s has room again", folder)
+            log("DISK_ENOUGH", folder=folder)
             self.host.refusal = 0
 
     def _tell_condition(self) -> None:
@@ -275,9 +273,4 @@ class Server:
         if (interface, peer[:16]) in self._foreign or len(self._foreign) >= MAX_FOREIGN_LOGGED:
             return
         self._foreign.add((interface, peer[:16]))
-        logger.warning(
-            "a client at %s asked for RPC interface %s, which this host does not serve; "
-            "clients of other products belong to the licensed host of that product",
-            _core.unpack_peer(peer),
-            uuid.UUID(bytes_le=interface),
-        )
+        log("FOREIGN_CLIENT", peer=_core.unpack_peer(peer), interface=uuid.UUID(bytes_le=interface))

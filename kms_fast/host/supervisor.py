@@ -5,7 +5,6 @@ TERM drains, INT stops, HUP reloads. It opens no key and no database while child
 
 import asyncio
 import itertools
-import logging
 import signal
 import socket
 import time
@@ -21,6 +20,7 @@ from kms_fast.host.enrolment import Installation
 from kms_fast.host.health import HealthPages
 from kms_fast.host.keeper import Keeper
 from kms_fast.host.presence import Presence
+from kms_fast.messages import log
 from kms_fast.model.settings import HostSettings
 
 WORKER: Final = "kms_fast.cli.worker"
@@ -28,8 +28,6 @@ RECORDER: Final = "kms_fast.cli.recorder"
 END_LIMIT_S: Final = 5.0
 RELOAD_LIMIT_S: Final = 60.0
 FIXED_SETTINGS: Final = ("listen", "workers", "store", "web")
-
-logger = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -76,7 +74,8 @@ class Supervisor:
         ):
             loop.add_signal_handler(number, event.set)
         if self._settings.web is not None:
-            logger.info("health pages on http://%s:%d/readyz", *await self._health.open(self._settings.web))
+            address, port = await self._health.open(self._settings.web)
+            log("HEALTH_PAGES_OPENED", address=address, port=port)
         jobs = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
         try:
             await self._until(self._start(), jobs)
@@ -151,7 +150,7 @@ class Supervisor:
         await self._drain_some([self._recorder], jobs[workers:])
         for job in jobs:
             job.result()
-        logger.info("stopped: drained in %.1f s", time.monotonic() - begun_s)
+        log("HOST_STOPPED", duration_s=time.monotonic() - begun_s)
 
     async def _drain_some(self, keepers: Sequence[Keeper], jobs: Sequence[asyncio.Task[None]]) -> None:
         for keeper in keepers:
@@ -159,7 +158,7 @@ class Supervisor:
         limit_s = self._settings.timeout_graceful_shutdown_s
         _, late = await asyncio.wait(jobs, timeout=limit_s)
         if late:
-            logger.error("not drained within %d s: ended by force", limit_s)
+            log("DRAIN_TIMED_OUT", limit_s=limit_s)
             for keeper in keepers:
                 keeper.kill()
             await asyncio.wait(jobs)
@@ -187,10 +186,10 @@ class Supervisor:
             try:
                 installation = await self._reload_once()
             except KmsFastError as error:
-                logger.error("not reloaded: %s %s", error.message, error.result.cure)
+                log("RELOAD_REFUSED", error=error)
                 told = error.to_json()
             else:
-                logger.info("reloaded: %s", installation.describe())
+                log("RELOADED", installed=installation.describe())
             self._presence.update(reloads=self._presence.process.reloads + 1, reload_error=told)
             systemd.notify("READY=1")
 
@@ -198,7 +197,7 @@ class Supervisor:
         settings, installation = await asyncio.to_thread(self._read_settings)
         for name in FIXED_SETTINGS:
             if getattr(settings, name) != getattr(self._settings, name):
-                logger.warning("%s changes with the next start only", name)
+                log("SETTING_KEPT", setting=name)
                 settings = msgspec.structs.replace(settings, **{name: getattr(self._settings, name)})
         self._settings = settings
         try:

@@ -3,17 +3,15 @@
 Without these variables nothing is said and nothing is taken.
 """
 
-import logging
 import os
 import socket
 import time
 from typing import Final
 
 from kms_fast.errors import ConfigurationError
+from kms_fast.messages import log
 
 FIRST_DESCRIPTOR: Final = 3
-
-logger = logging.getLogger(__name__)
 
 
 def notify(state: str) -> None:
@@ -26,7 +24,7 @@ def notify(state: str) -> None:
         try:
             notifier.sendto(state.encode(), name)
         except OSError as error:
-            logger.warning("the service manager at %s cannot be told: %s", address, error.strerror)
+            log("SERVICE_MANAGER_NOT_TOLD", address=address, reason=error.strerror)
 
 
 def notify_reloading() -> None:

@@ -4,7 +4,6 @@ What a power cut can take must never be in the inventory, so whatever is taken i
 read from: its host may be about to do so, or may have been killed before it could.
 """
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -14,9 +13,8 @@ from kms_fast.errors import LedgerError
 from kms_fast.host.ledger import storage_errors
 from kms_fast.host.rollback import find_missing
 from kms_fast.host.segment import SegmentStart, check_tail, is_held, list_segments, read_start, segment_path, sync_data
+from kms_fast.messages import log
 from kms_fast.store import Watermark
-
-logger = logging.getLogger(__name__)
 
 
 class LedgerTail:
@@ -51,7 +49,7 @@ class LedgerTail:
                 try:
                     watermark = self._fold_segment(path, fold)
                 except LedgerError as error:
-                    logger.error("%s (%s) It is not recorded any further.", error, error.result.name)
+                    log("SEGMENT_LEFT", error=error)
                     self._leave(path)
                 else:
                     watermarks += [watermark] if watermark else []
@@ -91,7 +89,7 @@ class LedgerTail:
             name="LEDGER_WENT_BACK",
             file=str(path),
         )
-        logger.error("%s (%s) The segment is not recorded any further.", error, error.result.name)
+        log("SEGMENT_LEFT", error=error)
         self._left.add(path)
 
 

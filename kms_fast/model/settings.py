@@ -132,6 +132,13 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["text", "json"], Meta(description="How log lines are written: for people, or one JSON object each.")
     ] = "text"
+    log_file: Annotated[
+        str | None,
+        Meta(
+            description="File to log to, made anew when it was moved away; not set: stderr.",
+            examples=["/var/log/kms-fast/kms-fast.log"],
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.renewal_interval_min is not None and self.renewal_interval_min * 60 * 1.1 > self.retention_s / 2:

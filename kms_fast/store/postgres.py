@@ -11,7 +11,6 @@ connection is cut, nothing else uses the connection.
 """
 
 import asyncio
-import logging
 import random
 import secrets
 import socket
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from kms_fast.errors import KmsFastError
+from kms_fast.messages import log
 from kms_fast.model.settings import mask_password
 from kms_fast.store.postgres_schema import check_version, explain_rights, migrate_tables
 
@@ -63,7 +63,6 @@ POSTGRES_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg
 """What asyncpg raises when the server refuses, is not there, or answers nonsense."""
 
 _Result = TypeVar("_Result")
-logger = logging.getLogger(__name__)
 
 
 class PostgresSession:
@@ -103,7 +102,7 @@ class PostgresSession:
             session._use(await session._connect())
         except KmsFastError as error:
             session._down = error
-            logger.warning("%s", error.message)
+            log("STORE_LOST", error=error)
             session._recovery = asyncio.create_task(session._recover(None))
         return session
 
@@ -201,7 +200,7 @@ class PostgresSession:
     def _go_down(self, error: KmsFastError) -> None:
         if self._down is None and self._connection is not None:
             self._down = error
-            logger.warning("%s", error.message)
+            log("STORE_LOST", error=error)
             self._recovery = asyncio.create_task(self._recover(self._connection))
 
     async def _recover(self, connection: asyncpg.Connection | None) -> None:
@@ -215,7 +214,7 @@ class PostgresSession:
                 connection.remove_termination_listener(self._lost)
             self._use(await self._reconnect())
         self._down = None
-        logger.warning("The store %s is back.", self.shown)
+        log("STORE_BACK", store=self.shown)
 
     async def _reconnect(self) -> asyncpg.Connection:
         pause_s = FIRST_PAUSE_S
@@ -299,7 +298,7 @@ async def close(connection: asyncpg.Connection) -> None:
     try:
         await connection.close(timeout=1)
     except POSTGRES_ERRORS as error:
-        logger.debug("closing a connection that is gone: %s", describe(error))
+        log("STORE_NOT_CLOSED", reason=describe(error))
 
 
 def describe(error: Exception) -> str:

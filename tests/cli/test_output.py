@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import pty
+import subprocess
 import sys
 from pathlib import Path
 from uuid import UUID
@@ -113,3 +116,19 @@ def test_default_home(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert output.default_home() == Path(home)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("no_color", [True, False])
+def test_no_color(no_color: bool) -> None:
+    """On a terminal what is drawn has colours, under NO_COLOR none."""
+    code = "from rich.text import Text; from kms_fast.cli.output import Output; Output().result({}, Text('x', style='red'))"
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment |= {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_color else {})
+    ours, its = pty.openpty()
+    subprocess.run([sys.executable, "-c", code], stdout=its, env=environment, check=True, timeout=60)
+    os.close(its)
+    drawn = os.read(ours, 1000)
+    os.close(ours)
+    assert b"x" in drawn
+    assert (b"\x1b[" in drawn) is not no_color

@@ -31,7 +31,7 @@ async def wait_until_up(counts: PostgresCounts) -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [entry.message for entry in caplog.records if entry.name == "kms_fast.store.postgres" and entry.levelno > 10]
+    return [entry.message for entry in caplog.records if getattr(entry, "event", "") in ("STORE_LOST", "STORE_BACK")]
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
