@@ -3,11 +3,10 @@
 import functools
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 import click
@@ -47,54 +46,28 @@ def start_logging(level: str, form: str, file: str | None, who: str = "") -> Non
 
     Raises OSError when the file cannot be opened; then the log goes where it went before.
     """
-    handler = logging.StreamHandler(sys.stderr) if file is None else _FileHandler(Path(file).absolute())
+    handler = (
+        logging.StreamHandler(sys.stderr)
+        if file is None
+        else _LogFile(file, encoding="utf-8", errors="backslashreplace")
+    )
     handler.setFormatter(_JsonFormatter(who) if form == "json" else _TextFormatter(who))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-class _FileHandler(logging.Handler):
-    """A file that several processes write to, and that logrotate may move or empty at any moment.
-
-    Not the standard library's WatchedFileHandler: its buffer parts long lines, which then stand among those of other
-    processes, and it raises in the middle of the work when the file cannot be opened again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        self._fd = self._open()
+class _LogFile(WatchedFileHandler):
+    """A file that several processes append to, each line in one write, and that logrotate may move or empty."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append the line in one write; to stderr what the file does not take, as on a full disk."""
-        line = self.format(record) + "\n"
         try:
-            self._reopen_if_moved()
-            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
+            super().emit(record)
         except OSError:
-            sys.stderr.write(line)
+            # It was moved, and no other can be opened in its place.
+            self.handleError(record)
 
-    def close(self) -> None:
-        # Under the lock that `emit` is called with: another thread must not write to a number that is somebody else's.
-        self.acquire()
-        try:
-            os.close(self._fd)
-            self._fd = -1
-        finally:
-            self.release()
-        super().close()
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-    def _reopen_if_moved(self) -> None:
-        try:
-            if os.path.samestat(self._path.stat(), os.fstat(self._fd)):
-                return
-        except FileNotFoundError:
-            pass
-        fresh = self._open()
-        os.close(self._fd)
-        self._fd = fresh
+    def handleError(self, record: logging.LogRecord) -> None:
+        """To stderr what the file does not take, as on a full disk: no reason to stop what was being done."""
+        sys.stderr.write(self.format(record) + "\n")
 
 
 class _TextFormatter(logging.Formatter):

@@ -122,7 +122,10 @@ def test_default_home(
 @pytest.mark.parametrize("no_color", [True, False])
 def test_no_color(no_color: bool) -> None:
     """On a terminal what is drawn has colours, under NO_COLOR none."""
-    code = "from rich.text import Text; from kms_fast.cli.output import Output; Output().result({}, Text('x', style='red'))"
+    code = (
+        "from rich.text import Text; from kms_fast.cli.output import stdout_console; "
+        "stdout_console().print(Text('x', style='red'))"
+    )
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     environment |= {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_color else {})
     ours, its = pty.openpty()
