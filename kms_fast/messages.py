@@ -49,6 +49,8 @@ _ROWS = (
     ("RELOADED", INFO, "reloaded: {installed}"),
     ("RELOAD_REFUSED", ERROR, "not reloaded: {error} {error.result.cure}"),
     ("SETTING_KEPT", WARNING, "{setting} changes with the next start only"),
+    ("CHORE_FAILED", ERROR, "{chore}: {error} {error.result.cure}"),
+    ("CHORE_BUG", ERROR, "{chore} ended because of an error in this program; it is tried again later"),
     ("DRAINING", INFO, "draining {connections} connections"),
     ("DRAIN_FAILED", ERROR, "{error}"),
     ("DRAIN_TIMED_OUT", ERROR, "not drained within {limit_s} s: ended by force"),

@@ -16,6 +16,7 @@ import msgspec
 from kms_fast.errors import KmsFastError
 from kms_fast.host import systemd
 from kms_fast.host.child import ChildPlan
+from kms_fast.host.chores import Chore, Chores
 from kms_fast.host.enrolment import Installation
 from kms_fast.host.health import HealthPages
 from kms_fast.host.keeper import Keeper
@@ -34,7 +35,7 @@ class Supervisor:
     """Runs a host until told to stop.
 
     ``sockets``: for each worker the ones it accepts on. ``read_settings`` reads and checks settings, certificate and
-    catalog anew, for a reload; it raises `KmsFastError`.
+    catalog anew, for a reload; it raises `KmsFastError`. ``chores`` are done once the host listens, until it drains.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Supervisor:
         sockets: Sequence[Sequence[socket.socket]],
         read_settings: Callable[[], tuple[HostSettings, Installation]],
         presence: Presence,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._home = home
         self._settings = settings
@@ -59,6 +61,7 @@ class Supervisor:
         self._recorder = Keeper(RECORDER, self._plan_of("recorder", ()), essential=False)
         self._keepers = [*self._workers, self._recorder]
         self._health = HealthPages(self.describe)
+        self._chores = Chores(chores, lambda: self._settings)
 
     async def run(self, on_listening: Callable[[], None]) -> None:
         """Serve until TERM; tell once every worker accepts connections.
@@ -82,7 +85,7 @@ class Supervisor:
             if not self._stop.is_set():
                 on_listening()
                 systemd.notify("READY=1")
-                await self._until(self._follow_reloads(), jobs)
+                await self._until(self._serve(), jobs)
             # A worker that fails now is told when all have come to their end.
             await self._until(self._drain(jobs), ())
         finally:
@@ -174,6 +177,14 @@ class Supervisor:
         # What ended the host is raised already; children that were cut short on the way say nothing new.
         await asyncio.gather(*jobs, return_exceptions=True)
 
+    async def _serve(self) -> None:
+        """Reload when told so and do the chores, until told to stop."""
+        chores = asyncio.create_task(self._chores.run())
+        try:
+            await self._follow_reloads()
+        finally:
+            chores.cancel()
+
     async def _follow_reloads(self) -> None:
         """Reload whenever told so, until told to stop."""
         while not self._stop.is_set():
@@ -190,6 +201,7 @@ class Supervisor:
                 told = error.to_json()
             else:
                 log("RELOADED", installed=installation.describe())
+                self._chores.wake()
             self._presence.update(reloads=self._presence.process.reloads + 1, reload_error=told)
             systemd.notify("READY=1")
 
