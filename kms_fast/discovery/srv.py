@@ -4,13 +4,17 @@ The names asked for are the publisher's service name in the machine's DNS domain
 list; a domain that was set explicitly replaces them all. The first name with records ends the search.
 """
 
+import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import dns.asyncresolver
 import dns.exception
 import dns.name
+import dns.rdatatype
 import dns.resolver
 from dns.rdtypes.IN.SRV import SRV
 
@@ -30,40 +34,58 @@ class Service:
 
 def find_hosts(service: Service, resolver: dns.resolver.Resolver | None = None) -> list[HostAddress]:
     """Hosts in the order to try them. Raises `NoHost` (``NO_SRV_RECORD``) with what each name asked for gave."""
-    failures: dict[str, str] = {}
-    try:
+    search = _Search(service)
+    with search.noting(service.name):
         resolver = resolver or dns.resolver.Resolver()
         for name in query_names(service, resolver):
-            try:
-                answer = resolver.resolve(name, "SRV", lifetime=LOOKUP_S, search=False)
-            except dns.exception.DNSException as error:
-                failures[name] = _describe(error)
-            else:
-                if hosts := order_records(answer, random.Random()):
+            with search.noting(name):
+                if hosts := search.take(name, resolver.resolve(name, "SRV", lifetime=LOOKUP_S, search=False)):
                     return hosts
-                failures[name] = "the service is not offered here"
-    except dns.resolver.NoResolverConfiguration as error:
-        failures[service.name] = _describe(error)
-    raise _no_record(service, failures)
+    raise search.failure()
 
 
 async def find_hosts_async(service: Service, resolver: dns.asyncresolver.Resolver | None = None) -> list[HostAddress]:
     """As `find_hosts`, without blocking the event loop."""
-    failures: dict[str, str] = {}
-    try:
+    search = _Search(service)
+    with search.noting(service.name):
         resolver = resolver or dns.asyncresolver.Resolver()
         for name in query_names(service, resolver):
-            try:
-                answer = await resolver.resolve(name, "SRV", lifetime=LOOKUP_S, search=False)
-            except dns.exception.DNSException as error:
-                failures[name] = _describe(error)
-            else:
-                if hosts := order_records(answer, random.Random()):
+            with search.noting(name):
+                if hosts := search.take(name, await resolver.resolve(name, "SRV", lifetime=LOOKUP_S, search=False)):
                     return hosts
-                failures[name] = "the service is not offered here"
-    except dns.resolver.NoResolverConfiguration as error:
-        failures[service.name] = _describe(error)
-    raise _no_record(service, failures)
+    raise search.failure()
+
+
+class _Search:
+    """What the names asked for so far gave; sans-I/O."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._failures: dict[str, str] = {}
+
+    @contextmanager
+    def noting(self, name: str) -> Iterator[None]:
+        """Keep why a name gave no answer, and go on."""
+        try:
+            yield
+        except dns.exception.DNSException as error:
+            self._failures[name] = describe_failure(error)
+
+    def take(self, name: str, answer: Iterable[SRV]) -> list[HostAddress]:
+        """The hosts that an answer names."""
+        hosts = order_records(answer, random.Random())
+        if not hosts:
+            self._failures[name] = "the service is not offered here"
+        return hosts
+
+    def failure(self) -> NoHost:
+        """Why no host was found."""
+        if not self._failures:
+            message = f"This machine has no DNS domain and no search list to look up {self._service.name} in."
+        else:
+            asked = "; ".join(f"{name} ({why})" for name, why in self._failures.items())
+            message = f"No SRV record was found. Asked for: {asked}."
+        return NoHost(message, name="NO_SRV_RECORD", names=self._failures)
 
 
 def query_names(service: Service, resolver: dns.resolver.BaseResolver) -> list[str]:
@@ -88,9 +110,14 @@ def order_records(records: Iterable[SRV], chance: random.Random) -> list[HostAdd
 
 
 def _draw(records: Sequence[SRV], chance: random.Random) -> SRV:
-    """One record of one priority: those of weight 0 first, then the running sum of weights against a random number."""
-    by_weight = sorted(records, key=lambda record: record.weight > 0)
-    place = chance.randint(0, sum(record.weight for record in by_weight))
+    """One record of one priority: those of weight 0 first, then the running sum of weights against a random number.
+
+    Records are shuffled before: among equals the order they came in would decide, and with the usual weight of 0 all
+    clients would ask the same host. The number 0 is drawn only where a weight of 0 gives it a meaning.
+    """
+    shuffled = chance.sample(records, len(records))
+    by_weight = sorted(shuffled, key=lambda record: record.weight > 0)
+    place = chance.randint(min(by_weight[0].weight, 1), sum(record.weight for record in by_weight))
     for record in by_weight:
         place -= record.weight
         if place <= 0:
@@ -98,22 +125,25 @@ def _draw(records: Sequence[SRV], chance: random.Random) -> SRV:
     raise AssertionError("the running sum reaches the sum of weights")
 
 
-def _describe(error: dns.exception.DNSException) -> str:
+def describe_failure(error: dns.exception.DNSException) -> str:
+    """Why a lookup gave nothing, in words for people."""
     if isinstance(error, dns.resolver.NXDOMAIN):
         return "the name does not exist"
     if isinstance(error, dns.resolver.NoAnswer):
-        return "the name has no SRV record"
+        return f"the name has no {dns.rdatatype.to_text(error.response().question[0].rdtype)} record"
     if isinstance(error, dns.exception.Timeout):
         return "the name servers did not answer in time"
-    return str(error)
+    if isinstance(error, dns.resolver.NoNameservers):
+        return _describe_servers(error.kwargs["errors"])
+    return str(error).rstrip(".")
 
 
-def _no_record(service: Service, failures: dict[str, str]) -> NoHost:
-    if not failures:
-        return NoHost(
-            f"This machine has no DNS domain and no search list to look up {service.name} in.",
-            name="NO_SRV_RECORD",
-            names={},
-        )
-    asked = "; ".join(f"{name} ({why})" for name, why in failures.items())
-    return NoHost(f"No SRV record was found. Asked for: {asked}.", name="NO_SRV_RECORD", names=failures)
+def _describe_servers(errors: Sequence[Any]) -> str:
+    """What each name server said; the errors are dnspython's: (server, over TCP, port, error, response)."""
+    if not errors:
+        return "no name server is known"
+    said = []
+    for server, _, port, error, _ in errors:
+        known = isinstance(error, OSError) and error.errno
+        said.append(f"the name server {server}, port {port}: {os.strerror(error.errno) if known else error}")
+    return "; ".join(dict.fromkeys(said))
