@@ -332,10 +332,73 @@ _ROWS = (
         "Make them with kms-fast store migrate, as the role that is to own them; then start the host again.",
     ),
     (
-        0xE04B0060,
+        0xE04B004B,
         "HOST_RUNNING",
         "A host runs in this home, and this can only be done while none does.",
         "Stop it (kill -TERM to its process, or systemctl stop kms-fast), then run the command again.",
+    ),
+    (
+        0xE04B0060,
+        "DNS_UPDATE_REFUSED",
+        "The name server does not let this key, or this machine, change the record set.",
+        "Allow it in the zone's policy (docs/dns.md has samples), or create the record named here by hand.",
+    ),
+    (
+        0xE04B0061,
+        "DNS_KEY_REFUSED",
+        "The name server does not accept the TSIG key, or its answer is not signed by it.",
+        (
+            "Compare name, algorithm and secret of the key file with those in the name server's configuration, "
+            "and see that the zone's policy lets the key change this name."
+        ),
+    ),
+    (
+        0xE04B0062,
+        "DNS_CLOCKS_DIFFER",
+        "The clocks of this machine and of the name server differ by more than TSIG allows, usually 5 minutes.",
+        "Correct the clock that is wrong; let both follow NTP.",
+    ),
+    (
+        0xE04B0063,
+        "DNS_ZONE_NOT_FOUND",
+        "No name server was found that is responsible for the domain and takes changes of its zone.",
+        "Check the domain, and name the zone's primary server: dns_server. Or create the record named here by hand.",
+    ),
+    (
+        0xE04B0064,
+        "DNS_SET_CHANGED",
+        "The record set changed each time between being looked at and being written.",
+        "Run the command again; if that does not help, see who else changes the set.",
+    ),
+    (
+        0xE04B0065,
+        "DNS_SERVER_FAILED",
+        "The name server failed, or does not know dynamic updates.",
+        "See the name server's log, or create the record named here by hand.",
+    ),
+    (
+        0xE04B0066,
+        "DNS_SERVER_UNREACHABLE",
+        "The name server does not answer over TCP.",
+        "Check that it runs and that TCP port 53 is open, or name another: dns_server. Or create the record by hand.",
+    ),
+    (
+        0xE04B0067,
+        "DNS_SET_FOREIGN",
+        "The record set names a server that is no kms_fast host: its clients would be sent to this host too.",
+        "Give the publisher's hosts a service name of their own; in a lab, kms-fast host publish-dns --share.",
+    ),
+    (
+        0xE04B0068,
+        "DNS_TARGET_INVALID",
+        "Clients could not reach this host by the name that would be published.",
+        "Give the machine a full name with an address in DNS, or say by which name clients reach it: dns_target.",
+    ),
+    (
+        0xE04B0069,
+        "DNS_RECORDS_WRONG",
+        "A record of the set leads clients to no host of this publisher.",
+        "See the cure of each record that is listed.",
     ),
 )
 

@@ -9,6 +9,7 @@ import click
 from kms_fast.cli.backup import backup, restore
 from kms_fast.cli.clock_reset import clock_reset
 from kms_fast.cli.configure import configure
+from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
@@ -37,6 +38,9 @@ command.add_command(restore)
 command.add_command(clock_reset)
 command.add_command(configure)
 command.add_command(status)
+command.add_command(publish_dns)
+command.add_command(withdraw_dns)
+command.add_command(audit_dns)
 
 
 @command.command

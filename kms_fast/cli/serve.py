@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from kms_fast import __version__, _core
+from kms_fast.cli.dns_records import make_chore
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
 from kms_fast.cli.settings import LoadedSettings, settings_options
@@ -148,6 +149,7 @@ async def _supervise(
         sockets=sockets,
         read_settings=read_settings,
         presence=presence,
+        chores=[make_chore(home / "host", sockets[0][0].getsockname()[1])],
     )
     await supervisor.run(on_listening)
 

@@ -65,31 +65,32 @@ def settings_file(home: Path) -> Path:
     return home / "host" / "kms-fast.toml"
 
 
-def settings_options(function: Callable[..., None]) -> Callable[..., None]:
+def settings_options(function: Callable[..., None], prefix: str = "") -> Callable[..., None]:
     """Add ``--config`` and a flag for each option; the command gets them read as ``loaded`` (:class:`LoadedSettings`).
 
-    For a command with ``--home``, whose own file counts when none is named.
+    With a ``prefix`` only those that begin with it get a flag, which is named without it. For a command with
+    ``--home``, whose own file counts when none is named.
 
     The command raises :class:`~kms_fast.errors.ConfigurationError` when they are wrong.
     """
 
     @functools.wraps(function)
     def command(*args: Any, config: Path | None, home: Path, **others: Any) -> None:
-        loaded = load_settings(config, take_flags(others), os.environ, home=home)
+        loaded = load_settings(config, take_flags(others, prefix), os.environ, home=home, prefix=prefix)
         function(*args, loaded=loaded, home=home, **others)
 
-    return CONFIG_OPTION(add_flags(command))
+    return CONFIG_OPTION(add_flags(command, prefix))
 
 
-def add_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Add a flag for each option, of which `take_flags` makes what was given."""
-    flags = [_add_flag(option) for option in reversed(host_options().values())]
-    return functools.reduce(lambda inner, add: add(inner), flags, function)
+def add_flags(function: Callable[..., None], prefix: str = "") -> Callable[..., None]:
+    """Add a flag for each option that begins with ``prefix``, of which `take_flags` makes what was given."""
+    flags = [_add_flag(option, prefix) for name, option in host_options().items() if name.startswith(prefix)]
+    return functools.reduce(lambda inner, add: add(inner), reversed(flags), function)
 
 
-def take_flags(parameters: dict[str, Any]) -> dict[str, Any]:
+def take_flags(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Take the options out of a command's parameters; those that were given, as they were written."""
-    written = {name: parameters.pop(name) for name in host_options()}
+    written = {name: parameters.pop(name) for name in host_options() if name.startswith(prefix)}
     return {name: value for name, value in written.items() if value not in (None, ())}
 
 
@@ -104,9 +105,16 @@ def config_option(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def load_settings(
-    path: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], *, home: Path | None = None
+    path: Path | None,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    home: Path | None = None,
+    prefix: str = "",
 ) -> LoadedSettings:
     """The host's settings from a file, variables and flags. Without a ``path`` the file of the home counts, if any.
+
+    ``prefix``: what the flags' names leave out.
 
     Raises:
         ConfigurationError: the file cannot be read, a name is unknown, a value wrong, or values fight each other;
@@ -118,9 +126,13 @@ def load_settings(
     elif home is not None and (own := settings_file(home)).exists():
         given |= _read_file(own)
     given |= _read_environment(environ)
-    given |= _of_flags(flags)
+    given |= _of_flags(flags, prefix)
     sources = {name: given[name].source if name in given else "default" for name in host_options()}
-    return LoadedSettings(_build(given), sources, lambda: load_settings(path, flags, environ, home=home).settings)
+
+    def read_again() -> HostSettings:
+        return load_settings(path, flags, environ, home=home, prefix=prefix).settings
+
+    return LoadedSettings(_build(given), sources, read_again)
 
 
 def parse_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,8 +164,12 @@ def _parse(given: Mapping[str, _Given]) -> dict[str, Any]:
     return values
 
 
-def _of_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
-    return {name: _Given(value, _flag(name), _write_flag(name, value), is_flag=True) for name, value in flags.items()}
+def _of_flags(flags: Mapping[str, Any], prefix: str = "") -> dict[str, _Given]:
+    given = {}
+    for name, value in flags.items():
+        flag = _flag(name, prefix)
+        given[name] = _Given(value, flag, _write_flag(flag, name, value), is_flag=True)
+    return given
 
 
 def render_example() -> str:
@@ -222,10 +238,10 @@ def _write(value: Any) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
-def _write_flag(name: str, value: Any) -> str:
+def _write_flag(flag: str, name: str, value: Any) -> str:
     if host_options()[name].is_secret:
-        return _flag(name)
-    return " ".join(f"{_flag(name)} {one}" for one in (value if isinstance(value, tuple) else (value,)))
+        return flag
+    return " ".join(f"{flag} {one}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _check_name(name: str, known: Iterable[str], source: str) -> None:
@@ -244,18 +260,18 @@ def _find_line(text: str, name: str) -> int | None:
     return None if match is None else text.count("\n", 0, match.end()) + 1
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _flag(name: str, prefix: str = "") -> str:
+    return "--" + name.removeprefix(prefix).replace("_", "-")
 
 
-def _add_flag(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _add_flag(option: Option, prefix: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     told = option.description
-    if option.default is not None:
+    if option.default not in (None, ()):
         told = f"{told} [default: {option.format(option.default)}]"
     if isinstance(option.default, tuple):
-        return click.option(_flag(option.name), option.name, multiple=True, metavar="ADDR:PORT", help=told)
+        return click.option(_flag(option.name, prefix), option.name, multiple=True, metavar=option.metavar, help=told)
     if isinstance(option.default, bool):
-        flags = f"{_flag(option.name)}/{_flag('no_' + option.name)}"
+        flags = f"{_flag(option.name, prefix)}/{_flag('no_' + option.name.removeprefix(prefix))}"
         return click.option(flags, option.name, default=None, help=told)
     metavar = "|".join(option.choices) or option.metavar
-    return click.option(_flag(option.name), option.name, metavar=metavar, help=told)
+    return click.option(_flag(option.name, prefix), option.name, metavar=metavar, help=told)

@@ -130,20 +130,23 @@ def describe_failure(error: dns.exception.DNSException) -> str:
     if isinstance(error, dns.resolver.NXDOMAIN):
         return "the name does not exist"
     if isinstance(error, dns.resolver.NoAnswer):
-        return f"the name has no {dns.rdatatype.to_text(error.response().question[0].rdtype)} record"
+        wanted = error.response().question[0].rdtype  # type: ignore[no-untyped-call]
+        return f"the name has no {dns.rdatatype.to_text(wanted)} record"
+    # What each server said, where the resolver tells.
+    if said := [_describe_server(*told) for told in error.kwargs.get("errors", ())]:
+        return "; ".join(dict.fromkeys(said))
     if isinstance(error, dns.exception.Timeout):
         return "the name servers did not answer in time"
     if isinstance(error, dns.resolver.NoNameservers):
-        return _describe_servers(error.kwargs["errors"])
+        return "no name server is known"
     return str(error).rstrip(".")
 
 
-def _describe_servers(errors: Sequence[Any]) -> str:
-    """What each name server said; the errors are dnspython's: (server, over TCP, port, error, response)."""
-    if not errors:
-        return "no name server is known"
-    said = []
-    for server, _, port, error, _ in errors:
-        known = isinstance(error, OSError) and error.errno
-        said.append(f"the name server {server}, port {port}: {os.strerror(error.errno) if known else error}")
-    return "; ".join(dict.fromkeys(said))
+def _describe_server(server: Any, over_tcp: bool, port: int, error: Any, response: Any) -> str:
+    """What one name server said: an exception, or a text such as REFUSED. The arguments are dnspython's."""
+    said = f"the name server {str(server).removeprefix('Do53:').replace('@', ' port ')}"
+    if isinstance(error, dns.exception.Timeout):
+        return f"{said} did not answer in time"
+    if isinstance(error, OSError) and error.errno:
+        return f"{said}: {os.strerror(error.errno)}"
+    return f"{said} answered {error}" if isinstance(error, str) else f"{said}: {error}"

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from kms_fast.model.names import check_name, parse_domain, parse_server
+
 DEFAULT_PORT = 1688
 
 _TIMES_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -50,7 +52,11 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             min_length=1,
-            extra={"check": lambda addresses: [parse_address(address) for address in addresses]},
+            extra={
+                "metavar": "ADDR:PORT",
+                "many": "addresses",
+                "check": lambda addresses: [parse_address(address) for address in addresses],
+            },
             description="Addresses to listen on: IPv4:PORT, [IPv6]:PORT or NAME:PORT; port 0 takes a free one.",
         ),
     ] = ("0.0.0.0:1688", "[::]:1688")
@@ -125,6 +131,51 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     low_water_bytes: Annotated[
         int, Meta(ge=0, description="Free space on the ledger's disk below which requests are answered SERVER_BUSY.")
     ] = 64 << 20
+    dns_domain: Annotated[
+        tuple[str, ...],
+        Meta(
+            extra={
+                "metavar": "DOMAIN[:PRIORITY:WEIGHT]",
+                "many": "domains",
+                "check": lambda domains: [parse_domain(domain) for domain in domains],
+            },
+            description="Domains in which this host publishes its SRV record, each as DOMAIN or "
+            "DOMAIN:PRIORITY:WEIGHT; none: serve publishes nothing.",
+        ),
+    ] = ()
+    dns_server: Annotated[
+        str | None,
+        Meta(
+            description="Name server that takes updates, ADDR or ADDR:PORT; not set: the primary that the zone names.",
+            examples=["192.0.2.53"],
+            extra={"check": lambda server: parse_server(server)},
+        ),
+    ] = None
+    dns_key: Annotated[
+        str | None,
+        Meta(
+            description="File of the TSIG key for updates, as tsig-keygen or keymgr writes it; not set: unsigned.",
+            examples=["/etc/kms-fast/dns.key"],
+        ),
+    ] = None
+    dns_target: Annotated[
+        str | None,
+        Meta(
+            description="Name by which clients reach this host; not set: the machine's full name.",
+            examples=["kms.example.com"],
+            extra={"check": lambda name: check_name(name)},
+        ),
+    ] = None
+    dns_port: Annotated[
+        Annotated[int, Meta(ge=1, le=65_535)] | None,
+        Meta(description="Port to publish; not set: the one this host listens on.", examples=[1688]),
+    ] = None
+    dns_ttl_s: Annotated[
+        int, Meta(ge=30, le=7 * _DAY_S, description="How long name servers and clients may remember the record.")
+    ] = 3_600
+    dns_share: Annotated[
+        bool, Meta(description="Whether to publish beside a host of the same service that is no kms_fast host.")
+    ] = False
     record_names: Annotated[bool, Meta(description="Whether the ledger keeps the machines' names.")] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least important messages to log.")
@@ -166,11 +217,13 @@ class Option:
     type: Any
     default: Any
     description: str
-    example: str | None
+    example: Any
 
     @property
     def metavar(self) -> str:
         """What stands for the value in --help."""
+        if "metavar" in self._extra:
+            return str(self._extra["metavar"])
         if self.unit is not None:
             return "SIZE" if self.unit == "bytes" else "TIME"
         return "NUMBER" if isinstance(self.default, int) else "TEXT"
@@ -237,10 +290,12 @@ class Option:
         if isinstance(self.default, bool):
             return "true or false"
         if isinstance(self.default, tuple):
-            return "a list of addresses"
+            return f"a list of {self._extra['many']}"
         if self.unit is not None:
             return self._bounds
-        return f"a whole number {self._bounds}" if isinstance(self.default, int) else f'a text such as "{self.example}"'
+        # One that need not be set has no default to tell its type by.
+        is_number = isinstance(self.default, int) or _find_bounds(self.type) != (None, None)
+        return f"a whole number {self._bounds}" if is_number else f'a text such as "{self.example}"'
 
 
 @cache

@@ -25,7 +25,9 @@ async def run_until(chores: Sequence[Chore], reached: asyncio.Event, settings: H
     return running
 
 
-def counting(times: int, reached: asyncio.Event, *, says: float | None = None) -> Callable[..., Awaitable[float | None]]:
+def counting(
+    times: int, reached: asyncio.Event, *, says: float | None = None
+) -> Callable[..., Awaitable[float | None]]:
     """A chore that has reached its end when it was done this often."""
     left = times
 

@@ -1,0 +1,228 @@
+"""Real name servers of the tests' own, bind9 and knot: a folder, a free port of loopback, the documented samples."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import dns.asyncresolver
+import dns.exception
+import dns.message
+import dns.name
+import dns.query
+import dns.rcode
+import dns.resolver
+
+SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "dns"
+SERVICE = "_kms-fast._tcp"
+NAME = f"{SERVICE}.example.com."
+ZONE = """\
+$TTL 300
+@ IN SOA ns1.example.com. hostmaster.example.com. 1 3600 900 604800 60
+@ IN NS ns1
+ns1 IN A 127.0.0.1
+kms IN A 192.0.2.7
+here IN A 127.0.0.1
+here6 IN AAAA ::1
+alias IN CNAME kms
+"""
+R = TypeVar("R", dns.resolver.Resolver, dns.asyncresolver.Resolver)
+START_LIMIT_S = 20.0
+PROGRAMS = {"bind9": ("named", "tsig-keygen"), "knot": ("knotd", "keymgr")}
+
+
+class NameServer:
+    """One server that is primary for zones; use it as a context.
+
+    ``zones``: texts of zones by name. ``example.com`` is the one that the samples let the key ``kms-fast`` change.
+    """
+
+    address = "127.0.0.1"
+
+    def __init__(self, folder: Path, zones: Mapping[str, str], *, port: int = 0) -> None:
+        self.folder = folder
+        self.port = port or find_free_port()
+        self.key = folder / "kms-fast.key"
+        self._zones = zones
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def setting(self) -> str:
+        """The value of ``--server``."""
+        return f"{self.address}:{self.port}"
+
+    def __enter__(self) -> "NameServer":
+        for name, text in self._zones.items():
+            (self.folder / f"{name}.zone").write_text(text)
+        if not self.key.exists():
+            self.key.write_text(self.make_key("kms-fast"))
+            self.key.chmod(0o600)
+        self.write_configuration()
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def make_key(self, name: str) -> str:
+        """A new key as this server's tool prints it."""
+        raise NotImplementedError
+
+    def write_configuration(self) -> None:
+        """Write the configuration, which includes the sample."""
+        raise NotImplementedError
+
+    def command(self) -> Sequence[str | Path]:
+        """What runs the server in the foreground."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it, and wait until it serves every zone."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.folder)
+        end_s = time.monotonic() + START_LIMIT_S
+        for zone in self._zones:
+            while not self._serves(zone):
+                if self._process.poll() is not None or time.monotonic() > end_s:
+                    self.stop()
+                    raise RuntimeError((self.folder / "server.log").read_text())
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+
+    def ask(self, name: str, kind: str = "SRV") -> list[str]:
+        """The records of a name, as the server has them."""
+        answer = dns.query.tcp(dns.message.make_query(name, kind), self.address, 10, self.port)
+        return sorted(record.to_text() for rrset in answer.answer for record in rrset)
+
+    def resolver(self, domain: str = "example.com", search: Sequence[str] = ()) -> dns.resolver.Resolver:
+        """A machine's resolver that asks this server."""
+        return self.configure(dns.resolver.Resolver(configure=False), domain, search)
+
+    def async_resolver(self, domain: str = "example.com", search: Sequence[str] = ()) -> dns.asyncresolver.Resolver:
+        """The same for asyncio."""
+        return self.configure(dns.asyncresolver.Resolver(configure=False), domain, search)
+
+    def configure(self, resolver: R, domain: str, search: Sequence[str]) -> R:
+        resolver.nameservers, resolver.port = [self.address], self.port
+        resolver.domain = dns.name.from_text(domain)
+        resolver.search = [dns.name.from_text(name) for name in search]
+        return resolver
+
+    def _serves(self, zone: str) -> bool:
+        with contextlib.suppress(OSError, EOFError, dns.exception.DNSException):
+            query = dns.message.make_query(zone, "SOA")
+            return bool(dns.query.tcp(query, self.address, 2, self.port).answer)
+        return False
+
+
+class Bind(NameServer):
+    """named with the sample for bind9."""
+
+    def make_key(self, name: str) -> str:
+        return subprocess.run(["tsig-keygen", name], check=True, capture_output=True, text=True, timeout=30).stdout
+
+    def write_configuration(self) -> None:
+        sample = (SAMPLES / "bind9.conf").read_text()
+        for folder in ("/etc/bind", "/var/lib/bind"):
+            sample = sample.replace(folder, str(self.folder))
+        others = "".join(
+            f'zone "{name}" {{ type primary; file "{self.folder}/{name}.zone"; }};\n'
+            for name in self._zones
+            if name != "example.com"
+        )
+        (self.folder / "named.conf").write_text(f"""\
+options {{
+    directory "{self.folder}";
+    pid-file none;
+    session-keyfile none;
+    listen-on port {self.port} {{ 127.0.0.1; }};
+    listen-on-v6 {{ none; }};
+    recursion no;
+    dnssec-validation no;
+    notify no;
+}};
+controls {{ }};
+{sample}
+{others}
+""")
+
+    def command(self) -> Sequence[str | Path]:
+        return ["named", "-g", "-n", "1", "-c", self.folder / "named.conf"]
+
+
+class Knot(NameServer):
+    """knotd with the sample for knot."""
+
+    def make_key(self, name: str) -> str:
+        return subprocess.run(["keymgr", "-t", name], check=True, capture_output=True, text=True, timeout=30).stdout
+
+    def write_configuration(self) -> None:
+        sample = (SAMPLES / "knot.conf").read_text()
+        for folder in ("/etc/knot", "/var/lib/knot"):
+            sample = sample.replace(folder, str(self.folder))
+        others = "".join(
+            f"  - domain: {name}\n    file: {self.folder}/{name}.zone\n"
+            for name in self._zones
+            if name != "example.com"
+        )
+        (self.folder / "knot.conf").write_text(f"""\
+server:
+    rundir: {self.folder}
+    listen: 127.0.0.1@{self.port}
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+database:
+    storage: {self.folder}
+log:
+  - target: stderr
+    any: info
+{sample}{others}""")
+
+    def command(self) -> Sequence[str | Path]:
+        return ["knotd", "-c", self.folder / "knot.conf"]
+
+
+KINDS: dict[str, type[NameServer]] = {"bind9": Bind, "knot": Knot}
+
+
+@contextlib.contextmanager
+def run_server(
+    kind: str, folder: Path, zones: Mapping[str, str] | None = None, *, port: int = 0
+) -> Iterator[NameServer]:
+    """A running server in a folder of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with KINDS[kind](folder, zones or {"example.com": ZONE}, port=port) as server:
+        yield server
+
+
+def find_missing(kind: str) -> str | None:
+    """What is not installed of a server's programs; None when all is there."""
+    # Debian has them where not everybody's path leads.
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    return next((program for program in PROGRAMS[kind] if shutil.which(program) is None), None)
+
+
+def find_free_port() -> int:
+    """A port that is free for TCP and UDP on loopback now."""
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+            with contextlib.suppress(OSError):
+                udp.bind(("127.0.0.1", port))
+                return port
