@@ -25,10 +25,10 @@ from kms_fast.host.rollback import check_rollback
 from kms_fast.host.segment import UNKNOWN, Head
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
-from kms_fast.host.systemd import take_sockets
 from kms_fast.messages import log
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
+from kms_fast.systemd import take_sockets
 
 
 @click.command

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from kms_fast import systemd
 from kms_fast.errors import KmsFastError
-from kms_fast.host import systemd
 from kms_fast.host.child import ChildPlan
 from kms_fast.host.chores import Chore, Chores
 from kms_fast.host.enrolment import Installation
