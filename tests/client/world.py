@@ -4,12 +4,12 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kms_fast._core import RpcCounters, Session
-from kms_fast.client import Client
+from kms_fast.client import Client, Status
 from kms_fast.client.exchange import HostExchange
 from kms_fast.client.machine import Machine
 from kms_fast.client.round import Round
@@ -18,6 +18,7 @@ from kms_fast.discovery.srv import Service
 from kms_fast.errors import NoHost
 from kms_fast.model.catalog import Sku
 from kms_fast.model.certificate import CertifiedFamily, issue_host_certificate
+from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
 from kms_fast.model.signing import public_bytes
 from tests import hosts
@@ -171,6 +172,23 @@ def make_revocations(realm: Realm, serials: list[int], number: int = 1) -> bytes
     return issue_revocation_list(
         realm.issuer_key, realm.issuer, number=number, issued_ms=NOW_MS, serials=serials
     ).to_bytes()
+
+
+def make_publisher(realm: Realm, **changes: Any) -> bytes:
+    """The realm's publisher file with other fields, signed anew."""
+    file = PublisherFile.parse(realm.publisher_json.read_bytes())
+    return replace(file, **changes).to_signed_json(realm.root_key)
+
+
+def read_sent(host: ScriptedHost) -> Any:
+    """The fields of the last request that a host of the desktop product got."""
+    keys = SkuKeys.derive(SKUS["desktop"].secret, PUBLISHER_ID, SKUS["desktop"].id.bytes)
+    return open_request(keys, host.requests[-1])
+
+
+def reason(status: Status) -> str | None:
+    """The name of what is wrong with a licence."""
+    return None if status.licence.reason is None else status.licence.reason.result.name
 
 
 def certify_again(realm: Realm, **changes: Any) -> None:
