@@ -51,8 +51,8 @@ _ROWS = (
     ("SETTING_KEPT", WARNING, "{setting} changes with the next start only"),
     ("CHORE_FAILED", ERROR, "{chore}: {error} {error.result.cure}"),
     ("CHORE_BUG", ERROR, "{chore} ended because of an error in this program; it is tried again later"),
-    ("DNS_FAILED", ERROR, "12293 {code},{domain}: {error} {error.result.cure}"),
-    ("DNS_PUBLISHED", INFO, "12294 {domain}: published {record} at {server}"),
+    ("DNS_FAILED", ERROR, "{event}: {error} {error.result.cure}"),
+    ("DNS_PUBLISHED", INFO, "{event}: published {record} at {server}"),
     ("DNS_RECORD_WRONG", WARNING, "DNS record {finding} of {finding.name}. {finding.cure}"),
     ("DRAINING", INFO, "draining {connections} connections"),
     ("DRAIN_FAILED", ERROR, "{error}"),
@@ -95,7 +95,7 @@ MESSAGES: dict[str, Message] = {event: Message(event, level, text) for event, le
 _logger = logging.getLogger("kms_fast")
 
 
-def log(event: str, *, traceback: BaseException | None = None, **fields: Any) -> None:
+def log(event: str, /, *, traceback: BaseException | None = None, **fields: Any) -> None:
     """Log the row ``event`` of the table with its fields; ``traceback`` is a bug of ours, whose place matters."""
     message = MESSAGES[event]
     if _logger.isEnabledFor(message.level):

@@ -338,6 +338,12 @@ _ROWS = (
         "Stop it (kill -TERM to its process, or systemctl stop kms-fast), then run the command again.",
     ),
     (
+        0xE04B0050,
+        "CLIENT_RUNNING",
+        "The client's service of this home runs already.",
+        "One is enough for all products of a home. To start another, stop that process, or name another home.",
+    ),
+    (
         0xE04B0060,
         "DNS_UPDATE_REFUSED",
         "The name server does not let this key, or this machine, change the record set.",

@@ -23,6 +23,7 @@ from kms_fast.files import read_bounded
 from kms_fast.host.chores import Chore
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.messages import log
+from kms_fast.model.events import DnsFailed, DnsPublished
 from kms_fast.model.names import PublishedDomain, check_name, parse_domain, parse_server
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
@@ -158,11 +159,12 @@ def _translate(error: OSError | KmsFastError) -> KmsFastError:
 
 def _log_failure(error: KmsFastError, domains: Sequence[str]) -> None:
     for domain in domains:
-        log("DNS_FAILED", code=error.result.hex, domain=domain, error=error)
+        log("DNS_FAILED", event=DnsFailed(result=error.result.code, domain=domain), error=error)
 
 
 def _log_change(change: Change) -> None:
-    log("DNS_PUBLISHED", domain=change.record.domain.name, record=change.record, server=change.zone.server)
+    event = DnsPublished(domain=change.record.domain.name)
+    log("DNS_PUBLISHED", event=event, record=change.record, server=change.zone.server)
 
 
 def _tell_new(findings: Sequence[Finding], told: set[Finding]) -> None:

@@ -13,6 +13,7 @@ import click
 
 from kms_fast.cli.output import escape_controls
 from kms_fast.errors import KmsFastError
+from kms_fast.model.events import Event
 from kms_fast.model.settings import host_options
 
 
@@ -86,7 +87,7 @@ class _JsonFormatter(logging.Formatter):
         self._who = {"process": who} if who else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        # What other libraries log has no row in kms_fast.messages, so the name of its logger.
+        # A row of kms_fast.messages or a number of kms_fast.model.events; what other libraries log has neither.
         event = getattr(record, "event", None)
         told: dict[str, Any] = {
             "time_ms": int(record.created * 1000),
@@ -103,4 +104,4 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _plain(value: object) -> object:
-    return value.to_json() if isinstance(value, KmsFastError) else str(value)
+    return value.to_json() if isinstance(value, KmsFastError | Event) else str(value)

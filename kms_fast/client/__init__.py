@@ -8,8 +8,10 @@ client.status().state
 
 from kms_fast.client.aio import AsyncClient
 from kms_fast.client.blocking import Client
-from kms_fast.client.installation import Installation, Status
+from kms_fast.client.installation import Installation
 from kms_fast.client.lease import Lease, Licence
+from kms_fast.client.state import Attempt
+from kms_fast.client.status import MachineStatus, Status
 from kms_fast.errors import (
     ActivationError,
     AnswerRejected,
@@ -26,6 +28,7 @@ __all__ = [
     "ActivationError",
     "AnswerRejected",
     "AsyncClient",
+    "Attempt",
     "Client",
     "ConfigurationError",
     "Installation",
@@ -34,6 +37,7 @@ __all__ = [
     "Lease",
     "Licence",
     "LicenceState",
+    "MachineStatus",
     "NoHost",
     "Refused",
     "Status",

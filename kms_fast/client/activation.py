@@ -4,6 +4,7 @@ import random
 from functools import cached_property
 
 from kms_fast.client.exchange import Outcome
+from kms_fast.client.history import describe_attempt
 from kms_fast.client.lease import Licence, judge, verify_lease
 from kms_fast.client.machine import Clock, Machine
 from kms_fast.client.request import RequestFields
@@ -48,6 +49,7 @@ class InstalledProduct:
         """The round that asks for a lease; its request stays pending, to be sent again if no answer comes."""
         revocations = newest_revocations(self.trust.publisher, self.state.revocations)
         fields = self._read_pending()
+        sent_again = fields is not None
         if fields is None:
             fields = self._make_fields(revocations.number if revocations else 0)
             self.product.pending = fields.seal(self.trust.keys)
@@ -59,6 +61,7 @@ class InstalledProduct:
             revocations=revocations,
             clock=self._clock,
             mark_ms=self.state.mark_ms,
+            sent_again=sent_again,
         )
         return Round(inquiry, self._plan(domain))
 
@@ -72,10 +75,12 @@ class InstalledProduct:
         signed = [outcome for outcome in round_.outcomes if outcome.checked is not None]
         if signed:
             self.product.pending = None
+        now_ms = self._clock.now_ms()
+        self.product.note(describe_attempt(round_, now_ms))
         if round_.grant is not None:
             self._store(round_.grant, inquiry.request)
             return None
-        error, now_ms = round_.failure(), self._clock.now_ms()
+        error = round_.failure()
         self.product.failure = Failure(now_ms, error.result.code, error.message)
         delay_ms = self._retry_interval_min(signed) * MINUTE_MS * (1 + JITTER * random.random())
         self.product.next_attempt_ms = now_ms + int(delay_ms)
@@ -107,16 +112,17 @@ class InstalledProduct:
         )
 
     def _plan(self, domain: str | None) -> Plan:
-        if self.product.host is not None:
-            return Plan([parse_address(self.product.host)], None)
-        cached = [] if self.product.cached_host is None else [parse_address(self.product.cached_host)]
-        return Plan(cached, Service(self.trust.publisher.srv_name, domain))
+        product = self.product
+        if product.host is not None:
+            return Plan([parse_address(product.host)], None)
+        cached = [] if product.cached_host is None else [parse_address(product.cached_host)]
+        return Plan(cached, Service(self.trust.publisher.srv_name, product.domain or domain))
 
     def _store(self, grant: Outcome, request: bytes) -> None:
         boot_id, boot_ms = self._clock.since_boot() or ("", 0)
         self.product.lease = StoredLease(request, grant.answer, self._clock.now_ms(), boot_id, boot_ms)
-        self.product.failure = None
-        self.product.cached_host = str(grant.host)
+        self.product.failure = self.product.warned_days = None
+        self.product.cached_host = str(grant.host) if self.product.host_cache else None
         lease = verify_lease(self.product.lease, self.trust)
         self.state.mark_ms = max(self.state.mark_ms, lease.header.time_ms)
         self.product.next_attempt_ms = lease.received_ms + renewal_delay_ms(

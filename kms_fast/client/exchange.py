@@ -51,11 +51,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one host did. ``code``: the 32-bit result, None when there was none; ``answer``, ``checked`` when signed."""
+    """How one host did. ``code``: the 32-bit result, None when there was none; ``answer``, ``checked`` when signed.
+
+    ``time_ms``: when that was known, by the wall clock.
+    """
 
     host: HostAddress
     kind: Kind
     text: str
+    time_ms: int
     code: int | None = None
     answer: bytes = b""
     checked: Checked | None = None
@@ -154,5 +158,5 @@ class HostExchange:
     def _end(self, kind: Kind, text: str, **found: Any) -> None:
         # What was decided stays, whatever happens while the revocation list is on its way.
         if self.outcome is None:
-            self.outcome = Outcome(self.host, kind, text, **found)
+            self.outcome = Outcome(self.host, kind, text, self._inquiry.clock.now_ms(), **found)
         self.done = True

@@ -6,17 +6,16 @@
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kms_fast.client.activation import InstalledProduct
-from kms_fast.client.lease import Lease, Licence, read_serial, verify_lease
+from kms_fast.client.lease import Lease, read_serial, verify_lease
 from kms_fast.client.machine import Clock, Machine, SystemClock, read_machine
 from kms_fast.client.round import Round
-from kms_fast.client.state import Failure, Product, State, StateFile
+from kms_fast.client.state import Attempt, Product, State, StateFile
+from kms_fast.client.status import MachineStatus, Status, describe_machine, describe_product, describe_removed
 from kms_fast.client.trust import Trust, newest_revocations
-from kms_fast.discovery.address import HostAddress, parse_address
+from kms_fast.discovery.address import HostAddress, parse_address, parse_domain
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku
 from kms_fast.model.keys import KeyKind, parse_key
@@ -26,68 +25,10 @@ from kms_fast.model.policy import (
     MAX_REARMS,
     MINUTE_MS,
     LicenceState,
-    format_time,
 )
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.results import find_result
 
 LATEST_ATTEMPT_MS = int(LONGEST_INTERVAL_MIN * MINUTE_MS * (1 + JITTER))
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What is known of one product on this machine. Times are milliseconds since 1970."""
-
-    sku: Sku
-    licence: Licence
-    cmid: uuid.UUID
-    key_last_five: str
-    host: str | None
-    cached_host: str | None
-    failure: Failure | None
-    next_attempt_ms: int
-
-    @property
-    def state(self) -> LicenceState:
-        """The licence state."""
-        return self.licence.status.state
-
-    @property
-    def minutes_left(self) -> int:
-        """Minutes until the state ends, 0 for one that does not."""
-        return self.licence.status.minutes_left
-
-    @property
-    def lease(self) -> Lease | None:
-        """The stored lease, if there is one that verifies; it may have run out."""
-        return self.licence.lease
-
-    def to_json(self) -> dict[str, Any]:
-        """The status for ``--json``."""
-        reason, failure = self.licence.reason, self.failure
-        return {
-            "product": self.sku.name,
-            "sku": str(self.sku.id),
-            "state": int(self.state),
-            "state_name": self.state.name.lower(),
-            "minutes_left": self.minutes_left,
-            "reason": reason and {"code": reason.result.hex, "name": reason.result.name, "message": reason.message},
-            "key_last_five": self.key_last_five,
-            "cmid": str(self.cmid),
-            "host": self.host,
-            "cached_host": self.cached_host,
-            "next_attempt": format_time(self.next_attempt_ms) if self.next_attempt_ms else None,
-            "last_failure": failure and _show_failure(failure),
-            "lease": self.lease and self.lease.to_json(),
-        }
-
-
-def _show_failure(failure: Failure) -> dict[str, str]:
-    return {
-        "time": format_time(failure.time_ms),
-        "code": find_result(failure.code).hex,
-        "message": failure.message,
-    }
 
 
 class Installation:
@@ -95,8 +36,8 @@ class Installation:
 
     ``publisher``: the bytes of ``publisher.json`` as the product embeds it; None takes the one stored with the key.
     ``home``: the folder whose ``client/state.json`` keeps all. ``customer_id``: the only customer whose hosts may
-    activate, 0 for any. ``domain``: where to look the service record up, None for the machine's own domains. ``clock``
-    and ``read_machine`` are for tests.
+    activate, 0 for any. ``domain``: where to look the service record up unless `set_domain` said so, None for the
+    machine's own domains. ``clock`` and ``read_machine`` are for tests.
 
     Methods that take ``sku`` need it only when several keys are installed. All raise `KmsFastError` and its kinds for
     what a user can meet, OSError when the state file cannot be read or written.
@@ -133,7 +74,7 @@ class Installation:
             state.publisher = data.decode()
             product = state.products.setdefault(sku.id, Product(key.text, self._clock.now_ms()))
             if product.key != key.text:
-                product.lease = product.pending = product.failure = None
+                product.lease = product.pending = product.failure = product.warned_days = None
                 product.key, product.next_attempt_ms = key.text, 0
             self._file.write(state)
         return sku
@@ -158,6 +99,25 @@ class Installation:
             opened.product.host = opened.product.cached_host = None
             opened.product.next_attempt_ms = 0
 
+    def set_domain(self, domain: str, sku: uuid.UUID | None = None) -> str:
+        """Look the service record up in this domain alone; returns it as it is kept."""
+        domain = parse_domain(domain)
+        with self._changing(sku) as opened:
+            opened.product.domain, opened.product.next_attempt_ms = domain, 0
+        return domain
+
+    def clear_domain(self, sku: uuid.UUID | None = None) -> None:
+        """Look the service record up in the machine's own domains again."""
+        with self._changing(sku) as opened:
+            opened.product.domain, opened.product.next_attempt_ms = None, 0
+
+    def set_host_cache(self, enabled: bool, sku: uuid.UUID | None = None) -> None:
+        """Whether the host that granted last is remembered and asked first; a remembered one is forgotten."""
+        with self._changing(sku) as opened:
+            opened.product.host_cache = enabled
+            if not enabled:
+                opened.product.cached_host = None
+
     def rearm(self) -> int:
         """Make this a new machine: new CMID, leases dropped, initial grace anew. Returns how many rearms are left.
 
@@ -171,7 +131,7 @@ class Installation:
             state.previous_cmid, state.cmid = state.cmid, uuid.uuid4()
             state.mark_ms = 0
             for product in state.products.values():
-                product.lease = product.pending = product.failure = None
+                product.lease = product.pending = product.failure = product.warned_days = None
                 product.grace_started_ms, product.next_attempt_ms = self._clock.now_ms(), 0
             self._file.write(state)
             return MAX_REARMS - state.rearms
@@ -188,17 +148,40 @@ class Installation:
         if self._note_revoked(opened):
             with self._changing(sku) as opened:
                 self._note_revoked(opened)
-        product = opened.product
-        return Status(
-            opened.trust.sku,
-            opened.judge(),
-            opened.state.cmid,
-            opened.trust.key.last_five,
-            product.host,
-            product.cached_host,
-            product.failure,
-            product.next_attempt_ms,
-        )
+        return describe_product(opened)
+
+    def removed(self) -> list[Status]:
+        """Products whose key was uninstalled: unlicensed; their grace and history go on."""
+        state = self._require_state()
+        publisher = self._choose_publisher(state)[1]
+        removed = {id_: product for id_, product in state.products.items() if product.key is None}
+        return [describe_removed(state, publisher.sku(id_), product) for id_, product in removed.items()]
+
+    def machine(self) -> MachineStatus:
+        """What is known of this machine and its publisher, whichever product."""
+        state = self._require_state()
+        return describe_machine(state, self._choose_publisher(state)[1], self._read_machine(), self._file.path)
+
+    def history(self, sku: uuid.UUID | None = None) -> list[tuple[Sku, list[Attempt]]]:
+        """The newest attempts of one product or of every one, the last one last; also where the key was removed."""
+        state = self._require_state()
+        publisher = self._choose_publisher(state)[1]
+        wanted = state.products if sku is None else {sku: state.products[sku]} if sku in state.products else {}
+        if not wanted:
+            raise KmsFastError(f"Nothing is known of the product {sku}.", name="NO_KEY_INSTALLED")
+        return [(publisher.sku(id_), product.history) for id_, product in wanted.items()]
+
+    def note_expiry_warning(self, sku: uuid.UUID | None = None) -> int | None:
+        """30, 7 or 1 when the lease has at most so many days left and nobody was told so yet; noted as told."""
+        status = self.status(sku)
+        days = status.warning_days
+        if days is None:
+            return None
+        with self._changing(sku) as opened:
+            if opened.product.warned_days is not None and opened.product.warned_days <= days:
+                return None
+            opened.product.warned_days = days
+        return days
 
     def is_due(self, sku: uuid.UUID | None = None) -> bool:
         """Whether it is time to activate or renew, by the host's intervals; at once when a lease is lost."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kms_fast.client.events import log_outcome
 from kms_fast.client.exchange import HostExchange, Kind, Outcome
 from kms_fast.client.trust import Inquiry
 from kms_fast.discovery.address import HostAddress
@@ -48,6 +49,7 @@ class Round:
             if self._exchange.outcome is None:
                 raise RuntimeError("the last exchange was not carried out")
             self.outcomes.append(self._exchange.outcome)
+            log_outcome(self._exchange.outcome, self.inquiry)
             self._exchange = None
         if self.grant is not None:
             return None
@@ -73,17 +75,25 @@ class Round:
         """The outcome that granted, if there is one."""
         return next((outcome for outcome in self.outcomes if outcome.kind is Kind.GRANTED), None)
 
-    def failure(self) -> ActivationError:
-        """Why nobody granted: the first signed refusal; else the code that all answers share; else NO_HOST_REACHED."""
-        hosts = [outcome.to_json() for outcome in self.outcomes]
-        refused = [outcome for outcome in self.outcomes if outcome.kind is Kind.REFUSED]
-        if refused:
-            return describe_refusal(refused[0], self.inquiry, hosts)
+    @property
+    def decisive(self) -> Outcome | None:
+        """The outcome that decides the round: the grant; the first signed refusal; the first of answers that agree."""
+        if self.grant is not None:
+            return self.grant
+        refused = next((outcome for outcome in self.outcomes if outcome.kind is Kind.REFUSED), None)
+        if refused is not None:
+            return refused
         answered = [outcome for outcome in self.outcomes if outcome.kind in (Kind.UNSIGNED, Kind.REJECTED)]
-        if answered and len({outcome.code for outcome in answered}) == 1:
-            first = answered[0]
-            error = AnswerRejected if first.kind is Kind.REJECTED else Unsigned
-            return error(f"{first.host}: {first.text}", code=first.code, hosts=hosts, **first.details)
+        return answered[0] if len({outcome.code for outcome in answered}) == 1 else None
+
+    def failure(self) -> ActivationError:
+        """Why nobody granted: what the decisive outcome says, else NO_SRV_RECORD or NO_HOST_REACHED."""
+        hosts, decisive = [outcome.to_json() for outcome in self.outcomes], self.decisive
+        if decisive is not None and decisive.kind is Kind.REFUSED:
+            return describe_refusal(decisive, self.inquiry, hosts)
+        if decisive is not None:
+            error = AnswerRejected if decisive.kind is Kind.REJECTED else Unsigned
+            return error(f"{decisive.host}: {decisive.text}", code=decisive.code, hosts=hosts, **decisive.details)
         if not hosts and self._lookup_failure is not None:
             return self._lookup_failure
         said = "; ".join(f"{outcome.host}: {outcome.text.rstrip('.')}" for outcome in self.outcomes)

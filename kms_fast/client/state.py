@@ -17,7 +17,11 @@ import msgspec
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, SECRET_FOLDER, read_bounded, write_atomically
 
-FORMAT = "kms_fast client state 1"
+FORMAT = "kms_fast client state 2"
+# Earlier formats lack fields of this one, which then have their defaults.
+READABLE = ("kms_fast client state 1", FORMAT)
+HISTORY_SIZE = 100
+MESSAGE_SIZE = 500
 
 
 class StoredLease(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,10 +48,30 @@ class Failure(msgspec.Struct, forbid_unknown_fields=True):
     message: str
 
 
-class Product(msgspec.Struct, forbid_unknown_fields=True):
-    """What is kept of one SKU; its grace goes on when the key is uninstalled (``key`` None).
+class Attempt(msgspec.Struct, forbid_unknown_fields=True):
+    """How an attempt went, or several in a row that failed alike: the first at ``time_ms``, the last at ``last_ms``.
 
-    ``pending``: a request (220 bytes) that got no answer yet.
+    ``host``: who decided it, None when no single host did. Only a signed answer has ``count``, ``threshold`` and
+    ``host_ahead_ms``, by how much the host's clock was ahead of this machine's.
+    """
+
+    time_ms: int
+    last_ms: int
+    code: int
+    message: str
+    host: str | None = None
+    count: int | None = None
+    threshold: int | None = None
+    host_ahead_ms: int | None = None
+    times: int = 1
+
+
+class Product(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept of one SKU; grace and history go on when the key is uninstalled (``key`` None).
+
+    ``domain``: where to look the service record up, None for the machine's own. ``host_cache``: whether the host that
+    granted last is remembered. ``pending``: a request (220 bytes) that got no answer yet. ``history``: the newest
+    attempts, the last one last. ``warned_days``: the last expiry warning given for this lease.
     """
 
     key: str | None
@@ -58,6 +82,19 @@ class Product(msgspec.Struct, forbid_unknown_fields=True):
     pending: bytes | None = None
     failure: Failure | None = None
     next_attempt_ms: int = 0
+    domain: str | None = None
+    host_cache: bool = True
+    history: list[Attempt] = []
+    warned_days: int | None = None
+
+    def note(self, attempt: Attempt) -> None:
+        """Add an attempt to the history; one that failed as the one before it did is counted there."""
+        last = self.history[-1] if self.history else None
+        if last is not None and attempt.code and (last.code, last.host) == (attempt.code, attempt.host):
+            attempt.time_ms, attempt.times = last.time_ms, last.times + 1
+            self.history.pop()
+        attempt.message = attempt.message[:MESSAGE_SIZE]
+        self.history = [*self.history, attempt][-HISTORY_SIZE:]
 
     def __repr__(self) -> str:
         """Without the key: the default would show it in every traceback."""
@@ -82,6 +119,12 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     format: str = FORMAT
 
 
+class _Format(msgspec.Struct):
+    """What every version of the file has: whoever cannot read the rest can say so."""
+
+    format: str
+
+
 class StateFile:
     """The state file ``state.json`` in a folder. All methods raise OSError as the system does."""
 
@@ -95,14 +138,16 @@ class StateFile:
         except FileNotFoundError:
             return None
         try:
-            state = msgspec.json.decode(data, type=State)
+            found = msgspec.json.decode(data, type=_Format).format
+            state = msgspec.json.decode(data, type=State) if found in READABLE else None
         except msgspec.DecodeError as error:
             raise self._keep_aside(str(error)) from None
-        if state.format != FORMAT:
+        if state is None:
             raise ConfigurationError(
-                f"{self.path} has the format {state.format!r}; this version of kms_fast reads {FORMAT!r}.",
+                f"{self.path} has the format {found!r}; this version of kms_fast reads up to {FORMAT!r}.",
                 file=str(self.path),
             )
+        state.format = FORMAT
         return state
 
     @contextmanager

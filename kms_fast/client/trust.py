@@ -56,7 +56,8 @@ class Trust:
 class Inquiry:
     """One request and what its answers are checked against; several hosts may get the same request.
 
-    ``mark_ms``: the highest header time accepted in a grant so far.
+    ``mark_ms``: the highest header time accepted in a grant so far. ``sent_again``: the request is one that was made
+    earlier and got no answer.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Inquiry:
         revocations: RevocationList | None,
         clock: Clock,
         mark_ms: int,
+        sent_again: bool = False,
     ) -> None:
         self.trust = trust
         self.request = request
         self.fields = fields
         self.mark_ms = mark_ms
+        self.sent_again = sent_again
         self.revocations = revocations
         self.clock = clock
         self._verifier = self._make_verifier()

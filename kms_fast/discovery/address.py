@@ -46,6 +46,14 @@ def parse_address(text: str) -> HostAddress:
     return HostAddress(name, port)
 
 
+def parse_domain(text: str) -> str:
+    """A DNS domain as it is asked for, without a final dot. Raises `ConfigurationError` for what is none."""
+    domain = text.strip().removesuffix(".")
+    if len(domain) > _NAME_SIZE or not all(_LABEL.fullmatch(label) for label in domain.split(".")):
+        raise ConfigurationError(f"{text!r} is not a DNS domain. Write corp.example.com.", domain=text)
+    return domain
+
+
 def _read_ipv6(text: str, whole: str) -> str:
     try:
         return str(ipaddress.IPv6Address(text))

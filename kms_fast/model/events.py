@@ -28,12 +28,15 @@ class Event:
         """The number and the comma-separated fields."""
         return f"{self.number} {','.join(_write(name, value) for name, value in self._items())}"
 
+    def __str__(self) -> str:
+        return self.line
+
     def to_json(self) -> dict[str, Any]:
-        """The number as ``event``, and the fields by name."""
-        shown: dict[str, Any] = {"event": self.number}
-        for name, value in self._items():
-            shown[name] = _write(name, value) if name == "result" or isinstance(value, UUID) else value
-        return shown
+        """The fields by name."""
+        return {
+            name: _write(name, value) if name == "result" or isinstance(value, UUID) else value
+            for name, value in self._items()
+        }
 
     def _items(self) -> list[tuple[str, Any]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]

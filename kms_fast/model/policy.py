@@ -77,6 +77,16 @@ def renewal_delay_ms(renewal_interval_min: int, validity_min: int, jitter: float
     return int(shortest_ms * (1 + JITTER * jitter))
 
 
+def expiry_warning_days(validity_min: int, minutes_left: int) -> int | None:
+    """The smallest of 30, 7 and 1 days that a lease does not exceed any more; None while there is nothing to warn of.
+
+    A span that a lease which is renewed in time reaches as well is no warning.
+    """
+    latest_renewal_left_min = validity_min * (1 - JITTER) / 2
+    days = [days for days in EXPIRY_WARNING_DAYS if minutes_left <= days * DAY_MIN < latest_renewal_left_min]
+    return min(days, default=None)
+
+
 def out_of_tolerance_grace_min(validity_min: int, grace_min: int = OUT_OF_TOLERANCE_GRACE_MIN) -> int:
     """The grace after a lease's end: never longer than the lease's own validity."""
     return min(grace_min, validity_min)

@@ -185,3 +185,15 @@ def test_options_of_other_commands(tmp_path: Path) -> None:
     assert run("--log-file", str(tmp_path / "log"))[1] == ""
     assert len((tmp_path / "log").read_text().splitlines()) == 2
     assert run("--log-format", "xml")[0] == 2
+
+
+def test_an_event_is_a_line_for_people_and_fields_for_programs() -> None:
+    code = (
+        "import sys; from kms_fast.cli.logs import start_logging; from kms_fast.messages import log\n"
+        "from kms_fast.model.events import DnsPublished\n"
+        "start_logging('info', sys.argv[1], None)\n"
+        "log('DNS_PUBLISHED', event=DnsPublished(domain='corp.example'), record='R', server='S')\n"
+    )
+    text, line = (run_python(code, form).communicate(timeout=60)[1] for form in ("text", "json"))
+    assert text.endswith(" INFO 12294 corp.example: published R at S\n")
+    assert json.loads(line)["fields"] == {"event": {"domain": "corp.example"}, "record": "R", "server": "S"}

@@ -161,4 +161,4 @@ def test_a_connection_lost_while_the_list_is_on_its_way_keeps_the_grant(
 
 
 def test_hosts_are_named_as_users_write_them() -> None:
-    assert Outcome(HostAddress("2001:db8::7"), Kind.FOREIGN, "").to_json()["host"] == "[2001:db8::7]:1688"
+    assert Outcome(HostAddress("2001:db8::7"), Kind.FOREIGN, "", 0).to_json()["host"] == "[2001:db8::7]:1688"

@@ -9,12 +9,14 @@ import pytest
 
 from kms_fast.client import Client, LicenceState, Refused
 from kms_fast.client.state import StateFile
-from kms_fast.errors import ActivationError, ConfigurationError, KeyInvalid, KmsFastError
+from kms_fast.discovery.srv import Service
+from kms_fast.errors import ActivationError, ConfigurationError, KeyInvalid, KmsFastError, NoHost
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.signing import public_bytes
 from tests.client.world import (
     DAY_MS,
     MACHINE,
+    NOW_MS,
     SETUP_KEYS,
     FakeClock,
     ScriptedHost,
@@ -92,6 +94,31 @@ def test_uninstalling_forgets_the_lease_but_not_the_grace(client: Client, clock:
     assert (status.state, status.minutes_left, status.lease) == (STATES.INITIAL_GRACE, 1440, None)
 
 
+def test_a_removed_product_is_still_known(client: Client, realm: Realm, clock: FakeClock) -> None:
+    client.install_key(SETUP_KEYS["server"])
+    client.set_host("host", DESKTOP.id)
+    round_ = client.begin(DESKTOP.id)
+    carry_out(round_, {"host:1688": "down"})
+    with pytest.raises(NoHost):
+        client.finish(round_)
+    client.uninstall_key(DESKTOP.id)
+    [removed] = client.removed()
+    assert (removed.sku.name, removed.state, removed.key_last_five) == ("Desktop 3", STATES.UNLICENSED, None)
+    assert [(sku.name, len(attempts)) for sku, attempts in client.history()] == [("Desktop 3", 1), ("Server 1", 0)]
+    with pytest.raises(KmsFastError, match="Nothing is known"):
+        client.history(uuid.UUID(int=9))
+
+
+def test_what_is_known_of_the_machine(client: Client, realm: Realm, clock: FakeClock) -> None:
+    before = client.machine()
+    assert (before.publisher, before.rearms_left, before.trusted_ms, before.service) == ("Testing Ltd", 5, 0, None)
+    client.rearm()
+    activate(client, ScriptedHost(realm, clock))
+    after = client.machine()
+    assert (after.previous_cmid, after.rearms_left, after.trusted_ms) == (before.cmid, 4, NOW_MS)
+    assert (after.name, after.virtual, after.hardware) == ("client-7", False, ("machine-id",))
+
+
 def test_with_several_keys_the_product_must_be_named(client: Client) -> None:
     client.install_key(SETUP_KEYS["server"])
     with pytest.raises(ConfigurationError, match=r"Desktop 3 .* Server 1"):
@@ -159,6 +186,45 @@ def test_only_a_host_that_granted_is_cached(client: Client, realm: Realm, clock:
     client.finish(round_)
     assert client.status().cached_host == "b:1688"
     assert carry_out(client.begin(), hosts) == ["b:1688"]
+
+
+def test_a_domain_that_was_set_is_asked_alone(client: Client, realm: Realm, clock: FakeClock) -> None:
+    assert client.set_domain("Lab.Example.") == "Lab.Example"
+    tasks = client.begin()
+    assert tasks.next_task() == Service("_kms-fast._tcp", "Lab.Example")
+    client.clear_domain()
+    assert client.begin().next_task() == Service("_kms-fast._tcp", None)
+
+
+def test_an_administrators_domain_stands_above_the_products(tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
+    client = make_client(tmp_path, realm, clock, domain="product.example")
+    assert client.begin().next_task() == Service("_kms-fast._tcp", "product.example")
+    client.set_domain("lab.example")
+    assert client.begin().next_task() == Service("_kms-fast._tcp", "lab.example")
+
+
+@pytest.mark.parametrize("domain", ["", "a..b", "-a.example", "a b", "x" * 300])
+def test_a_bad_domain_is_refused(client: Client, domain: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a DNS domain"):
+        client.set_domain(domain)
+
+
+def test_without_host_cache_every_attempt_looks_up(client: Client, realm: Realm, clock: FakeClock) -> None:
+    hosts = {"a:1688": ScriptedHost(realm, clock)}
+
+    def ask() -> list[str]:
+        round_ = client.begin()
+        done = carry_out(round_, hosts, ["a"])
+        client.finish(round_)
+        return done
+
+    ask()
+    assert ask() == ["a:1688"]
+    client.set_host_cache(False)
+    assert client.status().cached_host is None
+    assert [ask(), ask()] == [["lookup _kms-fast._tcp", "a:1688"]] * 2
+    client.set_host_cache(True)
+    assert [ask(), ask()] == [["lookup _kms-fast._tcp", "a:1688"], ["a:1688"]]
 
 
 def test_a_bad_address_is_refused(client: Client) -> None:

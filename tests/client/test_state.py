@@ -1,5 +1,6 @@
 """The state file: whole or not at all, for its owner only, one writer at a time, never lost."""
 
+import json
 import multiprocessing
 import os
 import uuid
@@ -7,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kms_fast.client.state import Product, State, StateFile, StoredLease
+from kms_fast.client import Attempt, Client
+from kms_fast.client.state import FORMAT, HISTORY_SIZE, MESSAGE_SIZE, Product, State, StateFile, StoredLease
 from kms_fast.errors import ConfigurationError
+from tests.client.world import DAY_MS, MACHINE, FakeClock
 
-BAD_SKU = b'{"publisher": "", "cmid": "%s", "hardware_sources": [], "products": {"no UUID": {}}}' % (b"0" * 32)
+STATE_1 = Path(__file__).with_name("state-1.json")
+HEAD = b'"format": "kms_fast client state 2", "publisher": "", "cmid": "%s", "hardware_sources": []' % (b"0" * 32)
+BAD_SKU = b'{%s, "products": {"no UUID": {}}}' % HEAD
 
 
 def make_state() -> State:
@@ -45,7 +50,9 @@ def test_only_the_owner_may_read(file: StateFile) -> None:
     assert file.path.with_suffix(".lock").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff" * 50, b'{"publisher": 1}', b'{"unknown": 1}', BAD_SKU])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"\xff" * 50, b'{"publisher": 1}', b'{%s, "unknown": 1}' % HEAD, BAD_SKU]
+)
 def test_a_damaged_file_is_kept_aside(file: StateFile, data: bytes) -> None:
     file.path.write_bytes(data)
     with pytest.raises(ConfigurationError, match="damaged") as caught:
@@ -54,11 +61,9 @@ def test_a_damaged_file_is_kept_aside(file: StateFile, data: bytes) -> None:
     assert file.read() is None
 
 
-def test_a_file_of_another_format_stays_where_it_is(file: StateFile) -> None:
-    state = make_state()
-    state.format = "kms_fast client state 2"
-    file.write(state)
-    with pytest.raises(ConfigurationError, match="client state 2"):
+def test_a_file_of_a_later_format_stays_where_it_is(file: StateFile) -> None:
+    file.path.write_text(json.dumps({"format": "kms_fast client state 3", "what": "this version does not know"}))
+    with pytest.raises(ConfigurationError, match="client state 3"):
         file.read()
     assert file.path.exists()
 
@@ -102,3 +107,54 @@ def test_processes_do_not_lose_each_others_changes(file: StateFile) -> None:
 def test_a_setup_key_is_in_no_repr() -> None:
     state = State("{}", uuid.uuid4(), [], products={uuid.UUID(int=1): Product("AAAAA-BBBBB", 1)})
     assert "AAAAA" not in repr(state)
+
+
+def test_a_file_of_the_first_format_is_read_and_becomes_one_of_this(tmp_path: Path, clock: FakeClock) -> None:
+    """``state-1.json`` was written by the last version with that format: one lease, one failure, two products."""
+    file = StateFile(tmp_path / "client")
+    file.path.parent.mkdir()
+    file.path.write_bytes(STATE_1.read_bytes())
+    clock.sleep(DAY_MS)
+    client = Client(home=tmp_path, clock=clock, read_machine=lambda: MACHINE)
+    desktop, server = (client.status(sku.id) for sku in client.skus())
+    assert (desktop.state, desktop.host, desktop.domain, desktop.host_cache) == (1, "host:1688", None, True)
+    assert desktop.failure is not None
+    assert (server.state, server.minutes_left) == (2, 29 * 1440)
+    assert [attempts for _, attempts in client.history()] == [[], []]
+    client.set_domain("lab.example", desktop.sku.id)
+    assert json.loads(file.path.read_bytes())["format"] == FORMAT
+    assert client.status(desktop.sku.id).domain == "lab.example"
+
+
+def attempt(code: int, time_ms: int, host: str = "a:1688") -> Attempt:
+    return Attempt(time_ms, time_ms, code, f"at {time_ms}", host)
+
+
+def test_failures_alike_in_a_row_are_one_line_of_the_history() -> None:
+    product = Product("key", 1)
+    for made in (
+        attempt(5, 1),
+        attempt(5, 2),
+        attempt(5, 3, "b:1688"),
+        attempt(6, 4, "b:1688"),
+        attempt(6, 5, "b:1688"),
+    ):
+        product.note(made)
+    assert [(a.code, a.time_ms, a.last_ms, a.times, a.message) for a in product.history] == [
+        (5, 1, 2, 2, "at 2"),
+        (5, 3, 3, 1, "at 3"),
+        (6, 4, 5, 2, "at 5"),
+    ]
+
+
+def test_the_history_keeps_the_newest_and_every_grant() -> None:
+    product = Product("key", 1)
+    for time_ms in range(HISTORY_SIZE + 5):
+        product.note(attempt(0, time_ms))
+    assert [a.time_ms for a in product.history] == list(range(5, HISTORY_SIZE + 5))
+
+
+def test_a_long_message_is_cut_in_the_history() -> None:
+    product = Product("key", 1)
+    product.note(Attempt(1, 1, 5, "x" * 10_000))
+    assert len(product.history[0].message) == MESSAGE_SIZE

@@ -17,6 +17,27 @@ def test_a_client_renews_at_the_interval_or_half_the_validity() -> None:
 
 
 @pytest.mark.parametrize(
+    ("validity_days", "days_left", "warning"),
+    [
+        (180, 31, None),
+        (180, 30, 30),
+        (180, 7.1, 30),
+        (180, 7, 7),
+        (180, 1, 1),
+        (180, 0, 1),
+        # A lease of 10 days is renewed with 4.5 days left at the latest: 7 days left is no warning.
+        (10, 7, None),
+        (10, 1, 1),
+        (2, 0.9, None),
+    ],
+)
+def test_expiry_is_warned_of_only_past_the_latest_renewal(
+    validity_days: int, days_left: float, warning: int | None
+) -> None:
+    assert policy.expiry_warning_days(validity_days * DAY_MIN, int(days_left * DAY_MIN)) == warning
+
+
+@pytest.mark.parametrize(
     ("day", "state", "minutes_left"),
     [
         (0, LicenceState.LICENSED, 180 * DAY_MIN),
