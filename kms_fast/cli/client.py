@@ -3,22 +3,17 @@
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
-from kms_fast.cli.address import check_address
+from kms_fast.cli.address import check_address, check_domain
+from kms_fast.cli.client_service import run_service
+from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state, show_span
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.client import Client, LicenceState, Status
-from kms_fast.model.policy import DAY_MIN, EXPIRY_WARNING_DAYS, format_time
-
-_STATE_TEXTS = {
-    LicenceState.UNLICENSED: "unlicensed",
-    LicenceState.LICENSED: "licensed",
-    LicenceState.INITIAL_GRACE: "initial grace",
-    LicenceState.OUT_OF_TOLERANCE_GRACE: "out-of-tolerance grace",
-    LicenceState.NOTIFICATION: "notification",
-}
+from kms_fast.client import Client, Status
+from kms_fast.client.history import show_attempt
+from kms_fast.errors import KmsFastError
+from kms_fast.model.policy import format_time
 
 
 def sku_option(function: Callable[..., None]) -> Callable[..., None]:
@@ -35,6 +30,7 @@ def command() -> None:
       kms-fast client install-key --publisher publisher.json XXXXX-XXXXX-XXXXX-XXXXX-XXXXX
       kms-fast client set-host kms.example.com      (only where DNS has no record)
       kms-fast client activate
+      kms-fast client run                           (renews from now on; best as a service of the system)
     """
 
 
@@ -97,6 +93,50 @@ def clear_host(sku: uuid.UUID | None, home: Path, out: Output) -> None:
     out.result({"host": None}, "Hosts are looked up in DNS.")
 
 
+@command.command("set-domain")
+@click.argument("domain", callback=check_domain)
+@sku_option
+@home_option
+@json_option
+def set_domain(domain: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+    """Look the hosts' record up in DOMAIN, not in the machine's own domains. A host that was set is asked all the same.
+
+    \b
+    Example:
+      kms-fast client set-domain lab.example.com
+    """
+    kept = Client(home=home).set_domain(domain, sku)
+    out.result({"domain": kept}, f"Hosts are looked up in {kept}.")
+
+
+@command.command("clear-domain")
+@sku_option
+@home_option
+@json_option
+def clear_domain(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+    """Look the hosts' record up in the machine's own DNS domain and search list again."""
+    Client(home=home).clear_domain(sku)
+    out.result({"domain": None}, "Hosts are looked up in this machine's DNS domains.")
+
+
+@command.command("host-cache")
+@click.argument("switch", type=click.Choice(["on", "off"]))
+@sku_option
+@home_option
+@json_option
+def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+    """Whether the host that granted last is remembered and asked first (on, as at first) or looked up each time (off).
+
+    \b
+    Example:
+      kms-fast client host-cache off
+    """
+    enabled = switch == "on"
+    Client(home=home).set_host_cache(enabled, sku)
+    texts = {True: "The host that grants is asked first the next time.", False: "Each attempt looks the hosts up anew."}
+    out.result({"host_cache": enabled}, texts[enabled])
+
+
 @command.command
 @sku_option
 @home_option
@@ -118,14 +158,79 @@ def activate(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 
 
 @command.command("status")
+@click.option("--verbose", is_flag=True, help="Every fact, also of this machine, its publisher and the service.")
+@click.option("--all", "removed_too", is_flag=True, help="Also products whose key was removed.")
 @sku_option
 @home_option
 @json_option
-def show_status(sku: uuid.UUID | None, home: Path, out: Output) -> None:
-    """Show the licence state of every product whose key is installed; verifies the stored activation anew."""
-    statuses = _read_statuses(home, sku)
-    text = "\n\n".join(_describe(status) for status in statuses)
-    out.result({"products": [status.to_json() for status in statuses]}, text)
+def show_status(verbose: bool, removed_too: bool, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+    """Show the licence state of every product whose key is installed; verifies the stored activation anew.
+
+    \b
+    Examples:
+      kms-fast client status
+      kms-fast client status --all --verbose
+    """
+    statuses = _read_statuses(home, sku, removed_too=removed_too)
+    machine = Client(home=home).machine()
+    parts = [describe_product(status, verbose=verbose) for status in statuses]
+    text = "\n\n".join([describe_machine(machine), *parts] if verbose else parts)
+    out.result({"machine": machine.to_json(), "products": [status.to_json() for status in statuses]}, text)
+
+
+@command.command("history")
+@click.option("--sku", type=click.UUID, help="Only this product.")
+@home_option
+@json_option
+def show_history(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+    """Show the last attempts of every product: when, which host, what came of it, count and clocks.
+
+    Attempts in a row that failed alike are one line. The newest hundred lines of a product are kept.
+
+    \b
+    Examples:
+      kms-fast client history
+      kms-fast client history --json
+    """
+    histories = Client(home=home).history(sku)
+    products = [
+        {"product": product.name, "sku": str(product.id), "attempts": [show_attempt(attempt) for attempt in attempts]}
+        for product, attempts in histories
+    ]
+    text = "\n\n".join(describe_history(product.name, attempts) for product, attempts in histories)
+    out.result({"products": products}, text)
+
+
+@command.command
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    envvar="KMS_FAST_LOG_LEVEL",
+    help="The least important messages to log; events are info.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="KMS_FAST_LOG_FORMAT",
+    help="How log lines are written: for people, or one JSON object each.",
+)
+@home_option
+@json_option
+def run(log_level: str, log_format: str, home: Path, out: Output) -> None:
+    """Renew every product of this home when it is due, until TERM; logs to stderr.
+
+    It looks at clocks and state every 30 seconds, so a key or host that another command sets is taken up by itself;
+    HUP lets it look at once. kms-fast client status shows what it does.
+
+    \b
+    Examples:
+      kms-fast client run
+      kms-fast client run --home /var/lib/product --log-format json
+    """
+    run_service(home, log_level, log_format)
+    out.result({"event": "stopped"}, "stopped")
 
 
 @command.command
@@ -136,13 +241,13 @@ def expiry(sku: uuid.UUID | None, home: Path, out: Output) -> None:
     """Show when the present licence state ends, one line for each product."""
     statuses = _read_statuses(home, sku)
     for status in statuses:
-        if status.state is LicenceState.LICENSED and status.minutes_left <= EXPIRY_WARNING_DAYS[0] * DAY_MIN:
-            out.warning(f"{status.sku.name} has not been renewed and expires in {_span(status.minutes_left)}.")
+        if status.warning_days is not None:
+            out.warning(f"{status.sku.name} has not been renewed and expires in {show_span(status.minutes_left)}.")
     products = [
         {"product": status.sku.name, "state": int(status.state), "minutes_left": status.minutes_left}
         for status in statuses
     ]
-    lines = [f"{status.sku.name}: {_state_text(status)}" for status in statuses]
+    lines = [f"{status.sku.name}: {describe_state(status)}" for status in statuses]
     out.result({"products": products}, "\n".join(lines))
 
 
@@ -155,42 +260,12 @@ def rearm(home: Path, out: Output) -> None:
     out.result({"rearms_left": left}, f"Rearmed; {left} more times are left. Next: kms-fast client activate")
 
 
-def _read_statuses(home: Path, sku: uuid.UUID | None) -> list[Status]:
+def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool = False) -> list[Status]:
     client = Client(home=home)
-    return [client.status(id_) for id_ in ([sku] if sku else [installed.id for installed in client.skus()])]
-
-
-def _describe(status: Status) -> str:
-    fields: dict[str, Any] = {
-        "product": f"{status.sku.name} ({status.sku.id})",
-        "setup key": f"…{status.key_last_five}",
-        "state": _state_text(status),
-        "host": status.host or "looked up in DNS",
-        "last host": status.cached_host,
-        "machine (CMID)": status.cmid,
-        "next attempt": format_time(status.next_attempt_ms) if status.next_attempt_ms else "now",
-    }
-    if (reason := status.licence.reason) is not None:
-        fields["because"] = f"{reason.message} {reason.result.cure} ({reason.result.hex})"
-    if (lease := status.lease) is not None:
-        fields["activated"] = f"{format_time(lease.received_ms)}, for {_span(lease.leaf.validity_min)}"
-        fields["count"] = f"{lease.leaf.count} machines, {lease.leaf.threshold} needed"
-        fields["proof"] = f"host {uuid.UUID(bytes=lease.header.host_id)}, batch {lease.to_json()['batch']}"
-    if (failure := status.failure) is not None:
-        fields["last failure"] = f"{format_time(failure.time_ms)}: {failure.message}"
-    return "\n".join(f"{name:16}{value}" for name, value in fields.items() if value is not None)
-
-
-def _state_text(status: Status) -> str:
-    name = _STATE_TEXTS[status.state]
-    if status.state is LicenceState.LICENSED and status.lease is not None:
-        name += f" until {format_time(status.lease.expires_ms)}"
-    return f"{name}, {_span(status.minutes_left)} left" if status.minutes_left else name
-
-
-def _span(minutes: int) -> str:
-    """Days, hours and minutes as people say them; the two largest that count."""
-    days, rest = divmod(minutes, DAY_MIN)
-    hours, minutes = divmod(rest, 60)
-    parts = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
-    return " ".join([part for part in parts if part][:2]) or "0 min"
+    removed = [status for status in client.removed() if sku in (None, status.sku.id)] if removed_too else []
+    if sku is not None:
+        return removed or [client.status(sku)]
+    statuses = [client.status(installed.id) for installed in client.skus()] + removed
+    if not statuses:
+        raise KmsFastError("No client setup key is installed; --all shows removed ones.", name="NO_KEY_INSTALLED")
+    return statuses

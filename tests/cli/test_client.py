@@ -61,8 +61,11 @@ def test_what_people_read(tmp_path: Path, real_host: RunningHost) -> None:
 
 
 def test_without_a_key(tmp_path: Path) -> None:
-    for command in ("activate", "status", "expiry", "clear-host", "uninstall-key", "rearm"):
-        code, result = run(tmp_path, command)
+    for command in (
+        *("activate", "status", "status --all", "expiry", "history", "clear-host", "uninstall-key", "rearm"),
+        *("set-domain lab.example", "clear-domain", "host-cache off"),
+    ):
+        code, result = run(tmp_path, *command.split())
         assert (code, result["code"], result["ok"]) == (1, "0xC004F014", False)
 
 
@@ -155,3 +158,64 @@ def test_clear_host_looks_up_again(tmp_path: Path, real_host: RunningHost) -> No
     install(tmp_path, real_host)
     assert run(tmp_path, "clear-host") == (0, {"ok": True, "host": None})
     assert run(tmp_path, "status")[1]["products"][0]["host"] is None
+
+
+def test_domain_and_host_cache(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    assert run(tmp_path, "set-domain", "lab.example.") == (0, {"ok": True, "domain": "lab.example"})
+    assert run(tmp_path, "host-cache", "off") == (0, {"ok": True, "host_cache": False})
+    [product] = run(tmp_path, "status")[1]["products"]
+    assert (product["domain"], product["host_cache"]) == ("lab.example", False)
+    assert run(tmp_path, "clear-host")[0] == 0
+    assert "looked up in lab.example" in show(tmp_path, "status")
+    assert run(tmp_path, "clear-domain") == (0, {"ok": True, "domain": None})
+    assert run(tmp_path, "host-cache", "on") == (0, {"ok": True, "host_cache": True})
+    [product] = run(tmp_path, "status")[1]["products"]
+    assert (product["domain"], product["host_cache"]) == (None, True)
+
+
+@pytest.mark.parametrize("arguments", [("set-domain", "a..b"), ("host-cache", "maybe")])
+def test_a_bad_value_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    code, result = run(tmp_path, *arguments)
+    assert (code, result["name"]) == (2, "COMMAND_INVALID")
+
+
+def test_verbose_status_shows_machine_and_intervals(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    run(tmp_path, "activate")
+    brief, verbose = show(tmp_path, "status"), show(tmp_path, "status", "--verbose")
+    for fact in (
+        "rearms left       5",
+        "service           does not run",
+        "renew every       7 d",
+        "host cache        on",
+    ):
+        assert fact in verbose
+        assert fact not in brief
+    machine = run(tmp_path, "status")[1]["machine"]
+    assert (machine["publisher"], machine["service"], machine["rearms_left"]) == ("Testing Ltd", None, 5)
+
+
+def test_status_of_all_shows_removed_products(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    run(tmp_path, "uninstall-key")
+    code, result = run(tmp_path, "status")
+    assert (code, result["name"]) == (1, "NO_KEY_INSTALLED")
+    [product] = run(tmp_path, "status", "--all")[1]["products"]
+    assert (product["product"], product["state"], product["key_last_five"]) == ("Desktop 3", 0, None)
+    assert "setup key         removed" in show(tmp_path, "status", "--all")
+
+
+def test_history_tells_each_attempt(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    assert "no attempt yet" in show(tmp_path, "history")
+    run(tmp_path, "activate")
+    run(tmp_path, "set-host", "127.0.0.1:1")
+    for _ in range(2):
+        run(tmp_path, "activate")
+    [product] = run(tmp_path, "history")[1]["products"]
+    assert [(one["name"], one["times"]) for one in product["attempts"]] == [("ACTIVATED", 1), ("NO_HOST_REACHED", 2)]
+    text = show(tmp_path, "history", "--sku", product["sku"])
+    assert re.search(r"0x00000000 ACTIVATED  count \d+ of 1  host's clock [+-]\d+\.\d s", text)
+    assert "2 times  127.0.0.1:1  0xC004F074 NO_HOST_REACHED" in text
+    assert "Connection refused" in text

@@ -1,0 +1,128 @@
+"""The service of a home: renews every product when it is due, warns before expiry, logs (``kms-fast client run``).
+
+Each look begins from the state file and the clocks alone, so that a key or host set by another command, a clock that
+jumped, a machine that slept and a file that was damaged need no handling of their own. What a look costs is small
+(docs/client.md, "The service"), and nothing is kept between looks but what was logged already.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from kms_fast.client.aio import AsyncClient
+from kms_fast.client.status import Status
+from kms_fast.errors import ActivationError, KmsFastError
+from kms_fast.model.catalog import Sku
+from kms_fast.model.policy import SHORTEST_INTERVAL_MIN, LicenceState, format_time
+
+LOOK_EVERY_S: Final = 30.0
+# An attempt that is due before the next look (a lease of minutes) is awaited, but never more closely than this.
+SHORTEST_WAIT_S: Final = 1.0
+# After what the state cannot note, such as a full disk: as often as the shortest interval of an attempt.
+REST_S: Final = SHORTEST_INTERVAL_MIN * 60.0
+
+_WELL = (LicenceState.LICENSED, LicenceState.INITIAL_GRACE)
+
+logger = logging.getLogger("kms_fast.client")
+
+
+class Service:
+    """Looks after the products of a client. ``notify`` takes what a service manager wants to hear (sd_notify(3))."""
+
+    def __init__(self, client: AsyncClient, notify: Callable[[str], None]) -> None:
+        self._client = client
+        self._notify = notify
+        self._woken = asyncio.Event()
+        self._rests_until_s: dict[UUID, float] = {}
+        self._states: dict[UUID, LicenceState] = {}
+        self._complaints: dict[UUID | None, str] = {}
+
+    async def run(self) -> None:
+        """Look, wait, and so on until cancelled. No trouble of a product, its file or its hosts ends it."""
+        self._notify("READY=1")
+        while True:
+            await self._wait(await self._look())
+
+    def wake(self) -> None:
+        """Look again now, also at what failed just now."""
+        self._rests_until_s.clear()
+        self._woken.set()
+
+    async def _look(self) -> float:
+        """Do what is due; gives the seconds until the next look."""
+        try:
+            skus = self._client.skus()
+        except (KmsFastError, OSError) as error:
+            self._complain(None, "The state", error)
+            return LOOK_EVERY_S
+        self._complaints.pop(None, None)
+        statuses = [status for sku in skus if (status := await self._look_after(sku)) is not None]
+        self._notify("STATUS=" + ("; ".join(map(_describe, statuses)) or "no key is installed"))
+        waits_s = [status.next_attempt_ms / 1000 - time.time() for status in statuses]
+        return min((wait_s for wait_s in waits_s if wait_s > 0), default=LOOK_EVERY_S)
+
+    async def _look_after(self, sku: Sku) -> Status | None:
+        try:
+            if time.monotonic() >= self._rests_until_s.get(sku.id, 0):
+                await self._renew(sku)
+            status = self._client.status(sku.id)
+            self._tell_state(status)
+            if status.warning_days is not None:
+                self._warn_of_expiry(sku)
+        except (KmsFastError, OSError) as error:
+            self._rests_until_s.setdefault(sku.id, time.monotonic() + REST_S)
+            self._complain(sku.id, sku.name, error)
+            return None
+        self._complaints.pop(sku.id, None)
+        return status
+
+    async def _renew(self, sku: Sku) -> None:
+        self._rests_until_s.pop(sku.id, None)
+        try:
+            lease = await self._client.renew(sku.id)
+        except ActivationError as error:
+            result = error.result
+            logger.warning("%s was not activated: %s %s (%s)", sku.name, error.message, result.cure, result.hex)
+        else:
+            if lease is not None:
+                logger.info("%s is activated until %s", sku.name, format_time(lease.expires_ms))
+
+    def _warn_of_expiry(self, sku: Sku) -> None:
+        if (days := self._client.note_expiry_warning(sku.id)) is not None:
+            told = "1 day" if days == 1 else f"{days} days"
+            logger.warning("%s expires within %s and has not been renewed", sku.name, told)
+
+    def _tell_state(self, status: Status) -> None:
+        """Log a licence state when it is another than before."""
+        if self._states.get(status.sku.id) is not status.state:
+            self._states[status.sku.id] = status.state
+            level = logging.INFO if status.state in _WELL else logging.WARNING
+            reason = f": {status.licence.reason.message}" if status.licence.reason else ""
+            logger.log(level, "%s%s", _describe(status), reason)
+
+    def _complain(self, sku: UUID | None, subject: str, error: KmsFastError | OSError) -> None:
+        """Log what keeps a product from being looked after, once as long as it stays the same."""
+        level, text = logging.ERROR, f"{subject} cannot be looked after: {error}"
+        if isinstance(error, KmsFastError):
+            text += f" {error.result.cure} ({error.result.hex})"
+            if error.result.name == "NO_KEY_INSTALLED":
+                level, text = logging.WARNING, f"waiting for a key: {error.message}"
+        if self._complaints.get(sku) != text:
+            self._complaints[sku] = text
+            logger.log(level, text)
+
+    async def _wait(self, wait_s: float) -> None:
+        try:
+            async with asyncio.timeout(max(SHORTEST_WAIT_S, min(wait_s, LOOK_EVERY_S))):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        self._woken.clear()
+
+
+def _describe(status: Status) -> str:
+    name = status.state.name.lower().replace("_", " ")
+    return f"{status.sku.name}: {name}, {status.minutes_left} minutes left"
