@@ -9,6 +9,7 @@ import click
 from kms_fast.cli.address import check_address, check_domain
 from kms_fast.cli.client_service import run_service
 from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state, show_span
+from kms_fast.cli.logs import logging_options
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.client import Client, Status
 from kms_fast.client.history import show_attempt
@@ -202,23 +203,10 @@ def show_history(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 
 
 @command.command
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    envvar="KMS_FAST_LOG_LEVEL",
-    help="The least important messages to log; events are info.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    envvar="KMS_FAST_LOG_FORMAT",
-    help="How log lines are written: for people, or one JSON object each.",
-)
+@logging_options
 @home_option
 @json_option
-def run(log_level: str, log_format: str, home: Path, out: Output) -> None:
+def run(home: Path, out: Output) -> None:
     """Renew every product of this home when it is due, until TERM; logs to stderr.
 
     It looks at clocks and state every 30 seconds, so a key or host that another command sets is taken up by itself;
@@ -229,7 +217,7 @@ def run(log_level: str, log_format: str, home: Path, out: Output) -> None:
       kms-fast client run
       kms-fast client run --home /var/lib/product --log-format json
     """
-    run_service(home, log_level, log_format)
+    run_service(home)
     out.result({"event": "stopped"}, "stopped")
 
 

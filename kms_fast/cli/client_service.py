@@ -5,19 +5,17 @@ import contextlib
 import signal
 from pathlib import Path
 
-from kms_fast.cli.logs import start_logging
 from kms_fast.client import AsyncClient
 from kms_fast.client.presence import Presence
 from kms_fast.client.service import Service
 from kms_fast.systemd import notify
 
 
-def run_service(home: Path, log_level: str, log_format: str) -> None:
+def run_service(home: Path) -> None:
     """Look after the products of a home until TERM.
 
     Raises `KmsFastError` when another process does so, OSError, and KeyboardInterrupt on INT.
     """
-    start_logging(log_level, log_format)
     presence = Presence(home / "client")
     try:
         asyncio.run(_run_until_told(Service(AsyncClient(home=home), notify)))
