@@ -11,15 +11,14 @@ import pytest
 from kms_fast.messages import MESSAGES, log
 
 ROOT = Path(__file__).parents[1] / "kms_fast"
-# What the table is for; the first sets the log up.
-MAY_IMPORT_LOGGING = {"cli/logs.py", "messages.py"}
+# What the table is for; the first sets the log up, the last has lines of its own kind (kms_fast.model.events).
+MAY_IMPORT_LOGGING = {"cli/logs.py", "messages.py", "client/events.py"}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(ROOT.rglob("*.py")):
         name = str(path.relative_to(ROOT))
-        if name.startswith(("cli/", "host/", "store/")) or name == "messages.py":
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
 
 
 def calls() -> Iterator[tuple[str, str, set[str]]]:

@@ -6,7 +6,6 @@ jumped, a machine that slept and a file that was damaged need no handling of the
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +14,7 @@ from uuid import UUID
 from kms_fast.client.aio import AsyncClient
 from kms_fast.client.status import Status
 from kms_fast.errors import ActivationError, KmsFastError
+from kms_fast.messages import log
 from kms_fast.model.catalog import Sku
 from kms_fast.model.policy import SHORTEST_INTERVAL_MIN, LicenceState, format_time
 
@@ -25,8 +25,6 @@ SHORTEST_WAIT_S: Final = 1.0
 REST_S: Final = SHORTEST_INTERVAL_MIN * 60.0
 
 _WELL = (LicenceState.LICENSED, LicenceState.INITIAL_GRACE)
-
-logger = logging.getLogger("kms_fast.client")
 
 
 class Service:
@@ -84,35 +82,37 @@ class Service:
         try:
             lease = await self._client.renew(sku.id)
         except ActivationError as error:
-            result = error.result
-            logger.warning("%s was not activated: %s %s (%s)", sku.name, error.message, result.cure, result.hex)
+            log("PRODUCT_REFUSED", product=sku.name, error=error)
         else:
             if lease is not None:
-                logger.info("%s is activated until %s", sku.name, format_time(lease.expires_ms))
+                log("PRODUCT_ACTIVATED", product=sku.name, until=format_time(lease.expires_ms))
 
     def _warn_of_expiry(self, sku: Sku) -> None:
         if (days := self._client.note_expiry_warning(sku.id)) is not None:
             told = "1 day" if days == 1 else f"{days} days"
-            logger.warning("%s expires within %s and has not been renewed", sku.name, told)
+            log("PRODUCT_EXPIRES", product=sku.name, within=told)
 
     def _tell_state(self, status: Status) -> None:
         """Log a licence state when it is another than before."""
         if self._states.get(status.sku.id) is not status.state:
             self._states[status.sku.id] = status.state
-            level = logging.INFO if status.state in _WELL else logging.WARNING
             reason = f": {status.licence.reason.message}" if status.licence.reason else ""
-            logger.log(level, "%s%s", _describe(status), reason)
+            if status.state in _WELL:
+                log("PRODUCT_WELL", state=_describe(status), reason=reason)
+            else:
+                log("PRODUCT_UNLICENSED", state=_describe(status), reason=reason)
 
     def _complain(self, sku: UUID | None, subject: str, error: KmsFastError | OSError) -> None:
         """Log what keeps a product from being looked after, once as long as it stays the same."""
-        level, text = logging.ERROR, f"{subject} cannot be looked after: {error}"
-        if isinstance(error, KmsFastError):
-            text += f" {error.result.cure} ({error.result.hex})"
-            if error.result.name == "NO_KEY_INSTALLED":
-                level, text = logging.WARNING, f"waiting for a key: {error.message}"
-        if self._complaints.get(sku) != text:
-            self._complaints[sku] = text
-            logger.log(level, text)
+        if self._complaints.get(sku) == str(error):
+            return
+        self._complaints[sku] = str(error)
+        if not isinstance(error, KmsFastError):
+            log("STATE_UNUSABLE", subject=subject, error=error)
+        elif error.result.name == "NO_KEY_INSTALLED":
+            log("KEY_AWAITED", error=error)
+        else:
+            log("PRODUCT_LEFT", subject=subject, error=error)
 
     async def _wait(self, wait_s: float) -> None:
         try:

@@ -90,7 +90,7 @@ def test_a_request_and_an_answer_are_logged(
         f"12288 0x00000000,0x00000000,a:1688,{cmid},2027/01/15 08:00,0,2,43200,{SKU},1",
         "12289 0x00000000,0x00000001,1,0,7,120,10080,2027/01/15 08:00",
     ]
-    assert [record.__dict__["event"]["id"] for record in events.records] == [12288, 12289]
+    assert [record.__dict__["event"] for record in events.records] == [12288, 12289]
 
 
 def test_each_host_of_a_round_has_its_events(
