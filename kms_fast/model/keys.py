@@ -13,8 +13,8 @@ from typing import Final
 
 from kms_fast.errors import KeyInvalid
 from kms_fast.model import signing
+from kms_fast.model.base32 import ALPHABET, SEPARATORS, VALUES
 
-ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 KEY_VERSION: Final = 1
 SYMBOLS: Final = 25
 CHECK_SYMBOLS: Final = 3
@@ -25,9 +25,6 @@ MAX_KEYS_PER_HOST: Final = 8
 
 _FIELD_POLYNOMIAL: Final = 0b100101  # x^5 + x^2 + 1, primitive over GF(2)
 _ORDER: Final = 31
-_VALUES: Final = {character: value for value, character in enumerate(ALPHABET)} | {"O": 0, "I": 1, "L": 1}
-# What keyboards and word processors put between groups: hyphens, figure, en and em dash, bar, minus, full width.
-_SEPARATORS: Final = frozenset("-\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d_")
 
 
 def _powers() -> list[int]:
@@ -164,9 +161,9 @@ def parse_key(text: str, *, expect: KeyKind | None = None, publisher_id: bytes |
 
 
 def _read_symbols(text: str) -> list[int]:
-    characters = [c for c in text.upper() if not (c.isspace() or c in _SEPARATORS)]
+    characters = [c for c in text.upper() if not (c.isspace() or c in SEPARATORS)]
     for position, character in enumerate(characters):
-        if character not in _VALUES:
+        if character not in VALUES:
             raise KeyInvalid(
                 f"{_place(position)}, {character!r}, is wrong: keys are written with digits and letters, "
                 "and never with the letter U.",
@@ -178,7 +175,7 @@ def _read_symbols(text: str) -> list[int]:
             f"The key has {len(characters)} characters; a key has {SYMBOLS}, in five groups of five.",
             characters=len(characters),
         )
-    return [_VALUES[character] for character in characters]
+    return [VALUES[character] for character in characters]
 
 
 def _place(position: int) -> str:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kms_fast.errors import KeyInvalid
+from kms_fast.model.base32 import ALPHABET
 from kms_fast.model.exchange import HostKeySecrets
-from kms_fast.model.keys import ALPHABET, KeyKind, ProductKey, key_id, new_key, parse_key, publisher_tag
+from kms_fast.model.keys import KeyKind, ProductKey, key_id, new_key, parse_key, publisher_tag
 from tests.publishing import PUBLISHER_ID
 from tests.vectors.generate import load
 
