@@ -77,8 +77,8 @@ _ROWS = (
     (
         0xC004F02C,
         "OFFLINE_DATA_MALFORMED",
-        "A file of the offline exchange is damaged or is not what belongs here.",
-        "Copy the file again, whole, and check that it is the one this step asks for.",
+        "A file, text or code of the offline exchange is damaged or is not what belongs here.",
+        "Copy it again, whole, and check that it is the one this step asks for.",
     ),
     (
         0xC004C008,
@@ -342,6 +342,12 @@ _ROWS = (
         "CLIENT_RUNNING",
         "The client's service of this home runs already.",
         "One is enough for all products of a home. To start another, stop that process, or name another home.",
+    ),
+    (
+        0xE04B0051,
+        "CATALOG_FILE_NEEDED",
+        "An answer as text or QR code names a catalog and a publisher file, and this host does not have them yet.",
+        "Get the file that kms-fast publisher certify --catalog writes, and give it: kms-fast host apply --catalog.",
     ),
     (
         0xE04B0060,

@@ -30,7 +30,9 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
+from kms_fast.model.catalog_file import CatalogFile
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, parse_chain, verify_chain
+from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.document import read_document, write_document
 from kms_fast.model.exchange import INSTALLATION_ID_SIZE, MAC_SIZE, HostAnswer, HostKeySecrets, build_host_request
 from kms_fast.model.keys import KEY_ID_SIZE, KeyKind, parse_key
@@ -135,23 +137,34 @@ def _choose_publisher(data: bytes | None, installed: PublisherFile | None) -> Pu
     return given
 
 
-def apply_answer(folder: Path, data: bytes, *, now_ms: int) -> HostAnswer:
+def apply_answer(
+    folder: Path, data: bytes | CompactAnswer, catalog_file: bytes | None = None, *, now_ms: int
+) -> HostAnswer:
     """Check a host answer in every respect and install it; nothing is installed when anything is wrong.
 
-    Raises OSError or `ConfigurationError`, VERSION_WENT_BACK among its names.
+    ``data``: the answer as a file, or compact: then ``catalog_file`` has what it names, unless that is here already.
+    Raises OSError or `ConfigurationError`, VERSION_WENT_BACK and CATALOG_FILE_NEEDED among its names.
     """
     stored = read_keys(folder)
     trusted = _read_publisher(folder / "publisher.json") or _read_publisher(folder / "pending" / "publisher.json")
     if stored is None or trusted is None:
         raise ConfigurationError(f"No request was made here ({folder}): run kms-fast host request first.")
-    private_key = read_host_key(folder)
-    answer = HostAnswer.open(
-        data,
-        trusted=trusted,
-        public_key=signing.public_bytes(private_key),
-        keys={key.key_id: key for key in stored.keys},
-        now_ms=now_ms,
-    )
+    public_key = signing.public_bytes(read_host_key(folder))
+    keys = {key.key_id: key for key in stored.keys}
+    if isinstance(data, bytes):
+        answer = HostAnswer.open(data, trusted=trusted, public_key=public_key, keys=keys, now_ms=now_ms)
+    else:
+        given = [CatalogFile.open(catalog_file, trusted=trusted, keys=keys)] if catalog_file is not None else []
+        answer = data.complete(
+            catalogs=[*_read_present(folder / "catalog.json"), *(file.catalog_data for file in given)],
+            publishers=[
+                *_read_present(folder / "publisher.json", folder / "pending" / "publisher.json"),
+                *(file.publisher_data for file in given),
+            ],
+            trusted=trusted,
+            public_key=public_key,
+            now_ms=now_ms,
+        )
     _check_newer(folder, answer)
     # Each file is replaced whole; in this order a host that starts between two of them still finds what it needs.
     write_atomically(folder / "publisher.json", answer.publisher_data, mode=PUBLIC)
@@ -160,6 +173,11 @@ def apply_answer(folder: Path, data: bytes, *, now_ms: int) -> HostAnswer:
     for name in ("request.json", "publisher.json"):
         (folder / "pending" / name).unlink(missing_ok=True)
     return answer
+
+
+def _read_present(*paths: Path) -> list[bytes]:
+    """The bytes of those files that exist."""
+    return [read_bounded(path) for path in paths if path.exists()]
 
 
 def _check_newer(folder: Path, answer: HostAnswer) -> None:

@@ -4,6 +4,7 @@ A file is ``{"format": "kms_fast NAME 1", "body": {...}, ...proofs}``. What is s
 (RFC 8785 for objects, lists, strings and integers below 2^53: sorted names, no white space, UTF-8).
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ def write_document(format_name: str, body: Mapping[str, Any], **proofs: Any) -> 
     """A readable JSON file of ``body`` and its proofs."""
     document = {"format": format_name, "body": body, **proofs}
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def hash_document(data: bytes) -> bytes:
+    """SHA-256 of a readable file's canonical form, proofs included: the same however the file is laid out."""
+    return hashlib.sha256(canonical_json(json.loads(data))).digest()
 
 
 def read_document(data: bytes, format_name: str, what: str) -> "Fields":

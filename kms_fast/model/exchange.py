@@ -1,5 +1,7 @@
 """The exchange that activates a host: host request → publisher → host answer (docs/files.md).
 
+This module has both as files; `compact` has them in a form short enough for text and QR codes.
+
 A request names its host keys by ID, proves them with a MAC under their secrets and is signed by the host's private key;
 the keys themselves never travel. An answer carries certificates, the catalog sealed for the holder of the host key, and
 the publisher file.
@@ -9,7 +11,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -17,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.model import publisher_file, signing
+from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, host_id, verify_chain
-from kms_fast.model.document import canonical_json, malformed, open_document, read_document, write_document
+from kms_fast.model.document import canonical_json, malformed, read_document, write_document
 from kms_fast.model.keys import KEY_ID_SIZE, MAX_KEYS_PER_HOST, ProductKey, key_id
 from kms_fast.model.publisher_file import PublisherFile
 
@@ -53,16 +55,16 @@ class HostKeySecrets:
         """HMAC-SHA256 of a request's canonical body."""
         return hmac.digest(self.mac_key, message, hashlib.sha256)
 
-    def seal(self, catalog: bytes, publisher_id: bytes, host: bytes) -> bytes:
-        """AES-SIV (RFC 5297) of a catalog; associated data: publisher ID ‖ host ID."""
+    def seal(self, catalog: bytes, publisher_id: bytes, host: bytes = b"") -> bytes:
+        """AES-SIV (RFC 5297) of a catalog; associated data: publisher ID ‖ host ID, or without one for all hosts."""
         return AESSIV(self.seal_key).encrypt(catalog, [publisher_id + host])
 
-    def open(self, sealed: bytes, publisher_id: bytes, host: bytes) -> bytes:
+    def open(self, sealed: bytes, publisher_id: bytes, host: bytes = b"") -> bytes:
         """The sealed catalog's bytes; raises `ConfigurationError` (OFFLINE_DATA_MALFORMED) when it does not open."""
         try:
             return AESSIV(self.seal_key).decrypt(sealed, [publisher_id + host])
         except (InvalidTag, ValueError):
-            raise malformed("The catalog in the answer does not open with this host's key: it was changed.") from None
+            raise malformed("The sealed catalog does not open with this host's key: it was changed.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class HostRequest:
     installation_id: bytes
     created_ms: int
     macs: tuple[bytes, ...] = ()
+    signature: bytes = b""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -91,12 +94,16 @@ class HostRequest:
             "created_ms": self.created_ms,
         }
 
+    def to_json(self) -> bytes:
+        """The request as a file: readable JSON, MACs and signature over its canonical body."""
+        macs = [mac.hex() for mac in self.macs]
+        return write_document(REQUEST_FORMAT, self.body, macs=macs, signature=self.signature.hex())
+
     @classmethod
     def parse(cls, data: bytes) -> "HostRequest":
-        """Read a request and verify its own signature; raises `ConfigurationError` (OFFLINE_DATA_MALFORMED)."""
+        """Read a request file and verify its own signature; raises `ConfigurationError` (OFFLINE_DATA_MALFORMED)."""
         document = read_document(data, REQUEST_FORMAT, "The host request")
         body = document.object("body")
-        signature = document.octets("signature", signing.SIGNATURE_SIZE)
         request = cls(
             publisher_id=body.octets("publisher_id", 16),
             key_ids=body.octets_list("key_ids", KEY_ID_SIZE),
@@ -104,13 +111,14 @@ class HostRequest:
             installation_id=body.octets("installation_id", INSTALLATION_ID_SIZE),
             created_ms=body.integer("created_ms"),
             macs=document.octets_list("macs", MAC_SIZE),
+            signature=document.octets("signature", signing.SIGNATURE_SIZE),
         )
         body.finish()
         document.finish()
         count = len(request.key_ids)
         if not 1 <= count <= MAX_KEYS_PER_HOST or len(set(request.key_ids)) != count or len(request.macs) != count:
             raise malformed(f"The host request must name 1 to {MAX_KEYS_PER_HOST} different keys, each with its MAC.")
-        if not signing.verify(request.public_key, signature, signing.HOST_REQUEST, canonical_json(body.values)):
+        if not signing.verify(request.public_key, request.signature, signing.HOST_REQUEST, canonical_json(body.values)):
             raise malformed("The host request is not signed by its host: it was changed after it was made.")
         return request
 
@@ -131,7 +139,7 @@ def build_host_request(
     installation_id: bytes,
     created_ms: int,
 ) -> bytes:
-    """A host request as a file: readable JSON, MACs and signature over its canonical body."""
+    """A host request as a file, with its MACs and its signature."""
     request = HostRequest(
         publisher_id,
         tuple(secrets.key_id for secrets in keys),
@@ -140,12 +148,8 @@ def build_host_request(
         created_ms,
     )
     message = canonical_json(request.body)
-    return write_document(
-        REQUEST_FORMAT,
-        request.body,
-        macs=[secrets.mac(message).hex() for secrets in keys],
-        signature=signing.sign(private_key, signing.HOST_REQUEST, message).hex(),
-    )
+    macs = tuple(secrets.mac(message) for secrets in keys)
+    return replace(request, macs=macs, signature=signing.sign(private_key, signing.HOST_REQUEST, message)).to_json()
 
 
 def build_host_answer(
@@ -214,22 +218,51 @@ class HostAnswer:
         body.finish()
         if publisher_id != trusted.publisher_id:
             raise malformed(f"The answer is not one of {trusted.name}, whose request it should answer.")
-        publisher_fields = open_document(publisher_document, publisher_file.FORMAT, publisher_file.WHAT)
-        publisher = PublisherFile.read(publisher_fields, trusted_roots=trusted.roots)
-        publisher.check_replaces(trusted)
-        verify_chain(
-            certificate,
-            issuer,
-            roots=publisher.roots,
-            publisher_id=publisher_id,
-            at_ms=now_ms,
-            revoked=publisher.revoked,
+        publisher_data = write_publisher(publisher_document)
+        publisher = check_certified(
+            certificate, issuer, publisher_data, trusted=trusted, public_key=public_key, now_ms=now_ms
         )
-        if not hmac.compare_digest(certificate.public_key, public_key):
-            raise malformed("The answer's certificate belongs to another host: apply it where its request was made.")
         if catalog_key_id not in keys:
             raise malformed("The answer's catalog is sealed for another host key than this host has.")
         catalog_data = keys[catalog_key_id].open(sealed, publisher_id, host_id(public_key))
-        catalog = Catalog.parse(catalog_data, roots=publisher.roots, publisher_id=publisher_id)
-        publisher_data = json.dumps(publisher_document, indent=1, ensure_ascii=False).encode() + b"\n"
-        return cls(certificate, issuer, catalog, publisher, catalog_data, publisher_data)
+        return cls(
+            certificate,
+            issuer,
+            Catalog.parse(catalog_data, roots=publisher.roots, publisher_id=publisher_id),
+            publisher,
+            catalog_data,
+            publisher_data,
+        )
+
+
+def check_certified(
+    certificate: HostCertificate,
+    issuer: IssuerCertificate,
+    publisher_data: bytes,
+    *,
+    trusted: PublisherFile,
+    public_key: bytes,
+    now_ms: int,
+) -> PublisherFile:
+    """Verify an answer's publisher file against the ``trusted`` one, then the chain, then whose certificate it is.
+
+    Raises `ConfigurationError` with the result that names what is wrong.
+    """
+    publisher = PublisherFile.parse(publisher_data, trusted_roots=trusted.roots)
+    publisher.check_replaces(trusted)
+    verify_chain(
+        certificate,
+        issuer,
+        roots=publisher.roots,
+        publisher_id=publisher.publisher_id,
+        at_ms=now_ms,
+        revoked=publisher.revoked,
+    )
+    if not hmac.compare_digest(certificate.public_key, public_key):
+        raise malformed("The answer's certificate belongs to another host: apply it where its request was made.")
+    return publisher
+
+
+def write_publisher(document: Any) -> bytes:
+    """The bytes of ``publisher.json`` from its object inside another file."""
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from kms_fast.errors import ConfigurationError
 from kms_fast.model import policy
 from kms_fast.model.catalog import Family
+from kms_fast.model.catalog_file import build_catalog_file
 from kms_fast.model.certificate import (
     DAY_MS,
     MAX_FAMILIES,
@@ -14,6 +15,7 @@ from kms_fast.model.certificate import (
     Rights,
     issue_host_certificate,
 )
+from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.exchange import HostRequest, build_host_answer
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import HostKeyRecord, KeyUse
@@ -21,10 +23,16 @@ from kms_fast.publisher.records import HostKeyRecord, KeyUse
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """What `certify` did. ``renewal``: the host's public key was known, so nothing was taken from the keys."""
+    """What `certify` did. ``renewal``: the host's public key was known, so nothing was taken from the keys.
+
+    ``answer`` is the answer as a file, ``compact`` as it goes into text and QR codes, ``catalog_file`` what hosts need
+    beside that one.
+    """
 
     certificate: HostCertificate
     answer: bytes = field(repr=False)
+    compact: CompactAnswer
+    catalog_file: bytes = field(repr=False)
     renewal: bool
     uses: tuple[tuple[HostKeyRecord, KeyUse], ...]
 
@@ -62,17 +70,17 @@ def certify(
             customer_id=_merge_customers(keys),
         )
         publisher.records.add_certificate(certificate, now_ms)
-        answer = build_host_answer(
-            certificate,
-            publisher.issuer,
-            catalog=publisher.signed_catalog(issuer_key, now_ms=now_ms),
-            secrets=keys[0].secrets,
-            publisher_data=publisher_data,
-        )
+        catalog = publisher.signed_catalog(issuer_key, now_ms=now_ms)
+    secrets = keys[0].secrets
+    answer = build_host_answer(
+        certificate, publisher.issuer, catalog=catalog, secrets=secrets, publisher_data=publisher_data
+    )
+    compact = CompactAnswer.of(certificate, publisher.issuer, catalog=catalog, publisher_data=publisher_data)
+    catalog_file = build_catalog_file(catalog, publisher_data, publisher_id=publisher.publisher_id, secrets=secrets)
     uses = tuple(
         (key, publisher.records.count_activations(key.secrets.key_id, request.installation_id)) for key in keys
     )
-    return Certified(certificate, answer, all(renewals), uses)
+    return Certified(certificate, answer, compact, catalog_file, all(renewals), uses)
 
 
 def _check_keys(publisher: Publisher, request: HostRequest) -> list[HostKeyRecord]:

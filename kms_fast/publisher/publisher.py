@@ -5,6 +5,7 @@ issuer.cert              the issuer's certificate
 catalog.toml             products, by hand and by add_product
 publisher.db             host keys, certificates, revocations, numbers
 publisher.json           as exported last
+catalog.json             as signed last, with its secrets
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, read_bounded, write_atomically
 from kms_fast.model import policy, signing
+from kms_fast.model.catalog import FORMAT as CATALOG_FORMAT
 from kms_fast.model.catalog import Catalog, Family, Sku, find_sku
 from kms_fast.model.catalog_toml import (
     PublisherCatalog,
@@ -29,7 +31,7 @@ from kms_fast.model.catalog_toml import (
     render_sku,
 )
 from kms_fast.model.certificate import IssuerCertificate, issue_issuer_certificate
-from kms_fast.model.document import canonical_json
+from kms_fast.model.document import canonical_json, read_document
 from kms_fast.model.exchange import HostKeySecrets
 from kms_fast.model.keys import KeyKind, ProductKey, new_key
 from kms_fast.model.publisher_file import PublisherFile
@@ -270,7 +272,10 @@ class Publisher:
         return data, exported
 
     def signed_catalog(self, issuer_key: Ed25519PrivateKey, *, now_ms: int) -> bytes:
-        """The catalog with its secrets, signed by the issuer; ask inside a transaction of the records."""
+        """The catalog with its secrets, signed by the issuer; ask inside a transaction of the records.
+
+        It is the same file for all hosts until the catalog changes, so that an answer can name it by its hash.
+        """
         source = self.read_catalog()
         catalog = Catalog(0, self.publisher_id, now_ms, source.families, source.skus)
         content = [
@@ -278,7 +283,17 @@ class Publisher:
             [sku.to_json(with_secret=True) for sku in catalog.skus],
         ]
         number = self.records.number_for("catalog", hashlib.sha256(canonical_json(content)).digest())
-        return replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
+        path = self.folder / "catalog.json"
+        kept = read_bounded(path) if path.exists() else b""
+        signed_ms = _read_issued_ms(kept)
+        if signed_ms is not None:
+            # Ed25519 signs the same bytes the same way, so a kept file that differs is of another content or issuer.
+            again = replace(catalog, number=number, issued_ms=signed_ms).to_signed_json(issuer_key, self.issuer)
+            if again == kept:
+                return kept
+        signed = replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
+        write_atomically(path, signed, mode=SECRET)
+        return signed
 
     def revoke(self, serial: int, passphrase: bytes, *, now_ms: int) -> RevocationList:
         """Revoke a host certificate: the next revocation list holds its serial. Raises `ConfigurationError`."""
@@ -297,6 +312,14 @@ class Publisher:
             )
             self.records.add_revocation_list(revocations.number, revocations.to_bytes())
         return revocations
+
+
+def _read_issued_ms(kept: bytes) -> int | None:
+    """When a kept catalog was signed, None for one that is missing or damaged."""
+    try:
+        return read_document(kept, CATALOG_FORMAT, "The kept catalog").object("body").integer("issued_ms")
+    except ConfigurationError:
+        return None
 
 
 def publisher_digest(publisher: PublisherFile) -> bytes:
