@@ -1,0 +1,228 @@
+"""A compact request or answer as text: a block to paste, and the texts of QR codes (docs/files.md, "Text and codes").
+
+    -----BEGIN KMS-FAST HOST REQUEST 7K3QZ-----
+    1/8: 04A0D 00MJF ... 7QX4
+    -----END KMS-FAST HOST REQUEST 7K3QZ-----
+
+    KMS-FAST HOST REQUEST 7K3QZ 1/1:04A0D00MJF...7QX4.
+
+Both consist of parts: number, count, symbols of Crockford's base 32, and a check of all three. So what is damaged or
+missing can be named, and what mail programs, word processors and telephones do to text can be forgiven.
+"""
+
+import binascii
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.model.base32 import ALPHABET, SEPARATORS, VALUES, decode_base32, encode_base32, write_number
+from kms_fast.model.compact import Header, Kind
+from kms_fast.model.document import malformed
+
+LINE_SYMBOLS: Final = 40
+MAX_PARTS: Final = 99
+MAX_SYMBOLS: Final = 2048
+_GROUP: Final = 5
+_CHECK_SYMBOLS: Final = 4
+_SHOWN_PROBLEMS: Final = 6
+
+_NAME: Final = r"KMS[ -]{1,3}FAST HOST (REQUEST|ANSWER) ([0-9A-Z]{1,12})"
+_EDGE: Final = re.compile(rf"\b(BEGIN|END) {_NAME}\b")
+_CODE: Final = re.compile(rf"\b{_NAME} (\d{{1,3}})/(\d{{1,3}}) ?:")
+_MARK: Final = re.compile(r"\b(\d{1,3}) ?/ ?(\d{1,3}) ?:")
+# What quoting, markup and clipboards add; dashes of all kinds become plain ones.
+_FORGIVEN: Final = str.maketrans(
+    dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", "")
+    | dict.fromkeys(">|*`~\"'", " ")
+    | dict.fromkeys(SEPARATORS, "-")
+)
+_CANONICAL: Final = {ord(character): ALPHABET[value] for character, value in VALUES.items()}
+
+
+def write_block(data: bytes) -> str:
+    """A compact form as a block of text with short lines of equal length."""
+    kind = Header.read(data).kind
+    name = f"KMS-FAST HOST {kind.name} {find_reference(data)}"
+    parts = _split(encode_base32(data), LINE_SYMBOLS)
+    lines = [
+        f"{number}/{len(parts)}: ".rjust(7) + _group(symbols) + " " + _check(kind, number, len(parts), symbols)
+        for number, symbols in enumerate(parts, 1)
+    ]
+    return "\n".join([f"-----BEGIN {name}-----", *lines, f"-----END {name}-----", ""])
+
+
+def write_codes(data: bytes, count: int = 1) -> list[str]:
+    """A compact form as the texts of at most ``count`` QR codes of equal length, in QR's alphanumeric characters."""
+    kind, symbols = Header.read(data).kind, encode_base32(data)
+    parts = _split(symbols, -(-len(symbols) // count))
+    name = f"KMS-FAST HOST {kind.name} {find_reference(data)}"
+    return [
+        f"{name} {number}/{len(parts)}:{part}{_check(kind, number, len(parts), part)}."
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def find_reference(data: bytes) -> str:
+    """Five symbols that tell one request or answer from another: the first 25 bits of its SHA-256."""
+    return encode_base32(hashlib.sha256(data).digest())[:_GROUP]
+
+
+def read_armour(text: str, kind: Kind) -> bytes:
+    """The compact form in ``text``: one block, or one or more codes in any order; other text around them is ignored.
+
+    Raises `ConfigurationError` (OFFLINE_DATA_MALFORMED) that says which line or code is wrong or missing, and when
+    there is none, more than one, or one of another kind.
+    """
+    text = " ".join(text.upper().translate(_FORGIVEN).split())
+    edges = list(_EDGE.finditer(text))
+    codes = list(_CODE.finditer(text))
+    if edges and codes:
+        raise malformed("The text has a block and codes: give one of them.")
+    if edges:
+        parts = _read_block(text, edges, kind)
+    elif codes:
+        parts = _read_codes(text, codes, kind)
+    elif len(_MARK.findall(text)) > 1:
+        raise malformed("The lines that begin and end the block are missing: copy them too.")
+    else:
+        raise malformed(f"There is no {kind.description} in the text: no block and no code of kms_fast.")
+    return parts.join()
+
+
+@dataclass
+class _Parts:
+    """Parts as they are read. ``word``: what users call a part, line or code."""
+
+    kind: Kind
+    word: str
+    reference: str
+    total: int
+    symbols: dict[int, str] = field(default_factory=dict)
+    damaged: set[int] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    def read(self, number: int, total: int, typed: str) -> str | None:
+        """The symbols of a part, None for one that is damaged."""
+        symbols = typed.replace(" ", "").replace("-", "").translate(_CANONICAL)
+        symbols, check = symbols[:-_CHECK_SYMBOLS], symbols[-_CHECK_SYMBOLS:]
+        if not symbols or not all(symbol in ALPHABET for symbol in symbols):
+            return None
+        right = 1 <= number <= total == self.total and check == _check(self.kind, number, total, symbols)
+        return symbols if right else None
+
+    def damage(self, number: int) -> None:
+        """Note a part whose check is wrong."""
+        if not 1 <= number <= self.total:
+            self.problems.append(f"there is a {self.word} {number}, but they are {self.total}")
+        elif number not in self.damaged:
+            self.damaged.add(number)
+            self.problems.append(f"{self.word} {number} is damaged")
+
+    def join(self) -> bytes:
+        """The data of all parts; raises `ConfigurationError` when any problem was noted or a part is missing."""
+        missing = [n for n in range(1, self.total + 1) if n not in self.symbols and n not in self.damaged]
+        problems = self.problems + [f"{self.word} {number} of {self.total} is missing" for number in missing]
+        if problems:
+            shown = problems[:_SHOWN_PROBLEMS]
+            more = [f"{len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
+            raise ConfigurationError(
+                f"The {self.kind.description} is not whole: {', '.join(shown + more)}.",
+                name="OFFLINE_DATA_MALFORMED",
+                damaged=sorted(self.damaged),
+                missing=missing,
+            )
+        joined = "".join(self.symbols[number] for number in range(1, self.total + 1))
+        if len(joined) > MAX_SYMBOLS:
+            raise malformed(f"The text is longer than any {self.kind.description}.")
+        raw = decode_base32(joined)
+        header = Header.read(raw)
+        data = raw[: header.size_bytes]
+        longest = max(map(len, self.symbols.values()))
+        fits = len(data) == header.size_bytes and self.total == -(-len(encode_base32(data)) // longest)
+        if not fits or any(raw[header.size_bytes :]) or find_reference(data) != self.reference:
+            raise malformed(
+                f"Each {self.word} of the {self.kind.description} is right by itself, but they do not belong together."
+            )
+        if header.kind is not self.kind:
+            raise malformed(f"This is a {header.kind.description}, but a {self.kind.description} belongs here.")
+        return data
+
+
+def _read_block(text: str, edges: Sequence[re.Match[str]], kind: Kind) -> _Parts:
+    begins = [edge for edge in edges if edge[1] == "BEGIN"]
+    ends = [edge for edge in edges if edge[1] == "END"]
+    reference = _find_reference(edges, kind, 2, "block")
+    if len(begins) > 1 or len(ends) > 1:
+        raise malformed("The text has more than one block: give one of them.")
+    if not begins or (ends and ends[0].start() < begins[0].end()):
+        raise malformed(f"The line that begins the {kind.description} is missing: copy the block whole.")
+    body = text[begins[0].end() : ends[0].start() if ends else len(text)]
+    marks = list(_MARK.finditer(body))
+    totals = Counter(int(mark[2]) for mark in marks if 1 <= int(mark[2]) <= MAX_PARTS)
+    if not totals:
+        raise malformed(f"The {kind.description} has no lines between its first and its last.")
+    parts = _Parts(kind, "line", reference, totals.most_common(1)[0][0])
+    last = 0
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        number, total = int(mark[1]), int(mark[2])
+        symbols = parts.read(number, total, body[mark.end() : following.start() if following else len(body)])
+        if symbols is None or len(symbols) != LINE_SYMBOLS:
+            parts.damage(number)
+        elif number in parts.symbols:
+            parts.problems.append(f"line {number} is there twice")
+        else:
+            parts.symbols[number] = symbols
+            if number < last:
+                parts.problems.append(f"line {number} comes after line {last}")
+            last = max(last, number)
+    if not ends:
+        parts.problems.append("the line that ends it is missing")
+    return parts
+
+
+def _read_codes(text: str, codes: Sequence[re.Match[str]], kind: Kind) -> _Parts:
+    reference = _find_reference(codes, kind, 1, "code")
+    totals = {int(code[4]) for code in codes}
+    if len(totals) > 1 or not 1 <= min(totals) <= MAX_PARTS:
+        raise malformed("The codes do not belong together: they are counted differently.")
+    parts = _Parts(kind, "code", reference, totals.pop())
+    for code, following in zip(codes, [*codes[1:], None], strict=True):
+        number = int(code[3])
+        typed, end, _ = text[code.end() : following.start() if following else len(text)].partition(".")
+        symbols = parts.read(number, parts.total, typed) if end else None
+        # A code that was scanned twice is there twice, and is the same.
+        if symbols is None or parts.symbols.setdefault(number, symbols) != symbols:
+            parts.damage(number)
+    return parts
+
+
+def _find_reference(names: Sequence[re.Match[str]], kind: Kind, at: int, word: str) -> str:
+    """The one reference that all ``names`` have, each of a kind (group ``at``) and a reference (the next group)."""
+    kinds = {name[at] for name in names}
+    if len(kinds) > 1:
+        raise malformed("The text has a host request and a host answer: give one of them.")
+    if kinds != {kind.name}:
+        raise malformed(f"This is a {Kind[kinds.pop()].description}, but a {kind.description} belongs here.")
+    references = {name[at + 1].translate(_CANONICAL) for name in names}
+    if len(references) > 1:
+        listed = ", ".join(sorted(references)[:_SHOWN_PROBLEMS])
+        raise malformed(f"The text has parts of more than one {word}, or the name of one is damaged: {listed}.")
+    return references.pop()
+
+
+def _check(kind: Kind, number: int, count: int, symbols: str) -> str:
+    """Four symbols: CRC-16/CCITT-FALSE. It notices every wrong symbol and every two neighbours that changed places."""
+    text = f"{kind.name} {number}/{count}:{symbols}"
+    return write_number(binascii.crc_hqx(text.encode(), 0xFFFF), _CHECK_SYMBOLS)
+
+
+def _split(symbols: str, size: int) -> list[str]:
+    return [symbols[at : at + size].ljust(size, ALPHABET[0]) for at in range(0, len(symbols), size)]
+
+
+def _group(symbols: str) -> str:
+    return " ".join(symbols[at : at + _GROUP] for at in range(0, len(symbols), _GROUP))
