@@ -10,11 +10,14 @@ from kms_fast.cli.backup import backup, restore
 from kms_fast.cli.clock_reset import clock_reset
 from kms_fast.cli.configure import configure
 from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
+from kms_fast.cli.exchange import Forms, forms_options, read_answer
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.files import PUBLIC, read_bounded, write_atomically
+from kms_fast.files import read_bounded
 from kms_fast.host.enrolment import apply_answer, make_request, read_keys
 from kms_fast.host.presence import reload_running
+from kms_fast.model.compact import pack_request
+from kms_fast.model.exchange import HostRequest
 from kms_fast.model.policy import format_time
 
 _LIMIT_BYTES = 64 << 20
@@ -53,47 +56,59 @@ command.add_command(audit_dns)
 @click.option(
     "--key", "keys", multiple=True, help="Host key, or @FILE that holds it; repeatable; not needed for a renewal."
 )
-@click.option(
-    "--out", "path", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The request file to write."
-)
+@forms_options("request")
 @home_option
 @json_option
-def request(publisher_path: Path | None, keys: tuple[str, ...], path: Path, home: Path, out: Output) -> None:
+def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, home: Path, out: Output) -> None:
     """Write a request for a host certificate; the first one makes this host's private key.
 
-    The file carries no secret: the host key itself never leaves this machine.
+    It carries no secret: the host key itself never leaves this machine. File, text and QR codes are the same request.
 
     \b
     Examples:
       kms-fast host request --publisher publisher.json --key HOSTKEY --out host.request
       kms-fast host request --out renewal.request
+      kms-fast host request --text -
+      kms-fast host request --qr
     """
     folder = home / "host"
     publisher_data = read_bounded(publisher_path, _LIMIT_BYTES) if publisher_path else None
     typed = [_read_key(key) for key in keys]
     data = make_request(folder, typed, publisher_data=publisher_data, now_ms=_now_ms())
-    write_atomically(path, data, mode=PUBLIC)
+    fields = forms.write(data, pack_request(HostRequest.parse(data)))
     stored = read_keys(folder)
     used = [key.last_five for key in stored.keys] if stored else []
-    out.result(
-        {"file": path, "folder": folder, "keys": used},
-        f"Wrote {path}, made with the host key that ends in {', '.join(used)}. Send it to the publisher.\n"
-        f"Next, at the publisher: kms-fast publisher certify {path.name} --out host.answer",
+    forms.show(
+        out,
+        {**fields, "folder": folder, "keys": used},
+        f"Made the request with the host key that ends in {', '.join(used)}; {forms.list_files(fields)}. "
+        "Send it to the publisher.\n"
+        f"Next, at the publisher: kms-fast publisher certify {forms.name} {forms.answer_options}",
     )
 
 
 @command.command
-@click.argument("answer", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("answer", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option(
+    "--catalog",
+    "catalog_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The catalog file, where an answer as text or QR code names a catalog that this host does not have.",
+)
 @home_option
 @json_option
-def apply(answer: Path, home: Path, out: Output) -> None:
+def apply(answer: Path, catalog_path: Path | None, home: Path, out: Output) -> None:
     """Check the publisher's ANSWER in every respect and install certificate, catalog and publisher file.
+
+    ANSWER is a file, of whichever form, or - for what is pasted: a block of text, or what scanned codes say.
 
     \b
     Examples:
       kms-fast host apply host.answer
+      kms-fast host apply - --catalog host.catalog
     """
-    applied = apply_answer(home / "host", read_bounded(answer, _LIMIT_BYTES), now_ms=_now_ms())
+    catalog_file = read_bounded(catalog_path, _LIMIT_BYTES) if catalog_path else None
+    applied = apply_answer(home / "host", read_answer(answer, out), catalog_file, now_ms=_now_ms())
     certificate, catalog = applied.certificate, applied.catalog
     names = {family.number: family.name for family in catalog.families}
     families = {names.get(family.number, str(family.number)): family.generation for family in certificate.families}

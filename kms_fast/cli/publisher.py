@@ -1,12 +1,12 @@
 """``kms-fast publisher``: root and issuer keys, catalog, product keys, certificates, revocations."""
 
 import time
-import uuid
 from contextlib import closing
 from pathlib import Path
 
 import click
 
+from kms_fast.cli.certify import certify_host
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
@@ -14,7 +14,6 @@ from kms_fast.model import policy
 from kms_fast.model.catalog import MAX_GENERATION
 from kms_fast.model.document import MAX_INTEGER
 from kms_fast.model.settings import format_quantity, parse_quantity
-from kms_fast.publisher.issuing import Certified, certify
 from kms_fast.publisher.publisher import Publisher
 
 
@@ -54,6 +53,9 @@ def command() -> None:
       kms-fast publisher certify host.request --out host.answer
       kms-fast host apply host.answer
     """
+
+
+command.add_command(certify_host)
 
 
 @command.command
@@ -267,67 +269,6 @@ def client_key(product: str, home: Path, out: Output) -> None:
         sku = publisher.find_sku(product)
         key = sku.setup_key(publisher.publisher_id).text
     out.result({"setup_key": key, "sku": sku.id, "name": sku.name}, key)
-
-
-@command.command("certify")
-@click.argument("request", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--out", "path", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The answer file.")
-@click.option(
-    "--days",
-    type=click.IntRange(1, 731),
-    default=policy.HOST_CERTIFICATE_DAYS,
-    show_default=True,
-    help="Validity of the certificate.",
-)
-@home_option
-@passphrase_options
-@json_option
-def certify_host(request: Path, path: Path, days: int, home: Path, passphrase: Passphrase, out: Output) -> None:
-    """Check a host REQUEST and answer it with a certificate, the sealed catalog and publisher.json.
-
-    A host that is certified again with the same private key takes nothing from its host key.
-
-    \b
-    Examples:
-      kms-fast publisher certify host.request --out host.answer
-    """
-    data = read_bounded(request, 1 << 20)
-    with closing(Publisher(home / "publisher")) as publisher:
-        certified = certify(publisher, data, passphrase.read(), now_ms=_now_ms(), days=days)
-    write_atomically(path, certified.answer, mode=PUBLIC)
-    certificate = certified.certificate
-    until = policy.format_time(certificate.not_after_ms)
-    out.result(
-        {
-            "file": path,
-            "serial": certificate.serial,
-            "host_id": uuid.UUID(bytes=certificate.host_id),
-            "not_after": until,
-            "renewal": certified.renewal,
-            "keys": _describe_uses(certified),
-        },
-        f"Certified host {uuid.UUID(bytes=certificate.host_id)}: serial {certificate.serial}, "
-        f"valid until {until}; wrote {path}.\n"
-        + "".join(
-            f"Host key …{use['last_five']}: {use['hosts']} of {use['hosts_allowed']} hosts, this one "
-            f"{use['activations']} of {use['activations_allowed']} times.\n"
-            for use in _describe_uses(certified)
-        )
-        + f"Next, on the host: kms-fast host apply {path.name}",
-    )
-
-
-def _describe_uses(certified: Certified) -> list[dict[str, int | str]]:
-    return [
-        {
-            "last_five": key.secrets.last_five,
-            "hosts": use.hosts,
-            "hosts_allowed": key.entitlement.hosts,
-            "activations": use.activations_of_host,
-            "activations_allowed": key.entitlement.activations,
-        }
-        for key, use in certified.uses
-    ]
 
 
 @command.command
