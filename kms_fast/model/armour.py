@@ -32,7 +32,7 @@ _SHOWN_PROBLEMS: Final = 6
 
 _NAME: Final = r"KMS[ -]{1,3}FAST HOST (REQUEST|ANSWER) ([0-9A-Z]{1,12})"
 _EDGE: Final = re.compile(rf"\b(BEGIN|END) {_NAME}\b")
-_CODE: Final = re.compile(rf"\b{_NAME} (\d{{1,3}})/(\d{{1,3}}) ?:")
+_CODE: Final = re.compile(rf"(?<!BEGIN )\b{_NAME} (\d{{1,3}})/(\d{{1,3}}) ?:")
 _MARK: Final = re.compile(r"\b(\d{1,3}) ?/ ?(\d{1,3}) ?:")
 # What quoting, markup and clipboards add; dashes of all kinds become plain ones.
 _FORGIVEN: Final = str.maketrans(

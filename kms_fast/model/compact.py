@@ -58,7 +58,7 @@ class Header:
 
 
 def pack_request(request: HostRequest) -> bytes:
-    """A request in 144 + 40 n bytes, for n host keys."""
+    """A request in 140 + 40 n bytes, for n host keys."""
     fixed = _REQUEST.pack(request.publisher_id, request.public_key, request.installation_id, request.created_ms)
     return _pack(Kind.REQUEST, fixed + b"".join(request.key_ids) + b"".join(request.macs) + request.signature)
 
@@ -148,9 +148,9 @@ class CompactAnswer:
 
 
 def _find(what: str, number: int, digest: bytes, files: Sequence[tuple[int, bytes]]) -> bytes:
-    """The file of this hash among ``files`` (number and bytes, verified)."""
-    for _, data in files:
-        if hash_document(data) == digest:
+    """The file of this number and hash among ``files`` (number and bytes, verified)."""
+    for there, data in files:
+        if there == number and hash_document(data) == digest:
             return data
     present = max((there for there, _ in files), default=0)
     if present > number:
