@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 # A quiet zone of 4 modules is the standard's; scanners do with 2, and a terminal has few rows.
 _TERMINAL_BORDER: Final = 2
-_CAPTION_ROWS: Final = 2
+# The prompt after the last code; its caption may scroll away.
+_PROMPT_ROWS: Final = 1
 _PIPE_SIZE: Final = (80, 40)
 _MOST_CODES: Final = 12
 _SCALE: Final = 8
@@ -34,7 +35,7 @@ def write_codes_for_terminal(compact: bytes) -> list[str]:
     for count in range(1, _MOST_CODES + 1):
         codes = write_codes(compact, count)
         width, height = _make(codes[0]).symbol_size(border=_TERMINAL_BORDER)
-        if width <= columns and (height + 1) // 2 + _CAPTION_ROWS <= rows:
+        if width <= columns and (height + 1) // 2 + _PROMPT_ROWS <= rows:
             break
     return codes
 

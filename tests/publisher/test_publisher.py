@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.model.catalog import Catalog
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.publisher.publisher import Publisher
-from tests.publishing import NOW_MS, PASSPHRASE, certify_host, make_publisher
+from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
 
 
 @pytest.fixture
@@ -178,3 +179,24 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(KmsFastError, match=r"publisher\.db") as caught:
         Publisher(tmp_path)
     assert caught.value.result.name == "STORAGE_FAILED"
+
+
+def test_a_signed_catalog_stays_the_same_file_until_it_changes(publisher: Publisher) -> None:
+    kept = publisher.folder / "catalog.json"
+    issuer_key = publisher.read_issuer_key(PASSPHRASE)
+
+    def sign(now_ms: int) -> bytes:
+        with publisher.records.transaction():
+            return publisher.signed_catalog(issuer_key, now_ms=now_ms)
+
+    first = sign(NOW_MS)
+    assert sign(NOW_MS + DAY_MS) == first == kept.read_bytes()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    publisher.add_product("Another", "desktop")
+    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    second = sign(NOW_MS + DAY_MS)
+    _, exported = publisher.read_exported()
+    assert Catalog.parse(second, roots=exported.roots, publisher_id=publisher.publisher_id).number == 2
+    for damaged in (first, second[:100], second.replace(b"Another", b"Changed"), b""):
+        kept.write_bytes(damaged)
+        assert sign(NOW_MS + 2 * DAY_MS) not in (first, second, damaged)
