@@ -3,6 +3,7 @@
 import io
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from kms_fast.cli import qr
 from kms_fast.model.armour import read_armour, write_codes
+from kms_fast.model.certificate import CertifiedFamily
 from kms_fast.model.compact import Kind, pack_request
 from kms_fast.model.exchange import HostKeySecrets, HostRequest
 from kms_fast.model.keys import KeyKind, ProductKey
@@ -19,10 +21,12 @@ from tests.publishing import PUBLISHER_ID
 from tests.scanning import photograph, scan
 
 EIGHT_KEYS = [HostKeySecrets.derive(ProductKey(KeyKind.HOST, 0, 0, bytes([n]) * 10), PUBLISHER_ID) for n in range(8)]
+EIGHT_FAMILIES = replace(ANSWER.certificate, families=tuple(CertifiedFamily(n, n, 25, 259_200) for n in range(8)))
 FORMS = {
     "request": (Kind.REQUEST, pack_request(HostRequest.parse(make_request()))),
     "request with eight keys": (Kind.REQUEST, pack_request(HostRequest.parse(make_request(*EIGHT_KEYS)))),
     "answer": (Kind.ANSWER, ANSWER.pack()),
+    "answer with eight families": (Kind.ANSWER, replace(ANSWER, certificate=EIGHT_FAMILIES).pack()),
 }
 
 

@@ -1,7 +1,8 @@
-"""The whole offline exchange by commands, in each of its three ways: empty homes first, a served activation last."""
+"""The commands of docs/offline.md in each of the three ways: empty homes first, a served activation last."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from tests.scanning import find_drawings, photograph, scan
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "offline.md"
 KEY = re.compile(r"\b[0-9A-Z]{5}(?:-[0-9A-Z]{5}){4}\b")
 
 
@@ -45,55 +47,50 @@ class Site:
         return found[0]
 
 
-Exchange = Callable[[Site, list[str]], None]
+def read_commands(heading: str) -> list[list[str]]:
+    """The commands of a part of docs/offline.md."""
+    part = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```console\n(.*?)```", part, re.DOTALL)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
 
 
-def by_file(site: Site, request: list[str]) -> None:
-    site.run("host", *request, "--out", "host.request")
-    site.run("publisher", "publisher", "certify", "host.request", "--out", "host.answer")
-    site.run("host", "host", "apply", "host.answer")
+def exchange(site: Site, commands: list[list[str]], carry: Callable[[str], str], host_key: str) -> None:
+    """Run commands of host and publisher in turn; ``carry`` makes what is pasted of what was shown."""
+    assert [command[1] for command in commands] == ["request", "certify", "apply"]
+    shown = ""
+    for command in commands:
+        args = [host_key if word == "HOSTKEY" else word for word in command]
+        shown = site.run(args[0], *args, pasted=carry(shown) if "-" in args else "")
 
 
-def by_text(site: Site, request: list[str]) -> None:
-    asked = site.run("host", *request, "--text", "-")
-    mail = "".join(f"> {line}\r\n" for line in asked.splitlines())
-    answered = site.run(
-        "publisher", "publisher", "certify", "-", "--text", "-", "--catalog", "host.catalog", pasted=mail
-    )
-    site.run("host", "host", "apply", "-", "--catalog", "host.catalog", pasted=answered.replace("\n", " "))
+def quote(shown: str) -> str:
+    """A block as a mail program sends it on."""
+    return "Please see below.\r\n" + "".join(f"> {line}\r\n" for line in shown.splitlines())
 
 
 @pytest.fixture
-def by_code(require_tool: Callable[[str], str], tmp_path: Path) -> Exchange:
+def photograph_all(require_tool: Callable[[str], str], tmp_path: Path) -> Callable[[str], str]:
+    """What a phone sends on that was held before the terminal, the last code first."""
     zbarimg = require_tool("zbarimg")
 
-    def photograph_all(shown: str) -> str:
-        """What a phone sends on that was held before the terminal, the last code first."""
+    def carry(shown: str) -> str:
         drawings = find_drawings(shown)
         return "\n".join(scan(zbarimg, photograph(rows, tmp_path / "photo.pgm"))[0] for rows in reversed(drawings))
 
-    def exchange(site: Site, request: list[str]) -> None:
-        scanned = photograph_all(site.run("host", *request, "--qr"))
-        certify = ["publisher", "certify", "-", "--qr", "--qr-png", "answer.png", "--catalog", "host.catalog"]
-        shown = site.run("publisher", *certify, pasted=scanned)
-        site.run("host", "host", "apply", "-", "--catalog", "host.catalog", pasted=photograph_all(shown))
-        (answer,) = scan(zbarimg, site.folder / "answer.png")
-        site.run("host", "host", "apply", "-", pasted=answer)
-
-    return exchange
+    return carry
 
 
-@pytest.mark.parametrize("way", ["file", "text", "code"])
+@pytest.mark.parametrize("way", ["By file", "By text", "By QR code"])
 def test_from_empty_homes_to_an_activation(tmp_path: Path, way: str, request: pytest.FixtureRequest) -> None:
-    exchange: Exchange = (
-        request.getfixturevalue("by_code") if way == "code" else {"file": by_file, "text": by_text}[way]
-    )
+    carry = request.getfixturevalue("photograph_all") if "QR" in way else quote
     site = Site(tmp_path)
     site.run("publisher", "publisher", "init", "Example Ltd")
     setup_key = site.find_key("publisher", "add-product", "Example Runner", "--family", "ci", "--threshold", "1")
     site.run("publisher", "publisher", "export", "--out", "publisher.json")
     host_key = site.find_key("publisher", "host-key")
-    exchange(site, ["host", "request", "--publisher", "publisher.json", "--key", host_key])
+    exchange(site, read_commands(way), carry, host_key)
+    if "QR" in way:
+        exchange(site, read_commands("The catalog file"), carry, host_key)
     server = subprocess.Popen(
         [sys.executable, "-m", "kms_fast", "serve", "--listen", "127.0.0.1:0"],
         env={**site.environ, "KMS_FAST_HOME": str(tmp_path / "host")},
