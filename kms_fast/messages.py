@@ -26,6 +26,7 @@ _ROWS = (
         INFO,
         "host {host} of {publisher}: {installed}; workers: {workers}, AES by {aes}, SHA-256 by {sha256}",
     ),
+    ("HOST_NOT_STARTED", ERROR, "{event}"),
     ("HEALTH_PAGES_OPENED", INFO, "health pages on http://{address}:{port}/readyz"),
     ("ROLLBACK_ACCEPTED", WARNING, "accepted that the ledger lacks batches: {lost}"),
     ("IPV6_MISSING", WARNING, "this machine has no IPv6: not listening on {address}"),

@@ -16,7 +16,7 @@ from kms_fast.cli.stores import read_watermarks
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, open_atomically
 from kms_fast.host.audit import Verdict, verify_ledger
-from kms_fast.host.export import export_entries
+from kms_fast.host.export import export_entries, write_events
 from kms_fast.host.prune import prune_ledger
 from kms_fast.host.segment import END
 from kms_fast.model.policy import format_time
@@ -91,7 +91,12 @@ def verify(processes: int, home: Path, out: Output) -> None:
 
 @command.command
 @click.option(
-    "--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="How lines look."
+    "--format",
+    "form",
+    type=click.Choice(["json", "csv", "events"]),
+    default="json",
+    show_default=True,
+    help="How lines look; events: as event 12290.",
 )
 @click.option("--since", "since_ms", type=TimeType(), default=0, help="Only what was signed then or later.")
 @click.option("--until", "until_ms", type=TimeType(), default=END, help="Only what was signed before.")
@@ -103,14 +108,18 @@ def verify(processes: int, home: Path, out: Output) -> None:
 def export(form: str, since_ms: int, until_ms: int, path: Path | None, home: Path, out: Output) -> None:
     """Print every entry with all its fields, a line each: JSON objects, or CSV with a line of names first.
 
-    Times are in ms since 1970. --since and --until take a date or time (UTC), or how long ago it was.
+    Times are in ms since 1970. --since and --until take a date or time (UTC), or how long ago it was. With --format
+    events a line is the time of signing and the event 12290 with its usual fields.
 
     \b
     Examples:
       kms-fast ledger export --since 7d | jq -r .name
       kms-fast ledger export --format csv --since 2026-01-01 --until 2026-02-01 --out january.csv
+      kms-fast ledger export --format events --since 1h
     """
     pieces = export_entries(_host_file(home, "ledger"), csv=form == "csv", since_ms=since_ms, until_ms=until_ms)
+    if form == "events":
+        pieces = write_events(pieces)
     if path is None:
         for piece in pieces:
             sys.stdout.buffer.write(piece)

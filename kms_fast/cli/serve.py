@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -26,6 +27,7 @@ from kms_fast.host.segment import UNKNOWN, Head
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
 from kms_fast.messages import log
+from kms_fast.model.events import StartFailed
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
 from kms_fast.systemd import take_sockets
@@ -54,9 +56,10 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
     settings = loaded.settings
     start_logging(settings.log_level, settings.log_format, settings.log_file)
     folder = home / "host"
-    installation = read_checked(folder, settings)
-    sockets = _open_sockets(folder, settings)
-    asyncio.run(_check_state(home, settings, installation, accept_rollback))
+    with _telling_failure():
+        installation = read_checked(folder, settings)
+        sockets = _open_sockets(folder, settings)
+        asyncio.run(_check_state(home, settings, installation, accept_rollback))
     # Whoever finds this host by its file may tell it to reload before it listens to that.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     presence = Presence(
@@ -83,6 +86,18 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
         asyncio.run(_supervise(home, settings, sockets, read_settings, presence, _announce(installation, sockets, out)))
     finally:
         presence.close()
+
+
+@contextmanager
+def _telling_failure() -> Iterator[None]:
+    """Log event 12291 when the host cannot start: whoever watches the log does not see what the command says."""
+    try:
+        yield
+    except (KmsFastError, OSError) as error:
+        told = error if isinstance(error, KmsFastError) else translate_os_error(error)
+        if told is not None:
+            log("HOST_NOT_STARTED", event=StartFailed(result=told.result.code))
+        raise
 
 
 def read_checked(folder: Path, settings: HostSettings) -> Installation:

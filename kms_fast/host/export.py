@@ -1,10 +1,15 @@
-"""A ledger's entries as lines of JSON or CSV."""
+"""A ledger's entries as lines of JSON or CSV, or as the events that administrators know."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from kms_fast import _core
 from kms_fast.host.segment import END, check_tail, is_held, list_segments, read_start, read_start_of
+from kms_fast.model.events import HostRequest
 
 
 def export_entries(folder: Path, *, csv: bool = False, since_ms: int = 0, until_ms: int = END) -> Iterator[bytes]:
@@ -32,3 +37,26 @@ def export_entries(folder: Path, *, csv: bool = False, since_ms: int = 0, until_
                 yield text
             if not held:
                 check_tail(file, path, start, reader)
+
+
+def write_events(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Entries as `export_entries` gives them in JSON, each as the time it was signed and its event 12290."""
+    for piece in pieces:
+        lines = (_describe(json.loads(line)) for line in piece.splitlines())
+        yield "".join(f"{time} {event.line}\n" for time, event in lines).encode()
+
+
+def _describe(entry: dict[str, Any]) -> tuple[str, HostRequest]:
+    signed = datetime.fromtimestamp(entry["time"] / 1000, UTC)
+    event = HostRequest(
+        result=entry["result"],
+        threshold=entry["threshold"],
+        name=entry["name"] or "",
+        cmid=UUID(entry["cmid"]),
+        client_time_ms=entry["client_time"],
+        virtual=bool(entry["virtual"]),
+        licence_state=entry["state"],
+        minutes_to_expiry=entry["minutes_to_expiry"],
+        sku=UUID(entry["sku"]),
+    )
+    return signed.strftime("%Y-%m-%dT%H:%M:%S.") + f"{entry['time'] % 1000:03d}Z", event

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,20 @@ def test_export(realm: Realm) -> None:
     code, out, errors = run("export", "--home", realm.home)
     assert (code, errors) == (0, "")
     assert main_fields(out) == expected + more
+
+
+def test_export_as_events(realm: Realm) -> None:
+    _, expected = write(realm)
+    code, out, errors = run("export", "--format", "events", "--home", realm.home)
+    assert (code, errors) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == len(expected)
+    for line, entry in zip(lines, expected, strict=True):
+        time_text, number, fields = line.split(" ", 2)
+        assert datetime.fromisoformat(time_text).timestamp() * 1000 == pytest.approx(entry["time"], abs=0.5)
+        result, threshold, name, cmid, *_, sku = fields.split(",")
+        assert (number, result, threshold, cmid, sku) == ("12290", "0x00000000", "1", entry["cmid"], entry["sku"])
+        assert name.startswith("machine-")
 
 
 def test_export_to_a_file(realm: Realm, tmp_path: Path) -> None:
