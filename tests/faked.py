@@ -1,0 +1,51 @@
+"""Clocks that a test moves, for processes that know nothing of it: libfaketime with a file of the offset.
+
+All clocks of a process move together, the one since start-up too: as on a machine that was on all the time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+DAY_S = 86_400
+
+
+def find_library() -> Path | None:
+    """libfaketime for programs with threads, None where it is not installed."""
+    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+@dataclass
+class FakedClock:
+    """A clock ahead of the real one by ``ahead_s`` seconds; processes with its ``environment`` have it."""
+
+    file: Path
+    library: Path
+    ahead_s: float = 0
+
+    def __post_init__(self) -> None:
+        self.set(self.ahead_s)
+
+    def set(self, ahead_s: float) -> None:
+        """Move the clock, at once and in every process that has it."""
+        self.ahead_s = ahead_s
+        written = self.file.with_suffix(".new")
+        written.write_text(f"{ahead_s:+.3f}\n")
+        written.replace(self.file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to have this clock."""
+        return {
+            "LD_PRELOAD": str(self.library),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "NO_FAKE_STAT": "1",
+        }
+
+
+def require_clock(folder: Path, unavailable: Callable[[str], NoReturn]) -> Callable[[str], FakedClock]:
+    """Makes clocks by name, with their files in ``folder``."""
+    library = find_library() or unavailable("libfaketime is not installed (Debian: faketime)")
+    return lambda name: FakedClock(folder / f"{name}.clock", library)
