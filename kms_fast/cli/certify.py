@@ -84,8 +84,7 @@ def _list_fields(certified: Certified) -> dict[str, Any]:
 def _describe(certified: Certified, forms: Forms, fields: dict[str, Any]) -> str:
     certificate, compact = certified.certificate, certified.compact
     host, until = uuid.UUID(bytes=certificate.host_id), policy.format_time(certificate.not_after_ms)
-    written = forms.list_files(fields)
-    lines = [f"Certified host {host}: serial {certificate.serial}, valid until {until}; {written}."]
+    lines = [f"Certified host {host}: serial {certificate.serial}, valid until {until}{forms.list_files(fields)}"]
     lines += [
         f"Host key …{use['last_five']}: {use['hosts']} of {use['hosts_allowed']} hosts, this one "
         f"{use['activations']} of {use['activations_allowed']} times."

@@ -18,7 +18,8 @@ from kms_fast.model.compact import CompactAnswer, Kind, unpack_request
 from kms_fast.model.document import malformed
 
 STANDARD_STREAM: Final = Path("-")
-_LIMIT_BYTES: Final = 64 << 20
+# An answer's file has the catalog in it.
+_LIMIT_BYTES: Final = {Kind.REQUEST: 1 << 20, Kind.ANSWER: 64 << 20}
 _TEXT_LIMIT_BYTES: Final = 1 << 20
 # How files begin that show a code: people have them where the text should be.
 _PICTURES: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"<svg", b"<?xml")
@@ -43,7 +44,9 @@ class Forms:
     @property
     def answer_options(self) -> str:
         """The options with which the answer to a request goes the way that the request went."""
-        return "--out host.answer" if self.out else "--text -"
+        if self.out:
+            return "--out host.answer"
+        return "--qr" if self.qr and not self.text else "--text -"
 
     def write(self, data: bytes, compact: bytes) -> dict[str, Any]:
         """Write all files; returns the fields for ``--json``. Raises OSError."""
@@ -75,9 +78,9 @@ class Forms:
                 stdout_console().print(qr.draw(code), crop=False)
 
     def list_files(self, fields: Mapping[str, Any]) -> str:
-        """What was written, in words that go on with a sentence."""
+        """What was written, in words that end a sentence."""
         files = [str(fields[name]) for name in ("file", "text_file", "qr_png", "qr_svg") if name in fields]
-        return f"wrote {', '.join(files)}" if files else "no file was written"
+        return f"; wrote {', '.join(files)}." if files else "."
 
 
 def forms_options(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -128,12 +131,13 @@ def read_answer(source: Path, out: Output) -> bytes | CompactAnswer:
 
 
 def _read(source: Path, kind: Kind, out: Output) -> bytes:
+    limit_bytes = _LIMIT_BYTES[kind]
     if source != STANDARD_STREAM:
-        return read_bounded(source, _LIMIT_BYTES).removeprefix(codecs.BOM_UTF8)
+        return read_bounded(source, limit_bytes).removeprefix(codecs.BOM_UTF8)
     if sys.stdin.isatty():
         out.warning(f"Paste the {kind.description} (a block of text, or what codes say), then press Enter and Ctrl-D:")
-    data = sys.stdin.buffer.read(_LIMIT_BYTES + 1)
-    if len(data) > _LIMIT_BYTES:
+    data = sys.stdin.buffer.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
         raise malformed(f"What was read is longer than any {kind.description}.")
     return data.removeprefix(codecs.BOM_UTF8)
 

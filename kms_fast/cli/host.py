@@ -81,7 +81,7 @@ def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, ho
     forms.show(
         out,
         {**fields, "folder": folder, "keys": used},
-        f"Made the request with the host key that ends in {', '.join(used)}; {forms.list_files(fields)}. "
+        f"Made the request with the host key that ends in {', '.join(used)}{forms.list_files(fields)}\n"
         "Send it to the publisher.\n"
         f"Next, at the publisher: kms-fast publisher certify {forms.name} {forms.answer_options}",
     )

@@ -57,7 +57,7 @@ def _render(compact: bytes, kind: str) -> bytes:
 
     (code,) = write_codes(compact)
     file = io.BytesIO()
-    segno.make_qr(code, error="M").save(file, kind=kind, scale=_SCALE)
+    segno.make_qr(code, error="M").save(file, kind=kind, scale=_SCALE, light="white")
     return file.getvalue()
 
 

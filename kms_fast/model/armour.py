@@ -192,8 +192,9 @@ def _read_codes(text: str, codes: Sequence[re.Match[str]], kind: Kind) -> _Parts
     parts = _Parts(kind, "code", reference, totals.pop())
     for code, following in zip(codes, [*codes[1:], None], strict=True):
         number = int(code[3])
-        typed, end, _ = text[code.end() : following.start() if following else len(text)].partition(".")
-        symbols = parts.read(number, parts.total, typed) if end else None
+        # Who copies by hand may leave out the full stop that ends a code.
+        typed, _, _ = text[code.end() : following.start() if following else len(text)].partition(".")
+        symbols = parts.read(number, parts.total, typed)
         # A code that was scanned twice is there twice, and is the same.
         if symbols is None or parts.symbols.setdefault(number, symbols) != symbols:
             parts.damage(number)

@@ -49,7 +49,7 @@ def test_an_svg_is_read(
 ) -> None:
     drawing, picture = tmp_path / "code.svg", tmp_path / "code.png"
     drawing.write_bytes(qr.render_svg(compact))
-    convert = [require_tool("rsvg-convert"), "--background-color=white", "-o", picture, drawing]
+    convert = [require_tool("rsvg-convert"), "--background-color=black", "-o", picture, drawing]
     subprocess.run(convert, check=True, timeout=60)
     (text,) = scan(zbarimg, picture)
     assert read_armour(text, kind) == compact

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kms_fast.errors import ConfigurationError
@@ -54,6 +54,7 @@ def complete(
     )
 
 
+@settings(deadline=None)
 @given(
     secrets=st.lists(st.binary(min_size=10, max_size=10), min_size=1, max_size=8, unique=True),
     host=st.binary(min_size=32, max_size=32),
@@ -91,6 +92,7 @@ def test_every_truncated_form_is_refused_and_every_longer_one(compact: bytes) ->
             assert caught.value.result.name == "OFFLINE_DATA_MALFORMED"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for prefix in (b"", b"\1\1", b"\1\2", bytes([1, 1, *(len(data) + 4).to_bytes(2, "little")])):
