@@ -30,10 +30,10 @@ _GROUP: Final = 5
 _CHECK_SYMBOLS: Final = 4
 _SHOWN_PROBLEMS: Final = 6
 
-_NAME: Final = r"KMS[ -]{1,3}FAST HOST (REQUEST|ANSWER) ([0-9A-Z]{1,12})"
-_EDGE: Final = re.compile(rf"\b(BEGIN|END) {_NAME}\b")
-_CODE: Final = re.compile(rf"(?<!BEGIN )\b{_NAME} (\d{{1,3}})/(\d{{1,3}}) ?:")
-_MARK: Final = re.compile(r"\b(\d{1,3}) ?/ ?(\d{1,3}) ?:")
+_NAME: Final = r"KMS[ -]{1,3}FAST HOST (?P<kind>REQUEST|ANSWER) (?P<reference>[0-9A-Z]{1,12})"
+_EDGE: Final = re.compile(rf"\b(?P<edge>BEGIN|END) {_NAME}\b")
+_CODE: Final = re.compile(rf"(?<!BEGIN )\b{_NAME} (?P<number>\d{{1,3}})/(?P<total>\d{{1,3}}) ?:")
+_MARK: Final = re.compile(r"\b(?P<number>\d{1,3}) ?/ ?(?P<total>\d{1,3}) ?:")
 # What quoting, markup and clipboards add; dashes of all kinds become plain ones.
 _FORGIVEN: Final = str.maketrans(
     dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", "")
@@ -72,20 +72,24 @@ def find_reference(data: bytes) -> str:
 
 
 def read_armour(text: str, kind: Kind) -> bytes:
-    """The compact form in ``text``: one block, or one or more codes in any order; other text around them is ignored.
+    """The compact form in ``text``: one block, or codes in any order; other text around them is ignored.
 
     Raises `ConfigurationError` (OFFLINE_DATA_MALFORMED) that says which line or code is wrong or missing, and when
     there is none, more than one, or one of another kind.
     """
     text = " ".join(text.upper().translate(_FORGIVEN).split())
-    edges = list(_EDGE.finditer(text))
-    codes = list(_CODE.finditer(text))
-    if edges and codes:
+    names = [*_EDGE.finditer(text), *_CODE.finditer(text)]
+    # An answer often comes with the request that it answers, quoted.
+    wanted = [name for name in names if name["kind"] == kind.name]
+    edges = [name for name in wanted if name.re is _EDGE]
+    if names and not wanted:
+        raise malformed(f"This is a {Kind[names[0]['kind']].description}, but a {kind.description} belongs here.")
+    if edges and len(edges) < len(wanted):
         raise malformed("The text has a block and codes: give one of them.")
     if edges:
         parts = _read_block(text, edges, kind)
-    elif codes:
-        parts = _read_codes(text, codes, kind)
+    elif wanted:
+        parts = _read_codes(text, wanted, kind)
     elif len(_MARK.findall(text)) > 1:
         raise malformed("The lines that begin and end the block are missing: copy them too.")
     else:
@@ -153,22 +157,22 @@ class _Parts:
 
 
 def _read_block(text: str, edges: Sequence[re.Match[str]], kind: Kind) -> _Parts:
-    begins = [edge for edge in edges if edge[1] == "BEGIN"]
-    ends = [edge for edge in edges if edge[1] == "END"]
-    reference = _find_reference(edges, kind, 2, "block")
+    begins = [edge for edge in edges if edge["edge"] == "BEGIN"]
+    ends = [edge for edge in edges if edge["edge"] == "END"]
+    reference = _find_reference(edges, "block")
     if len(begins) > 1 or len(ends) > 1:
         raise malformed("The text has more than one block: give one of them.")
     if not begins or (ends and ends[0].start() < begins[0].end()):
         raise malformed(f"The line that begins the {kind.description} is missing: copy the block whole.")
     body = text[begins[0].end() : ends[0].start() if ends else len(text)]
     marks = list(_MARK.finditer(body))
-    totals = Counter(int(mark[2]) for mark in marks if 1 <= int(mark[2]) <= MAX_PARTS)
+    totals = Counter(int(mark["total"]) for mark in marks if 1 <= int(mark["total"]) <= MAX_PARTS)
     if not totals:
         raise malformed(f"The {kind.description} has no lines between its first and its last.")
     parts = _Parts(kind, "line", reference, totals.most_common(1)[0][0])
     last = 0
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        number, total = int(mark[1]), int(mark[2])
+        number, total = int(mark["number"]), int(mark["total"])
         symbols = parts.read(number, total, body[mark.end() : following.start() if following else len(body)])
         if symbols is None or len(symbols) != LINE_SYMBOLS:
             parts.damage(number)
@@ -185,13 +189,13 @@ def _read_block(text: str, edges: Sequence[re.Match[str]], kind: Kind) -> _Parts
 
 
 def _read_codes(text: str, codes: Sequence[re.Match[str]], kind: Kind) -> _Parts:
-    reference = _find_reference(codes, kind, 1, "code")
-    totals = {int(code[4]) for code in codes}
+    reference = _find_reference(codes, "code")
+    totals = {int(code["total"]) for code in codes}
     if len(totals) > 1 or not 1 <= min(totals) <= MAX_PARTS:
         raise malformed("The codes do not belong together: they are counted differently.")
     parts = _Parts(kind, "code", reference, totals.pop())
     for code, following in zip(codes, [*codes[1:], None], strict=True):
-        number = int(code[3])
+        number = int(code["number"])
         # Who copies by hand may leave out the full stop that ends a code.
         typed, _, _ = text[code.end() : following.start() if following else len(text)].partition(".")
         symbols = parts.read(number, parts.total, typed)
@@ -201,14 +205,9 @@ def _read_codes(text: str, codes: Sequence[re.Match[str]], kind: Kind) -> _Parts
     return parts
 
 
-def _find_reference(names: Sequence[re.Match[str]], kind: Kind, at: int, word: str) -> str:
-    """The one reference that all ``names`` have, each of a kind (group ``at``) and a reference (the next group)."""
-    kinds = {name[at] for name in names}
-    if len(kinds) > 1:
-        raise malformed("The text has a host request and a host answer: give one of them.")
-    if kinds != {kind.name}:
-        raise malformed(f"This is a {Kind[kinds.pop()].description}, but a {kind.description} belongs here.")
-    references = {name[at + 1].translate(_CANONICAL) for name in names}
+def _find_reference(names: Sequence[re.Match[str]], word: str) -> str:
+    """The one reference that all ``names`` have."""
+    references = {name["reference"].translate(_CANONICAL) for name in names}
     if len(references) > 1:
         listed = ", ".join(sorted(references)[:_SHOWN_PROBLEMS])
         raise malformed(f"The text has parts of more than one {word}, or the name of one is damaged: {listed}.")

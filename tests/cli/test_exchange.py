@@ -161,6 +161,7 @@ def test_the_wrong_thing_in_the_wrong_place_is_named(
         (certify, "Please certify our host.", "no block and no code"),
         (certify, " \n", "nothing was read"),
         (apply, "x" * (1 << 20) + "y", "longer than any host answer"),
+        (certify, "{" * (1 << 20) + "{", "longer than any host request"),
         (("publisher", "certify", "host.png", "--text", "x"), "", "This is a picture"),
         (("publisher", "certify", "host.svg", "--text", "x"), "", "This is a picture"),
         (("host", "apply", "host.png"), "", "This is a picture"),

@@ -79,10 +79,10 @@ def test_codes_that_fit_the_terminal_are_read(
     assert read_armour(" ".join(reversed(texts)), kind) == compact
 
 
-def test_a_request_with_one_key_is_one_code_in_30_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_with_one_key_is_one_code_in_30_rows_and_never_more_than_12(monkeypatch: pytest.MonkeyPatch) -> None:
     compact = FORMS["request"][1]
     monkeypatch.setenv("COLUMNS", "80")
-    for rows, count in ((24, 2), (29, 2), (30, 1), (40, 1)):
+    for rows, count in ((24, 2), (29, 2), (30, 1), (40, 1), (3, 12)):
         monkeypatch.setenv("LINES", str(rows))
         assert len(qr.write_codes_for_terminal(compact)) == count
 

@@ -16,6 +16,7 @@ from kms_fast.model.compact import Kind, pack_request
 from kms_fast.model.exchange import HostRequest
 from tests.model.test_compact import ANSWER
 from tests.model.test_exchange import OTHER_SECRETS, make_request
+from tests.reference import exchange as reference
 
 REQUEST_DATA = pack_request(HostRequest.parse(make_request()))
 OTHER_DATA = pack_request(HostRequest.parse(make_request(OTHER_SECRETS)))
@@ -173,13 +174,20 @@ def test_two_of_them_are_not_guessed_between() -> None:
     assert "a block and codes" in refuse(BLOCK + "\n".join(write_codes(REQUEST_DATA)))
     assert "more than one code" in refuse("\n".join([*write_codes(REQUEST_DATA, 2), *write_codes(OTHER_DATA, 2)]))
     assert "counted differently" in refuse("\n".join([*write_codes(REQUEST_DATA, 2), *write_codes(REQUEST_DATA, 3)]))
-    assert "a host request and a host answer" in refuse(BLOCK + write_block(ANSWER_DATA))
 
 
 @pytest.mark.parametrize("write", [write_block, lambda data: "\n".join(write_codes(data, 2))])
 def test_the_other_kind_is_named(write: Callable[[bytes], str]) -> None:
     assert refuse(write(ANSWER_DATA)) == "This is a host answer, but a host request belongs here."
     assert refuse(write(REQUEST_DATA), Kind.ANSWER) == "This is a host request, but a host answer belongs here."
+
+
+@pytest.mark.parametrize("write", [write_block, lambda data: "\n".join(write_codes(data, 2))])
+def test_an_answer_is_found_beside_the_request_that_it_answers(write: Callable[[bytes], str]) -> None:
+    thread = f"Here you are.\n{write(ANSWER_DATA)}\nYou wrote:\n{quote(BLOCK)}"
+    assert read_armour(thread, Kind.ANSWER) == ANSWER_DATA
+    assert read_armour(thread, Kind.REQUEST) == REQUEST_DATA
+    assert read_armour(quote(write(REQUEST_DATA)) + BLOCK.replace("REQUEST", "ANSWER"), Kind.REQUEST) == REQUEST_DATA
 
 
 def test_lines_of_two_requests_do_not_mix() -> None:
@@ -231,3 +239,34 @@ def test_hostile_text_is_refused_in_bounded_work(text: str) -> None:
 def test_any_text_is_refused(text: str) -> None:
     refuse(text)
     refuse(f"-----BEGIN KMS-FAST HOST REQUEST 7K3QZ-----\n1/2: {text}\n-----END KMS-FAST HOST REQUEST 7K3QZ-----")
+
+
+def forge(name: str, *parts: str) -> str:
+    """Codes with right checks, whatever they hold; ``name`` as the second implementation has it."""
+    kind = name.split()[2]
+    return " ".join(
+        f"{name} {number}/{len(parts)}:{part}{reference.check(f'{kind} {number}/{len(parts)}:{part}')}."
+        for number, part in enumerate(parts, 1)
+    )
+
+
+def test_right_checks_do_not_save_what_does_not_belong_together() -> None:
+    name, symbols = reference.name(REQUEST_DATA), reference.spell(REQUEST_DATA)
+    assert read_armour(forge(name, symbols), Kind.REQUEST) == REQUEST_DATA
+    assert read_armour(forge(name, symbols + "0000"), Kind.REQUEST) == REQUEST_DATA
+    other_name = name[:-1] + ("0" if name[-1] != "0" else "1")
+    for wrong in (
+        forge(name, symbols + "0001"),
+        forge(name, symbols, "0" * len(symbols)),
+        forge(name, symbols[:-1]),
+        forge(other_name, symbols),
+    ):
+        assert "do not belong together" in refuse(wrong)
+    assert "longer than any" in refuse(forge(name, symbols.ljust(2049, "0")))
+    assert "too short" in refuse(forge(name, "04"))
+    assert "update kms_fast" in refuse(forge(name, reference.spell(b"\2" + REQUEST_DATA[1:])))
+
+
+def test_a_name_does_not_decide_what_kind_it_is() -> None:
+    name = reference.name(ANSWER_DATA).replace("ANSWER", "REQUEST")
+    assert refuse(forge(name, reference.spell(ANSWER_DATA))).startswith("This is a host answer, but")
