@@ -174,7 +174,7 @@ def _read_block(text: str, edges: Sequence[re.Match[str]], kind: Kind) -> _Parts
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         number, total = int(mark["number"]), int(mark["total"])
         symbols = parts.read(number, total, body[mark.end() : following.start() if following else len(body)])
-        if symbols is None or len(symbols) != LINE_SYMBOLS:
+        if symbols is None:
             parts.damage(number)
         elif number in parts.symbols:
             parts.problems.append(f"line {number} is there twice")
