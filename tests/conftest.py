@@ -4,15 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from kms_fast import _core
 from tests.hosts import real_host as real_host
+from tests.name_servers import NameServer, find_missing, run_server
 from tests.postgres import PostgresServer, find_programs, own_database
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +90,25 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """URL of an empty database."""
     with own_database(postgres_server) as url:
         yield url
+
+
+@pytest.fixture
+def start_name_server(unavailable: Callable[[str], NoReturn], tmp_path: Path) -> Iterator[Callable[..., NameServer]]:
+    """Call it with ``bind9`` or ``knot``, and zones (texts by name) unless it is to have ``example.com`` alone."""
+    with ExitStack() as servers:
+
+        def start(kind: str, zones: Mapping[str, str] | None = None, **options: Any) -> NameServer:
+            if missing := find_missing(kind):
+                unavailable(f"{missing} is not installed")
+            return servers.enter_context(run_server(kind, tmp_path / kind, zones, **options))
+
+        yield start
+
+
+@pytest.fixture(params=["bind9", "knot"])
+def name_server(request: pytest.FixtureRequest, start_name_server: Callable[..., NameServer]) -> NameServer:
+    """Each kind of name server, with the zone ``example.com``."""
+    return start_name_server(request.param)
 
 
 @pytest.fixture

@@ -133,7 +133,9 @@ class Bind(NameServer):
     """named with the sample for bind9."""
 
     def make_key(self, name: str) -> str:
-        return subprocess.run(["tsig-keygen", name], check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(
+            [find_program("tsig-keygen") or "", name], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
 
     def write_configuration(self) -> None:
         sample = (SAMPLES / "bind9.conf").read_text()
@@ -161,14 +163,16 @@ controls {{ }};
 """)
 
     def command(self) -> Sequence[str | Path]:
-        return ["named", "-g", "-n", "1", "-c", self.folder / "named.conf"]
+        return [find_program("named") or "", "-g", "-n", "1", "-c", self.folder / "named.conf"]
 
 
 class Knot(NameServer):
     """knotd with the sample for knot."""
 
     def make_key(self, name: str) -> str:
-        return subprocess.run(["keymgr", "-t", name], check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(
+            [find_program("keymgr") or "", "-t", name], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
 
     def write_configuration(self) -> None:
         sample = (SAMPLES / "knot.conf").read_text()
@@ -194,7 +198,7 @@ log:
 {sample}{others}""")
 
     def command(self) -> Sequence[str | Path]:
-        return ["knotd", "-c", self.folder / "knot.conf"]
+        return [find_program("knotd") or "", "-c", self.folder / "knot.conf"]
 
 
 KINDS: dict[str, type[NameServer]] = {"bind9": Bind, "knot": Knot}
@@ -212,9 +216,12 @@ def run_server(
 
 def find_missing(kind: str) -> str | None:
     """What is not installed of a server's programs; None when all is there."""
-    # Debian has them where not everybody's path leads.
-    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    return next((program for program in PROGRAMS[kind] if shutil.which(program) is None), None)
+    return next((program for program in PROGRAMS[kind] if find_program(program) is None), None)
+
+
+def find_program(name: str) -> str | None:
+    """A program's path; Debian has name servers where not everybody's path leads."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 def find_free_port() -> int:

@@ -57,7 +57,7 @@ class HostRecord:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was done to a set. ``removed``: records of this host that are gone; ``beside``: the other hosts of the set."""
+    """What was done to a set. ``removed``: records of this host that are gone; ``beside``: the set's other hosts."""
 
     record: HostRecord
     zone: Zone

@@ -10,14 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-import dns.asyncquery
 import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.inet
 import dns.message
 import dns.name
-import dns.query
 import dns.rcode
 import dns.rdataclass
 import dns.rdataset
@@ -66,7 +64,7 @@ def make_resolver() -> dns.asyncresolver.Resolver:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach and change a zone. ``server``: host and port; None for the primary that the zone's SOA record names."""
+    """How to reach and change a zone. ``server``: host and port; None for the primary that the SOA record names."""
 
     server: tuple[str, int] | None = None
     key: TsigKey | None = None
@@ -111,32 +109,55 @@ class Zone:
             self._refuse("DNS_KEY_REFUSED", "answered without a signature")
 
     async def _ask(self, message: dns.message.Message) -> dns.message.Message:
-        """The answer of the first address that can be reached."""
-        for address in self.addresses[:-1]:
+        """The answer of the first address that can be reached; one that is not signed as it should be says no."""
+        for number, address in enumerate(self.addresses, 1):
             try:
-                return await dns.asyncquery.tcp(message, address, ANSWER_S, self.port)
-            except (OSError, dns.exception.Timeout):
-                continue
+                data = await _exchange(message.to_wire(), address, self.port)
+                break
+            except TimeoutError:
+                why = f"did not answer within {ANSWER_S:.0f} s"
+            except EOFError:
+                why = "closed the connection without an answer"
+            except OSError as error:
+                why = f"cannot be reached: {os.strerror(error.errno) if error.errno else error}"
+            if number == len(self.addresses):
+                self._refuse("DNS_SERVER_UNREACHABLE", why)
         try:
-            return await dns.asyncquery.tcp(message, self.addresses[-1], ANSWER_S, self.port)
+            answer = dns.message.from_wire(data, keyring=message.keyring, request_mac=message.mac)
         except dns.tsig.PeerError as error:
             name, words = _PEER_ERRORS.get(type(error), ("DNS_KEY_REFUSED", "does not accept the key {key}"))
             self._refuse(name, words.format(key=self.key.name if self.key else ""), tsig=type(error).__name__[4:])
         except (dns.tsig.BadSignature, dns.tsig.BadTime, dns.message.UnknownTSIGKey):
             self._refuse("DNS_KEY_REFUSED", "answered with a signature that is not the key's")
-        except dns.exception.Timeout:
-            self._refuse("DNS_SERVER_UNREACHABLE", f"did not answer within {ANSWER_S:.0f} s")
-        except (dns.exception.DNSException, EOFError):
-            self._refuse("DNS_SERVER_FAILED", "closed the connection, or sent what is no answer")
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            self._refuse("DNS_SERVER_UNREACHABLE", f"cannot be reached: {why}")
+        except dns.exception.DNSException:
+            answer = self._read_unsigned(data)
+        if not message.is_response(answer):
+            self._refuse("DNS_SERVER_FAILED", "sent an answer to another question")
+        return answer
+
+    def _read_unsigned(self, data: bytes) -> dns.message.Message:
+        """Servers that know no signatures, or no updates, say so without one."""
+        try:
+            return dns.message.from_wire(data, keyring=False)
+        except dns.exception.DNSException:
+            self._refuse("DNS_SERVER_FAILED", "sent what is no answer of a name server")
 
     def _refuse(self, name: str, words: str, **details: Any) -> NoReturn:
         apex = self.apex.to_text(omit_final_dot=True)
         raise KmsFastError(
             f"The name server {self.server} {words}.", name=name, zone=apex, server=self.server, **details
         )
+
+
+async def _exchange(message: bytes, address: str, port: int) -> bytes:
+    """One message over TCP (RFC 1035 section 4.2.2), and the answer. Raises OSError, TimeoutError, EOFError."""
+    async with asyncio.timeout(ANSWER_S):
+        reader, writer = await asyncio.open_connection(address, port)
+        try:
+            writer.write(len(message).to_bytes(2) + message)
+            return await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        finally:
+            writer.close()
 
 
 async def choose_resolver(access: Access) -> dns.asyncresolver.Resolver:
