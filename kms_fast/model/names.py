@@ -52,7 +52,8 @@ def parse_server(text: str) -> tuple[str, int]:
         ValueError: something else, or a port out of range.
     """
     match = re.fullmatch(
-        r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?|(?P<bare>[0-9A-Fa-f:.]+)", text
+        r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)",
+        text,
     )
     if match is None or int(match["port"] or DNS_PORT) not in range(1, 65_536):
         raise ValueError(f"{text!r} is not a name server: write ADDR or ADDR:PORT")

@@ -76,6 +76,11 @@ def test_unknown_names_tell_the_nearest(write: Any) -> None:
         ("keep_records = '1h'", 'FILE line 1: keep_records = "1h": expected at least 1d'),
         ("web = '8080'", "'8080' is not an address and a port: write ADDRESS:8080"),
         ("web = 8080", 'FILE line 1: web = 8080: expected a text such as "127.0.0.1:8080"'),
+        ("dns_domain = ['example.com:1']", "'example.com:1' is not a domain: write DOMAIN or DOMAIN:PRIORITY:WEIGHT"),
+        ("dns_domain = 'example.com'", 'FILE line 1: dns_domain = "example.com": expected a list of domains'),
+        ("dns_target = 'kms'", "'kms' is not a full name such as kms.example.com"),
+        ("dns_server = 'a b'", "'a b' is not a name server: write ADDR or ADDR:PORT"),
+        ("dns_port = 0", "FILE line 1: dns_port = 0: expected a whole number from 1 to 65535"),
         ('record_names = "maybe"', 'FILE line 1: record_names = "maybe": expected true or false'),
         ('retention = "1d"\nrenewal_interval = "7d"', "renewal_interval 7d is too long for retention 1d"),
         ("\nmax_waiting 5", "FILE is not TOML: Expected '=' after a key in a key/value pair (at line 2, column 13)"),
@@ -107,6 +112,14 @@ def test_wrong_flags_are_wrong_commands(name: str, value: Any, said: str) -> Non
     assert caught.value.message.startswith(f"KMS_FAST_{name.upper()}")
     assert caught.value.message.endswith(said.partition(": ")[2])
     assert caught.value.result.name == "CONFIGURATION_INVALID"
+
+
+def test_flags_of_some_settings_are_named_without_their_prefix(write: Any) -> None:
+    path = write('dns_ttl = "1h"\n')
+    loaded = load_settings(path, {"dns_ttl": "5m"}, {}, "dns_")
+    assert (loaded.settings.dns_ttl_s, loaded.sources["dns_ttl"]) == (300, "--ttl")
+    with pytest.raises(ConfigurationError, match="^--ttl 1s: expected from 30s to 7d"):
+        load_settings(None, {"dns_ttl": "1s"}, {}, "dns_")
 
 
 def test_only_what_fights_is_named(write: Any) -> None:

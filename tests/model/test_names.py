@@ -1,0 +1,52 @@
+"""Domains, names and name servers as users write them."""
+
+import pytest
+
+from kms_fast.model.names import PublishedDomain, check_name, parse_domain, parse_server
+
+
+@pytest.mark.parametrize(
+    ("text", "domain"),
+    [
+        ("example.com", PublishedDomain("example.com", 0, 0)),
+        ("Example.COM.", PublishedDomain("example.com", 0, 0)),
+        ("lab.example.com:10:65535", PublishedDomain("lab.example.com", 10, 65_535)),
+    ],
+)
+def test_domains(text: str, domain: PublishedDomain) -> None:
+    assert parse_domain(text) == domain
+
+
+@pytest.mark.parametrize(
+    "text", ["", "com", "example.com:1", "a.b:1:2:3", "a.b:x:1", "a.b:65536:0", "a..b", "192.0.2.1"]
+)
+def test_what_is_no_domain(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a|at most"):
+        parse_domain(text)
+
+
+@pytest.mark.parametrize("text", ["kms", "192.0.2.1", "[::1]", "kms.example.com:1688", "a b.example", f"{'a' * 64}.b"])
+def test_what_is_no_full_name(text: str) -> None:
+    with pytest.raises(ValueError, match="not a full name such as kms.example.com"):
+        check_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("192.0.2.53", ("192.0.2.53", 53)),
+        ("192.0.2.53:5353", ("192.0.2.53", 5353)),
+        ("ns1.example.com", ("ns1.example.com", 53)),
+        ("[2001:db8::53]", ("2001:db8::53", 53)),
+        ("[2001:db8::53]:5353", ("2001:db8::53", 5353)),
+        ("2001:db8::53", ("2001:db8::53", 53)),
+    ],
+)
+def test_name_servers(text: str, server: tuple[str, int]) -> None:
+    assert parse_server(text) == server
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a:0", "a:65536", "a:b", "[::1", "[x]"])
+def test_what_is_no_name_server(text: str) -> None:
+    with pytest.raises(ValueError, match="not a name server"):
+        parse_server(text)
