@@ -75,21 +75,24 @@ def make_realm(
     revoked: Collection[int] = (),
     certified: Collection[int] = (DESKTOP,),
     host: str = "host",
+    owner: str = "",
+    serial: int = 1,
 ) -> Realm:
     """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``.
 
     ``revoked``: the serials in the publisher's revocation list, which has number 1; without any there is no list.
-    ``certified``: the families of the host's certificate, each up to generation 3. ``host`` names the host's key.
+    ``certified``: the families of the host's certificate, each up to generation 3. ``host`` names the host's key,
+    ``owner`` the publisher's: with another one, the same products are somebody else's. ``serial``: its certificate's.
     """
     now_ms = now_ms or time.time_ns() // 1_000_000
-    root_key, issuer_key, host_key = make_key("root"), make_key("issuer"), make_key(host)
+    root_key, issuer_key, host_key = make_key(f"{owner}root"), make_key(f"{owner}issuer"), make_key(host)
     families = tuple(Family(number, name, threshold, threshold) for number, name in ((1, "desktops"), (2, "servers")))
     issuer = issue_issuer_certificate(
         root_key, public_key=signing.public_bytes(issuer_key), publisher_id=PUBLISHER_ID, serial=1,
         not_before_ms=now_ms - 2 * DAY_MS, days=731,
     )  # fmt: skip
     certificate = issue_host_certificate(
-        issuer_key, issuer, public_key=signing.public_bytes(host_key), serial=1, not_before_ms=now_ms - DAY_MS,
+        issuer_key, issuer, public_key=signing.public_bytes(host_key), serial=serial, not_before_ms=now_ms - DAY_MS,
         not_after_ms=now_ms + days * DAY_MS,
         families=[CertifiedFamily(number, 3, threshold, 259_200) for number in certified],
     )  # fmt: skip
@@ -143,14 +146,14 @@ def serve(
     *options: str,
     environment: dict[str, str] | None = None,
     listen: str = "127.0.0.1:0",
-    through: Sequence[str] = (),
+    prefix: Sequence[str] = (),
 ) -> Iterator[RunningHost]:
     """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``.
 
-    ``through``: a program that runs the command which follows it in its own place.
+    ``prefix``: a command that runs it, such as one that takes it to another machine, or confines it.
     """
     command = [
-        *through,
+        *prefix,
         sys.executable,
         "-m",
         "kms_fast",
@@ -183,12 +186,13 @@ def serve(
             process.wait(30)
 
 
-def run_cli(*arguments: str | Path, home: Path | None = None) -> tuple[int, dict[str, Any], str]:
-    """Runs ``kms-fast ARGUMENTS --json``: exit code, the object on stdout, and stderr."""
+def run_cli(
+    *arguments: str | Path, home: Path | None = None, prefix: Sequence[str] = ()
+) -> tuple[int, dict[str, Any], str]:
+    """Runs ``kms-fast ARGUMENTS --json``: exit code, the object on stdout, and stderr. ``prefix``: as for `serve`."""
     options: Sequence[str | Path] = () if home is None else ("--home", home)
-    done = subprocess.run(
-        [sys.executable, "-m", "kms_fast", *arguments, *options, "--json"], capture_output=True, text=True, timeout=60
-    )
+    command = [*prefix, sys.executable, "-m", "kms_fast", *arguments, *options, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
 

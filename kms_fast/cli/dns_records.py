@@ -26,7 +26,7 @@ from kms_fast.messages import log
 from kms_fast.model.events import DnsFailed, DnsPublished
 from kms_fast.model.names import PublishedDomain, check_name, parse_domain, parse_server
 from kms_fast.model.settings import HostSettings
-from kms_fast.results import BY_NAME
+from kms_fast.results import BY_NAME, find_result
 
 REFRESH_S: Final = 86_400.0
 RETRY_S: Final = 3_600.0
@@ -67,7 +67,7 @@ def judge(outcome: Outcome) -> Sight:
         case Kind.UNSIGNED:
             return Sight(Condition.UNPROVEN, outcome.text)
         case Kind.REJECTED:
-            return Sight(Condition.ROGUE, outcome.text)
+            return Sight(Condition.ROGUE, find_result(outcome.code or 0).meaning)
 
 
 def make_access(settings: HostSettings) -> Access:

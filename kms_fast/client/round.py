@@ -96,7 +96,9 @@ class Round:
             return error(f"{decisive.host}: {decisive.text}", code=decisive.code, hosts=hosts, **decisive.details)
         if not hosts and self._lookup_failure is not None:
             return self._lookup_failure
-        said = "; ".join(f"{outcome.host}: {outcome.text.rstrip('.')}" for outcome in self.outcomes)
+        # Another vendor's host under the same service name is nobody's mistake: named only when it is all there is.
+        of_ours = [outcome for outcome in self.outcomes if outcome.kind is not Kind.FOREIGN]
+        said = "; ".join(f"{outcome.host}: {outcome.text.rstrip('.')}" for outcome in of_ours or self.outcomes)
         names = {} if self._lookup_failure is None else {"names": self._lookup_failure.details["names"]}
         return NoHost(f"No host activated this machine. {said or 'There was none to ask'}.", hosts=hosts, **names)
 

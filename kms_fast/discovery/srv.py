@@ -144,7 +144,7 @@ def describe_failure(error: dns.exception.DNSException) -> str:
 
 def _describe_server(server: Any, over_tcp: bool, port: int, error: Any, response: Any) -> str:
     """What one name server said: an exception, or a text such as REFUSED. The arguments are dnspython's."""
-    said = f"the name server {str(server).removeprefix('Do53:').replace('@', ' port ')}"
+    said = f"the name server {str(server).removeprefix('Do53:').removesuffix('@53').replace('@', ' port ')}"
     if isinstance(error, dns.exception.Timeout):
         return f"{said} did not answer in time"
     if isinstance(error, OSError) and error.errno:

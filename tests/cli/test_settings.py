@@ -118,7 +118,7 @@ def test_flags_of_some_settings_are_named_without_their_prefix(write: Any) -> No
     path = write('dns_ttl = "1h"\n')
     loaded = load_settings(path, {"dns_ttl": "5m"}, {}, "dns_")
     assert (loaded.settings.dns_ttl_s, loaded.sources["dns_ttl"]) == (300, "--ttl")
-    with pytest.raises(ConfigurationError, match="^--ttl 1s: expected from 30s to 7d"):
+    with pytest.raises(ConfigurationError, match=r"^--ttl 1s: expected from 30s to 7d$"):
         load_settings(None, {"dns_ttl": "1s"}, {}, "dns_")
 
 

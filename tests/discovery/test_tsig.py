@@ -19,7 +19,7 @@ KNOT = f"# hmac-sha256:kms-fast:{TEXT}\nkey:\n  - id: kms-fast\n    algorithm: h
         f"/* made\n by hand */ key kms-fast {{ secret \"{TEXT}\"; // mine\n algorithm HMAC-SHA256; }}; # end\n",
         "// key \"old\" { };\n" + BIND,
         KNOT,
-        f"key:\n- algorithm: hmac-sha256\n  secret: {TEXT} # mine\n  id: kms-fast\n\nacl:\n  - id: a\n    key: kms-fast\n",
+        f"key:\n- algorithm: hmac-sha256\n  secret: {TEXT} # mine\n  id: kms-fast\nacl:\n  - id: a\n    key: x\n",
         f"server:\n  listen: ::1\n{KNOT}",
     ],
 )  # fmt: skip

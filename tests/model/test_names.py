@@ -27,7 +27,7 @@ def test_what_is_no_domain(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["kms", "192.0.2.1", "[::1]", "kms.example.com:1688", "a b.example", f"{'a' * 64}.b"])
 def test_what_is_no_full_name(text: str) -> None:
-    with pytest.raises(ValueError, match="not a full name such as kms.example.com"):
+    with pytest.raises(ValueError, match="is not a full name such as"):
         check_name(text)
 
 

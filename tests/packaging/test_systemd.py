@@ -101,7 +101,7 @@ def test_a_host_under_its_unit_s_restrictions(
     confine = [sys.executable, "-m", "tests.packaging.confine", str(service)]
     asker = Asker.of(realm, "desktop")
     options = ["--workers", "2", "--max-connections", "1000", "--web", "127.0.0.1:0"]
-    with serve(realm, *options, through=confine) as host:
+    with serve(realm, *options, prefix=confine) as host:
         status = Path(f"/proc/{host.worker_pids()[0]}/status").read_text()
         assert "Seccomp:\t2\n" in status
         assert "CapBnd:\t0000000000000000\n" in status or os.geteuid() != 0
