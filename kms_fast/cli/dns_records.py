@@ -83,7 +83,7 @@ def read_key(path: Path) -> TsigKey:
     # A group may read it: that of the name server, or of whom a service manager hands it to.
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigurationError(
-            f"{path} holds a key and has mode {mode:04o}: everybody on this machine may have read it. Make a new key, "
+            f"{path} holds a key and has mode {mode:04o}: others may have read or changed it. Make a new key, "
             "and a file of mode 0600 or 0640 for it.",
             file=str(path),
         )

@@ -1,6 +1,7 @@
 """The process that an administrator starts: it opens the sockets, and keeps workers and the recorder running.
 
-TERM drains, INT stops, HUP reloads. It opens no key and no database while children run, so they inherit none.
+TERM drains, INT stops, HUP reloads. It opens no database while children run, and they are started anew: they inherit
+neither key nor connection.
 """
 
 import asyncio

@@ -148,7 +148,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Name server that takes updates, ADDR or ADDR:PORT; not set: the primary that the zone names.",
             examples=["192.0.2.53"],
-            extra={"check": lambda server: parse_server(server)},
+            extra={"metavar": "ADDR[:PORT]", "check": lambda server: parse_server(server)},
         ),
     ] = None
     dns_key: Annotated[
@@ -156,6 +156,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="File of the TSIG key for updates, as tsig-keygen or keymgr writes it; not set: unsigned.",
             examples=["/etc/kms-fast/dns.key"],
+            extra={"metavar": "FILE"},
         ),
     ] = None
     dns_target: Annotated[
@@ -163,12 +164,16 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Name by which clients reach this host; not set: the machine's full name.",
             examples=["kms.example.com"],
-            extra={"check": lambda name: check_name(name)},
+            extra={"metavar": "NAME", "check": lambda name: check_name(name)},
         ),
     ] = None
     dns_port: Annotated[
         Annotated[int, Meta(ge=1, le=65_535)] | None,
-        Meta(description="Port to publish; not set: the one this host listens on.", examples=[1688]),
+        Meta(
+            description="Port to publish; not set: the one this host listens on.",
+            examples=[1688],
+            extra={"metavar": "PORT"},
+        ),
     ] = None
     dns_ttl_s: Annotated[
         int, Meta(ge=30, le=7 * _DAY_S, description="How long name servers and clients may remember the record.")

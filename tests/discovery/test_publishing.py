@@ -248,6 +248,23 @@ async def test_a_name_that_is_an_alias(start_name_server: Callable[..., NameServ
     assert "CNAME" in error.message
 
 
+async def test_a_domain_that_nobody_has(start_name_server: Callable[..., NameServer]) -> None:
+    """The nearest zone is then the top-level domain's, whose servers are to be left in peace."""
+    server = start_name_server("knot", {"example.com": ZONE, "test": ZONE})
+    record = replace(KMS, domain=PublishedDomain("nowhere.test"))
+    error = await fail(server, record, access=Access(resolver=server.async_resolver()))
+    assert error.result.name == "DNS_ZONE_NOT_FOUND"
+    assert "the nearest zone is test." in error.message
+
+
+async def test_a_primary_that_is_hidden(start_name_server: Callable[..., NameServer]) -> None:
+    server = start_name_server("knot", {"example.com": ZONE.replace("SOA ns1.", "SOA hidden.")})
+    error = await fail(server, access=Access(resolver=server.async_resolver()))
+    assert error.result.name == "DNS_SERVER_UNREACHABLE"
+    assert "hidden.example.com has no address" in error.message
+    assert "dns_server" in error.result.cure
+
+
 async def test_a_server_that_is_down() -> None:
     port = find_free_port()
     with pytest.raises(KmsFastError) as caught:

@@ -161,6 +161,17 @@ def test_commands_need_nothing_but_the_key(machine: Machine, serve_zone: Start, 
     assert server.ask(NAME) == ["0 0 1688 kms.example.com."]
 
 
+def test_a_domain_that_fails_holds_up_no_other(machine: Machine, serve_zone: Start, realm: Realm) -> None:
+    server = serve_zone()
+    command = ("host", "publish-dns", "--key", server.key, "--domain", "other.test", "--domain", "example.com:1:2")
+    code, told, _ = run_cli(*command, home=realm.home, prefix=machine.prefix)
+    assert (code, told["name"]) == (1, "DNS_ZONE_NOT_FOUND")
+    assert [failed["details"]["domain"] for failed in told["details"]["failed"]] == ["other.test"]
+    assert [done["domain"] for done in told["details"]["done"]] == ["example.com"]
+    assert "Done: example.com" in told["message"]
+    assert server.ask(NAME) == ["1 2 1688 kms.example.com."]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
