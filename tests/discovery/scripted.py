@@ -10,14 +10,19 @@ import dns.opcode
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+import dns.update
 
 ZONE = "example.com."
 
 
 class ScriptedServer:
-    """Has an empty zone ``example.com``. ``answer``: the code for updates, or bytes to send before closing."""
+    """Has an empty zone ``example.com``. ``answer``: the code for updates, or bytes to send before closing.
+
+    ``updates``: those that came.
+    """
 
     def __init__(self, answer: dns.rcode.Rcode | bytes, *, authoritative: bool = True) -> None:
+        self.updates: list[dns.update.UpdateMessage] = []
         self._answer = answer
         self._authoritative = authoritative
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -50,7 +55,8 @@ class ScriptedServer:
         response = dns.message.Message(query.id)
         response.flags = dns.flags.QR | dns.opcode.to_flags(query.opcode())
         response.question = query.question
-        if query.opcode() == dns.opcode.UPDATE:
+        if isinstance(query, dns.update.UpdateMessage):
+            self.updates.append(query)
             if isinstance(self._answer, bytes):
                 return self._answer
             response.set_rcode(self._answer)

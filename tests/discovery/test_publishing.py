@@ -7,6 +7,8 @@ from pathlib import Path
 import dns.message
 import dns.query
 import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
 import dns.tsig
 import dns.update
 import pytest
@@ -181,6 +183,20 @@ async def test_a_set_that_keeps_changing_is_given_up(name_server: NameServer) ->
         await publish(KMS, access_to(name_server), look)
     assert caught.value.result.name == "DNS_SET_CHANGED"
     assert not any("kms.example.com." in record for record in name_server.ask(NAME))
+
+
+async def test_an_empty_set_is_to_be_empty_still() -> None:
+    with ScriptedServer(dns.rcode.YXRRSET) as server:
+        await fail(server, access=Access(server.address))
+    assert len(server.updates) == 3
+    for update in server.updates:
+        # RFC 2136 section 2.4.3: no records of this type.
+        (condition,) = update.prerequisite
+        assert (condition.name.to_text(), condition.rdtype, condition.deleting) == (
+            NAME,
+            dns.rdatatype.SRV,
+            dns.rdataclass.NONE,
+        )
 
 
 @pytest.mark.parametrize(
