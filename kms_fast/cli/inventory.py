@@ -67,16 +67,16 @@ def list_clients(
     """
     place = _parse_place(after, by_name=name is not None) if after is not None else None
     wanted_state = STATES[state] if state else None
-    clients = _ask(
+    clients = ask_inventory(
         settings,
         home,
         lambda inventory: inventory.find(name=name, state=wanted_state, cloned=cloned, after=place, limit=limit),
     )
-    products = _read_products(home)
+    products = read_products(home)
     following = _format_place(clients[-1].position, by_name=name is not None) if len(clients) == limit else None
-    text = _format_page(clients, products) if clients else "No machine."
+    text = format_page(clients, products) if clients else "No machine."
     out.result(
-        {"clients": [_describe(client, products) for client in clients], "next": following},
+        {"clients": [describe_client(client, products) for client in clients], "next": following},
         f"{text}\n\nmore: --after {shlex.quote(following)}" if following else text,
     )
 
@@ -91,11 +91,11 @@ def show(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> No
     Example:
       kms-fast inventory show 0b9e7a52-5d1c-4f0e-9d55-3c4f6c1f7a10
     """
-    clients = _ask(settings, home, lambda inventory: inventory.get(cmid.bytes))
+    clients = ask_inventory(settings, home, lambda inventory: inventory.get(cmid.bytes))
     if not clients:
         raise KmsFastError(f"No machine with CMID {cmid} is in the inventory.", name="MACHINE_UNKNOWN", cmid=str(cmid))
-    products = _read_products(home)
-    described = [_describe(client, products) for client in clients]
+    products = read_products(home)
+    described = [describe_client(client, products) for client in clients]
     out.result({"clients": described}, "\n\n".join(map(_list_with_dates, described)))
 
 
@@ -112,8 +112,8 @@ def summary(settings: HostSettings, home: Path, out: Output) -> None:
     async def read(inventory: Inventory) -> Summary:
         return await inventory.summary() or await inventory.summarize(time.time_ns() // 1_000_000)
 
-    counted = _ask(settings, home, read)
-    described = _describe_summary(counted, _read_products(home))
+    counted = ask_inventory(settings, home, read)
+    described = _describe_summary(counted, read_products(home))
     out.result(described, _list_with_dates(described))
 
 
@@ -145,7 +145,9 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
     out.progress("waiting for the recorder")
     # Where there is no inventory yet, nothing was read before the ledger was blank.
     if settings.store is not None or inventory_file(home).exists():
-        clients = _ask(settings, home, lambda inventory: forget_recorded(inventory, host_id, cmid.bytes, forgotten))
+        clients = ask_inventory(
+            settings, home, lambda inventory: forget_recorded(inventory, host_id, cmid.bytes, forgotten)
+        )
     if not (forgotten.entries or forgotten.blanked or clients):
         raise KmsFastError(
             f"No machine with CMID {cmid} is in this host's ledger or in the inventory.",
@@ -159,7 +161,7 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
     )
 
 
-def _ask(settings: HostSettings, home: Path, question: Callable[[Inventory], Awaitable[_Found]]) -> _Found:
+def ask_inventory(settings: HostSettings, home: Path, question: Callable[[Inventory], Awaitable[_Found]]) -> _Found:
     """Open the inventory and ask it. Raises `ConfigurationError` when there is none."""
     if settings.store is None and not inventory_file(home).exists():
         raise ConfigurationError(
@@ -177,7 +179,7 @@ def _ask(settings: HostSettings, home: Path, question: Callable[[Inventory], Awa
     return asyncio.run(ask())
 
 
-def _read_products(home: Path) -> dict[bytes, str]:
+def read_products(home: Path) -> dict[bytes, str]:
     """Names of SKUs, as far as the host's publisher file has them."""
     path = home / "host" / "publisher.json"
     if not path.exists():
@@ -202,7 +204,7 @@ def _parse_place(text: str, *, by_name: bool) -> Position:
     return position
 
 
-def _describe(client: Client, products: Mapping[bytes, str]) -> dict[str, Any]:
+def describe_client(client: Client, products: Mapping[bytes, str]) -> dict[str, Any]:
     """A client as it is shown: the columns of docs/inventory.md, and what they stand for."""
     version = client.library_version
     return {
@@ -211,7 +213,7 @@ def _describe(client: Client, products: Mapping[bytes, str]) -> dict[str, Any]:
         "product": products.get(client.sku),
         "name": client.name,
         "address": _format_address(client.address),
-        "state": _format_state(client.state),
+        "state": format_state(client.state),
         "first_seen_ms": client.first_seen_ms,
         "last_seen_ms": client.last_seen_ms,
         "activations": client.activations,
@@ -238,7 +240,7 @@ def _describe_summary(counted: Summary, products: Mapping[bytes, str]) -> dict[s
             {"sku": uuid.UUID(bytes=sku), "product": products.get(sku), "clients": clients}
             for sku, clients in counted.products
         ],
-        "states": {_format_state(state): clients for state, clients in sorted(counted.states.items())},
+        "states": {format_state(state): clients for state, clients in sorted(counted.states.items())},
         "expired": counted.expired,
         "expiring": {f"{days} days": clients for days, clients in sorted(counted.expiring.items())},
         "cloned": counted.cloned,
@@ -262,7 +264,8 @@ def _list_with_dates(fields: Mapping[str, Any]) -> str:
     )
 
 
-def _format_state(state: int) -> str:
+def format_state(state: int) -> str:
+    """A licence state as it is shown."""
     return next((name for name, known in STATES.items() if known == state), str(state))
 
 
@@ -270,13 +273,13 @@ def _format_address(address: bytes | None) -> str | None:
     return None if address is None else str(ip_address(address))
 
 
-def _format_page(clients: Sequence[Client], products: Mapping[bytes, str]) -> str:
+def format_page(clients: Sequence[Client], products: Mapping[bytes, str]) -> str:
     """Aligned columns, one line a client."""
     rows = [("name", "state", "last seen", "lease ends", "granted", "refused", "address", "product", "CMID")]
     rows += [
         (
             client.name or "-",
-            _format_state(client.state),
+            format_state(client.state),
             format_time(client.last_seen_ms),
             "-" if client.expires_ms is None else format_time(client.expires_ms),
             str(client.activations),

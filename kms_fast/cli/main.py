@@ -29,7 +29,7 @@ COMMANDS = {
     "inventory": "Find machines that asked, and count them.",
     "store": "Prepare, back up, restore and check counts and inventory.",
     "config": "Show, check and print the host's settings.",
-    "explain": "Say what a result code means and what to do.",
+    "explain": "Say what a result code means, or tell a machine's story.",
     "version": "Print version and compiled back ends.",
     "completion": "Print the completion script of a shell.",
 }

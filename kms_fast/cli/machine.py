@@ -1,0 +1,68 @@
+"""Finding the machine that ``kms-fast explain`` is asked about, in the inventory and in this host's ledger."""
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+from kms_fast.cli.inventory import ask_inventory, describe_client, format_page, read_products
+from kms_fast.cli.output import Output
+from kms_fast.cli.settings import load_settings
+from kms_fast.cli.stores import inventory_file
+from kms_fast.cli.story import Story, describe_story, render_story
+from kms_fast.errors import KmsFastError
+from kms_fast.host.attempts import find_attempts
+from kms_fast.model.settings import HostSettings
+from kms_fast.store import Client
+
+MOST_NAMED = 100
+
+
+def load_store(config: Path | None, store: str | None) -> HostSettings:
+    """The settings that say where the inventory is. Raises `ConfigurationError`."""
+    return load_settings(config, {"store": store} if store else {}, os.environ).settings
+
+
+def has_inventory(settings: HostSettings, home: Path) -> bool:
+    """Whether there is one to ask."""
+    return settings.store is not None or inventory_file(home).exists()
+
+
+def explain_cmid(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> None:
+    """Print the story of the machine with this CMID. Raises `KmsFastError` (MACHINE_UNKNOWN)."""
+    clients = ask_inventory(settings, home, lambda inventory: inventory.get(cmid.bytes))
+    attempts = find_attempts(
+        home / "host" / "ledger", cmid.bytes, lambda so_far: out.progress(f"{so_far} attempts found in the ledger")
+    )
+    if not clients and not attempts:
+        raise KmsFastError(
+            f"No machine with CMID {cmid} is in the inventory or in this host's ledger.",
+            name="MACHINE_UNKNOWN",
+            cmid=str(cmid),
+        )
+    story = Story(cmid, clients, attempts, read_products(home), time.time_ns() // 1_000_000)
+    out.result(describe_story(story), render_story(story))
+
+
+def explain_name(name: str, settings: HostSettings, home: Path, out: Output) -> bool:
+    """Print the story of the machine with this name, or the machines to choose from: several have it, or it is the
+    beginning of theirs. False when there is none.
+    """
+    found = ask_inventory(settings, home, lambda inventory: inventory.find(name=name, limit=MOST_NAMED))
+    exact = [client for client in found if (client.name or "").casefold() == name.casefold()]
+    cmids = {client.cmid for client in exact or found}
+    if len(cmids) == 1:
+        explain_cmid(uuid.UUID(bytes=next(iter(cmids))), settings, home, out)
+    elif cmids:
+        _list_choices(exact or found, home, out)
+    return bool(cmids)
+
+
+def _list_choices(clients: list[Client], home: Path, out: Output) -> None:
+    products = read_products(home)
+    newest = max(clients, key=lambda client: client.last_seen_ms)
+    out.result(
+        {"clients": [describe_client(client, products) for client in clients]},
+        f"{format_page(clients, products)}\n\nSeveral machines: choose one by its CMID. The one that asked last: "
+        f"kms-fast explain {uuid.UUID(bytes=newest.cmid)}",
+    )
