@@ -412,6 +412,12 @@ _ROWS = (
         "A record of the set leads clients to no host of this publisher.",
         "See the cure of each record that is listed.",
     ),
+    (
+        0xE04B006A,
+        "CHECK_FAILED",
+        "Something that activation needs does not work.",
+        "See each check that failed and what it says to do, from the first one on.",
+    ),
 )
 
 _CURES = {

@@ -29,6 +29,7 @@ COMMANDS = {
     "inventory": "Find machines that asked, and count them.",
     "store": "Prepare, back up, restore and check counts and inventory.",
     "config": "Show, check and print the host's settings.",
+    "doctor": "Find out what is wrong with a host, a client or the way between them.",
     "explain": "Say what a result code means, or tell a machine's story.",
     "version": "Print version and compiled back ends.",
     "completion": "Print the completion script of a shell.",

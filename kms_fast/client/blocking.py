@@ -5,7 +5,7 @@ import socket
 import time
 import uuid
 
-from kms_fast.client.exchange import HostExchange
+from kms_fast.client.exchange import HostBind
 from kms_fast.client.installation import Installation
 from kms_fast.client.lease import Lease
 from kms_fast.client.round import Round
@@ -49,7 +49,7 @@ def carry_out(round_: Round) -> None:
             ask(task)
 
 
-def ask(exchange: HostExchange) -> None:
+def ask(exchange: HostBind) -> None:
     """Carry out one exchange: 5 s to connect to each address of the host, 10 s for the answer."""
     host = exchange.host
     try:

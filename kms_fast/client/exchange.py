@@ -20,6 +20,7 @@ from kms_fast._core import (
     build_bind,
     build_request,
 )
+from kms_fast.client.machine import Clock
 from kms_fast.client.trust import Inquiry
 from kms_fast.discovery.address import HostAddress
 from kms_fast.errors import AnswerRejected, ConfigurationError
@@ -27,6 +28,7 @@ from kms_fast.model.lease import BatchHeader
 from kms_fast.results import BY_NAME, find_result
 
 ACTIVATE, GET_REVOCATIONS = 0, 2
+_Told = Accepted | Rejected | BindNak | Fault | Response
 _RPC_REFUSED = BY_NAME["RPC_REFUSED"].code
 
 
@@ -47,6 +49,7 @@ class Kind(Enum):
     REJECTED = "rejected"  # its answer failed a check
     FOREIGN = "foreign"  # serves other interfaces than ours
     UNREACHABLE = "unreachable"
+    BOUND = "bound"  # accepts our interface, and was asked for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +74,15 @@ class Outcome:
         return {"host": str(self.host), "outcome": self.kind.value, "code": code, "text": self.text}
 
 
-class HostExchange:
-    """Asks one host. ``inquiry`` is what to ask and how to check; see the module's text for how a shell drives it."""
+class HostBind:
+    """Asks one host whether it accepts our interface; see the module's text for how a shell drives it."""
 
-    def __init__(self, host: HostAddress, inquiry: Inquiry) -> None:
+    def __init__(self, host: HostAddress, clock: Clock) -> None:
         self.host = host
         self.outcome: Outcome | None = None
         self.done = False
-        self._inquiry = inquiry
+        self._clock = clock
         self._session = ClientSession()
-        self._answer = b""
-        self._max_fragment = 0
 
     def start(self) -> bytes:
         """The first bytes to send on a new connection."""
@@ -101,23 +102,53 @@ class HostExchange:
         """Nothing more comes from this host: the connection was not made, broke, or the time is up."""
         self._end(Kind.UNREACHABLE, why)
 
-    def _take(self, outcome: Accepted | Rejected | BindNak | Fault | Response) -> bytes:
+    def _take(self, outcome: _Told) -> bytes:
         match outcome:
             case Accepted(Call.BIND, max_fragment):
-                self._max_fragment = max_fragment
-                return build_request(Call.ACTIVATE, 0, ACTIVATE, self._inquiry.request, max_fragment)
+                return self._begin(max_fragment)
             case Rejected() | BindNak():
                 self._end(Kind.FOREIGN, "another RPC service answers there, not a kms_fast host")
+            case Fault(_, status):
+                self._end(Kind.UNSIGNED, f"the call was answered with RPC fault 0x{status:08X}", code=_RPC_REFUSED)
+            case _:
+                self._end(Kind.REJECTED, "an answer came to a call that was not made", code=_RPC_REFUSED)
+        return b""
+
+    def _begin(self, max_fragment: int) -> bytes:
+        """What to send once the bind is accepted, to a server that takes fragments of this many bytes."""
+        self._end(Kind.BOUND, "it accepts our interface")
+        return b""
+
+    def _end(self, kind: Kind, text: str, **found: Any) -> None:
+        # What was decided stays, whatever happens while the revocation list is on its way.
+        if self.outcome is None:
+            self.outcome = Outcome(self.host, kind, text, self._clock.now_ms(), **found)
+        self.done = True
+
+
+class HostExchange(HostBind):
+    """Asks one host for an activation. ``inquiry`` is what to ask and how to check."""
+
+    def __init__(self, host: HostAddress, inquiry: Inquiry) -> None:
+        super().__init__(host, inquiry.clock)
+        self._inquiry = inquiry
+        self._answer = b""
+        self._max_fragment = 0
+
+    def _begin(self, max_fragment: int) -> bytes:
+        self._max_fragment = max_fragment
+        return build_request(Call.ACTIVATE, 0, ACTIVATE, self._inquiry.request, max_fragment)
+
+    def _take(self, outcome: _Told) -> bytes:
+        match outcome:
             case Response(Call.ACTIVATE, answer, result):
                 return self._take_answer(answer, result)
             case Response(Call.REVOCATIONS, answer, result) if self.outcome is not None:
                 self._take_revocations(answer if result == 0 else None)
             case Fault(Call.REVOCATIONS, _) if self.outcome is not None:
                 self._take_revocations(None)
-            case Fault(_, status):
-                self._end(Kind.UNSIGNED, f"the call was answered with RPC fault 0x{status:08X}", code=_RPC_REFUSED)
             case _:
-                self._end(Kind.REJECTED, "an answer came to a call that was not made", code=_RPC_REFUSED)
+                return super()._take(outcome)
         return b""
 
     def _take_answer(self, answer: bytes | None, code: int) -> bytes:
@@ -154,9 +185,3 @@ class HostExchange:
             except ConfigurationError:
                 return
             self._check()
-
-    def _end(self, kind: Kind, text: str, **found: Any) -> None:
-        # What was decided stays, whatever happens while the revocation list is on its way.
-        if self.outcome is None:
-            self.outcome = Outcome(self.host, kind, text, self._inquiry.clock.now_ms(), **found)
-        self.done = True

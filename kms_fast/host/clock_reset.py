@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from kms_fast.host.ledger import find_heads, open_ledger, storage_errors
+from kms_fast.host.ledger import find_newest_time, open_ledger, storage_errors
 from kms_fast.host.segment import UNKNOWN, Head
 
 _NO_BATCH: Final = bytes(32)
@@ -18,8 +18,8 @@ def reset_clock(folder: Path, *, host_id: bytes, certificates: bytes, now_ms: in
     if not folder.exists():
         return 0
     with storage_errors(folder):
-        newest_ms = max((head.time_ms for head in find_heads(folder, host_id).values()), default=0)
-    if newest_ms <= now_ms:
+        newest_ms = find_newest_time(folder)
+    if newest_ms is None or newest_ms <= now_ms:
         return 0
     reset = Head(UNKNOWN, _NO_BATCH, now_ms, reset=True)
     open_ledger(folder, host_id=host_id, certificates=certificates, added=[reset]).close()

@@ -113,10 +113,15 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, added: Seq
     return Ledger(path, fd, start)
 
 
-def find_heads(folder: Path, host_id: bytes) -> dict[Path, Head]:
+def find_newest_time(folder: Path) -> int | None:
+    """The time (ms) that a ledger has reached, None when it has no batch. Raises `LedgerError`, OSError."""
+    return max((head.time_ms for head in find_heads(folder).values()), default=0) or None
+
+
+def find_heads(folder: Path, host_id: bytes | None = None) -> dict[Path, Head]:
     """The heads of all segments that no block names as ended.
 
-    Raises `LedgerError`, also for a segment of another host; OSError.
+    Raises `LedgerError`, also for a segment of another host than this one; OSError.
     """
     starts = {path: _read_start(path, host_id) for path in list_segments(folder)}
     ended = {head.segment for start in starts.values() for head in start.heads if head.ended}
@@ -131,9 +136,9 @@ def _refuse_running(folder: Path, heads: Iterable[Head]) -> None:
         )
 
 
-def _read_start(path: Path, host_id: bytes) -> SegmentStart:
+def _read_start(path: Path, host_id: bytes | None) -> SegmentStart:
     start = read_start_of(path)
-    if start.host_id != host_id:
+    if host_id is not None and start.host_id != host_id:
         raise LedgerError(f"{path} belongs to another host than this one's certificate.", file=str(path))
     return start
 

@@ -1,0 +1,112 @@
+"""What can be wrong on a machine that is to be activated: its key, its licence, its clock, and a real activation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, warn
+from kms_fast.client import Client, LicenceState, Status
+from kms_fast.client.state import State, StateFile
+from kms_fast.client.trust import Trust
+from kms_fast.errors import KmsFastError
+from kms_fast.model.keys import KeyKind, parse_key
+from kms_fast.model.policy import SET_BACK_TOLERANCE_MS, format_time
+from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.results import BY_NAME, find_result
+
+
+@dataclass
+class ClientContext:
+    """A client's home; what the checks learn of it stands below."""
+
+    home: Path
+    now_ms: int
+    state: State | None = None
+    trusts: Sequence[Trust] = ()
+    statuses: Sequence[Status] = ()
+
+
+def check_keys(context: ClientContext) -> Finding:
+    """A setup key is installed, and the state is this user's alone."""
+    file = StateFile(context.home / "client")
+    context.state = state = file.read()
+    context.trusts = trusts = list_trusts(state)
+    if not trusts:
+        raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
+    if file.path.stat().st_mode & 0o077:
+        return fail(f"Others may read {file.path}, which holds setup keys.", f"chmod 600 {file.path}")
+    listed = ", ".join(f"{trust.sku.name} (…{trust.key.last_five})" for trust in trusts)
+    return ok(f"Setup keys are installed: {listed}.")
+
+
+def list_trusts(state: State | None) -> list[Trust]:
+    """What is needed to ask for each product whose key is installed. Raises `KmsFastError`."""
+    if state is None:
+        return []
+    publisher = PublisherFile.parse(state.publisher.encode())
+    return [
+        Trust(
+            publisher,
+            publisher.sku(sku),
+            parse_key(product.key, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id),
+        )
+        for sku, product in state.products.items()
+        if product.key is not None
+    ]
+
+
+def check_licence(context: ClientContext) -> Finding:
+    """The licence state of each product, and why the last attempt failed."""
+    client = Client(home=context.home)
+    context.statuses = statuses = [client.status(trust.sku.id) for trust in context.trusts]
+    worst = max(statuses, key=lambda status: _SEVERITY[status.state])
+    listed = ", ".join(f"{status.sku.name}: {_say_state(status)}" for status in statuses)
+    if worst.state is LicenceState.LICENSED:
+        return ok(f"{listed}.")
+    because = "" if worst.failure is None else f" The last attempt failed: {worst.failure.message}"
+    cure = "Activate: kms-fast client activate." if worst.failure is None else find_result(worst.failure.code).cure
+    judge = warn if worst.state is LicenceState.INITIAL_GRACE else fail
+    return judge(f"{listed}.{because}", cure)
+
+
+_SEVERITY: Final = {
+    LicenceState.LICENSED: 0,
+    LicenceState.INITIAL_GRACE: 1,
+    LicenceState.OUT_OF_TOLERANCE_GRACE: 2,
+    LicenceState.UNLICENSED: 3,
+    LicenceState.NOTIFICATION: 4,
+}
+
+
+def _say_state(status: Status) -> str:
+    name = status.state.name.lower().replace("_", " ")
+    return f"{name}, {status.minutes_left // 1440} days left" if status.minutes_left else name
+
+
+def check_clock(context: ClientContext) -> Finding:
+    """The clock must not lie far before an activation that was received."""
+    assert context.state is not None
+    shown, mark_ms = format_time(context.now_ms), context.state.mark_ms
+    if context.now_ms < mark_ms - SET_BACK_TOLERANCE_MS:
+        what = f"The clock shows {shown}, but an activation was signed at {format_time(mark_ms)}."
+        return fail(what, BY_NAME["CLOCK_SET_BACK"].cure, mark_ms=mark_ms)
+    return ok(f"The clock shows {shown}.")
+
+
+def check_activation(context: ClientContext) -> Finding:
+    """A real activation of every product."""
+    client = Client(home=context.home)
+    leases = [(sku.name, client.activate(sku.id)) for sku in client.skus()]
+    if not leases:
+        raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
+    until = ", ".join(f"{name} until {format_time(lease.expires_ms)}" for name, lease in leases)
+    return ok(f"Activated: {until}.")
+
+
+CLIENT_CHECKS: Final = (
+    Check("keys", check_keys),
+    Check("licence", check_licence, needs=("keys",)),
+    Check("clock", check_clock, needs=("keys",)),
+)
+ACTIVATION_CHECKS: Final = (Check("activation", check_activation),)

@@ -1,0 +1,227 @@
+"""What can be wrong with a host, from its configuration to the room on its disk."""
+
+import asyncio
+import ipaddress
+import itertools
+import os
+import pwd
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, skip, warn
+from kms_fast.cli.settings import load_settings
+from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.client.blocking import CONNECT_S, describe_failure
+from kms_fast.discovery.address import HostAddress
+from kms_fast.host.enrolment import Installation, read_installation
+from kms_fast.host.ledger import find_newest_time
+from kms_fast.host.listener import open_sockets
+from kms_fast.host.presence import HostProcess, list_running
+from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, format_time
+from kms_fast.model.settings import HostSettings, format_quantity, mask_password, parse_address
+from kms_fast.results import BY_NAME
+
+SECRET_FILES: Final = ("host.key", "keys.json", "catalog.json")
+# How many times low_water is little.
+LITTLE_ROOM: Final = 4
+# An address for documentation (RFC 5737): the way there tells our own address, and nothing is sent.
+ELSEWHERE: Final = ("192.0.2.1", 9)
+
+
+@dataclass
+class HostContext:
+    """A host's home; what the checks learn of it stands below."""
+
+    home: Path
+    config: Path | None
+    now_ms: int
+    settings: HostSettings = field(default_factory=HostSettings)
+    installation: Installation | None = None
+    running: Sequence[HostProcess] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where keys, certificate and ledger are."""
+        return self.home / "host"
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens now."""
+        return [parse_address(address) for process in self.running for address in process.addresses]
+
+    @property
+    def nearby(self) -> HostAddress | None:
+        """Where it can be asked from this machine."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return next((HostAddress(everywhere.get(name, name), port) for name, port in self.addresses), None)
+
+
+def check_configuration(context: HostContext) -> Finding:
+    """The settings, as serve would read them."""
+    loaded = load_settings(context.config, {}, os.environ)
+    context.settings = loaded.settings
+    given = [name for name, source in loaded.sources.items() if source != "default"]
+    return ok(f"The settings are valid: {', '.join(given) or 'all at their defaults'}.")
+
+
+def check_files(context: HostContext) -> Finding:
+    """Nobody else may read the keys, and the host may read all that is there."""
+    open_ = [path for name in SECRET_FILES if (path := context.folder / name).exists() and path.stat().st_mode & 0o077]
+    if open_:
+        names = " ".join(map(str, open_))
+        return fail(f"Others may read {names}, which hold secrets.", f"chmod 600 {names}", files=list(map(str, open_)))
+    owner = context.folder.stat().st_uid
+    foreign = [path for path in context.folder.rglob("*") if path.lstat().st_uid != owner]
+    if foreign:
+        return fail(
+            f"{len(foreign)} of the files in {context.folder} do not belong to its owner, such as {foreign[0]}: a "
+            "command was run as another user, and the host may not be able to use them.",
+            f"chown -R {_name_of(owner)} {context.folder}, and run the host's commands as that user.",
+            files=list(map(str, foreign[:10])),
+        )
+    return ok(f"The keys in {context.folder} can be read by their owner ({_name_of(owner)}) only.")
+
+
+def check_certificate(context: HostContext) -> Finding:
+    """Everything that is installed, the chain to the publisher's root, revocation and dates."""
+    installation = read_installation(context.folder)
+    installation.check_dates(context.now_ms)
+    context.installation = installation
+    certificate = installation.certificate
+    days_left = (certificate.not_after_ms - context.now_ms) // DAY_MS
+    what = f"Certificate {certificate.serial} of {installation.publisher.name} is valid for {days_left} more days."
+    if days_left < CERTIFICATE_WARNING_DAYS:
+        return warn(what, BY_NAME["CERTIFICATE_DATES"].cure, days_left=days_left)
+    return ok(what, days_left=days_left, serial=certificate.serial)
+
+
+def check_clock(context: HostContext) -> Finding:
+    """The clock has to be past everything that was signed."""
+    newest_ms = find_newest_time(context.folder / "ledger")
+    if newest_ms is None:
+        return ok(f"The clock shows {format_time(context.now_ms)}; nothing was signed yet.")
+    shown, signed = format_time(context.now_ms), format_time(newest_ms)
+    if context.now_ms < newest_ms:
+        return fail(
+            f"The clock shows {shown}, but this host has signed at {signed}.", BY_NAME["HOST_CLOCK"].cure,
+            newest_ms=newest_ms,
+        )  # fmt: skip
+    return ok(f"The clock shows {shown}; what was signed last is of {signed}.", newest_ms=newest_ms)
+
+
+def check_port(context: HostContext) -> Finding:
+    """This host listens, or could."""
+    context.running = list_running(context.folder)
+    if context.running:
+        who = ", ".join(f"process {process.pid} on {', '.join(process.addresses)}" for process in context.running)
+        return ok(f"The host runs: {who}.", pids=[process.pid for process in context.running])
+    for opened in itertools.chain(*open_sockets(context.settings.listen)):
+        opened.close()
+    listen = ", ".join(context.settings.listen)
+    return warn(f"No host runs in this home; {listen} is free.", "Start it: kms-fast serve.")
+
+
+def check_firewall(context: HostContext) -> Finding:
+    """As far as a machine can see its own firewall: whether it reaches itself at the address that others use."""
+    if not context.running:
+        return skip("because no host runs")
+    outside = [(name, port) for name, port in context.addresses if not _is_loopback(name)]
+    if not outside:
+        return warn("The host listens on loopback only: no other machine can reach it.", "Set listen: [::]:1688.")
+    name, port = outside[0]
+    if name in ("0.0.0.0", "::"):
+        own = _find_own_address()
+        if own is None:
+            return skip("because this machine has no address that others could use")
+        name = own
+    address = HostAddress(name, port)
+    try:
+        socket.create_connection((name, port), CONNECT_S).close()
+    except OSError as error:
+        return fail(
+            f"The host cannot be reached at {address} even from this machine: {describe_failure(error)}.",
+            f"Let TCP port {port} in, in this machine's firewall.",
+            address=str(address),
+        )
+    return ok(
+        f"The host is reached at {address} from this machine. Whether a firewall lets others in can only be seen from "
+        f"one of them; there: kms-fast doctor {address}",
+        address=str(address),
+    )
+
+
+def check_store(context: HostContext) -> Finding:
+    """Counts and inventory can be opened."""
+    store = context.settings.store
+    # Looking must not make the files: they would belong to whoever looked.
+    if store is None and not counts_file(context.home).exists():
+        return ok("There is no store yet; the host makes it when it starts.")
+    asyncio.run(_open_store(context))
+    return ok(f"Counts and inventory in {mask_password(store) if store else context.folder} can be used.")
+
+
+async def _open_store(context: HostContext) -> None:
+    counts = await open_counts(context.settings, context.home)
+    try:
+        await counts.read_all()
+    finally:
+        await counts.close()
+    if context.settings.store is not None or inventory_file(context.home).exists():
+        inventory = await open_inventory(context.settings, context.home)
+        try:
+            await inventory.summary()
+        finally:
+            await inventory.close()
+
+
+def check_disk(context: HostContext) -> Finding:
+    """Room for the ledger."""
+    folder = context.folder / "ledger"
+    disk = os.statvfs(folder if folder.exists() else context.folder)
+    free_bytes, least_bytes = disk.f_bavail * disk.f_frsize, context.settings.low_water_bytes
+    what = f"{free_bytes >> 20} MiB are free for the ledger; low_water is {format_quantity(least_bytes, 'bytes')}."
+    cure = "Free space, or let old records go: keep_records, kms-fast ledger prune."
+    if free_bytes < least_bytes:
+        return fail(f"{what} Every request is answered SERVER_BUSY.", cure, free_bytes=free_bytes)
+    if free_bytes < LITTLE_ROOM * least_bytes:
+        return warn(what, cure, free_bytes=free_bytes)
+    return ok(what, free_bytes=free_bytes)
+
+
+HOST_CHECKS: Final = (
+    Check("configuration", check_configuration),
+    Check("files", check_files),
+    Check("certificate", check_certificate),
+    Check("clock", check_clock),
+    Check("port", check_port, needs=("configuration",)),
+    Check("firewall", check_firewall, needs=("port",)),
+    Check("store", check_store, needs=("configuration",)),
+    Check("disk", check_disk, needs=("configuration",)),
+)
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _find_own_address() -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(ELSEWHERE)
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
