@@ -64,7 +64,7 @@ def judge(outcome: Outcome) -> Sight:
             return Sight(Condition.FOREIGN, outcome.text)
         case Kind.UNSIGNED if outcome.code in _NOT_OURS:
             return Sight(Condition.ROGUE, f"it does not know this publisher's products: {outcome.text}")
-        case Kind.UNSIGNED:
+        case Kind.UNSIGNED | Kind.BOUND:
             return Sight(Condition.UNPROVEN, outcome.text)
         case Kind.REJECTED:
             return Sight(Condition.ROGUE, find_result(outcome.code or 0).meaning)
