@@ -237,7 +237,7 @@ _ROWS = (
         0xE04B0029,
         "CERTIFICATE_REVOKED",
         "The publisher has revoked the host's certificate.",
-        "Do not use this host. Its administrator must ask the publisher for a new certificate.",
+        "Do not use this host. Its administrator asks the publisher, and certifies it anew with another private key.",
     ),
     (
         0xE04B002A,
@@ -289,7 +289,7 @@ _ROWS = (
     (
         0xE04B0044,
         "BACKUP_DAMAGED",
-        "The file is no whole backup of a host.",
+        "The file is no whole backup, or not one of what is restored here.",
         "Copy it again from where it was made, or take an earlier backup. Nothing was restored.",
     ),
     (
@@ -417,6 +417,54 @@ _ROWS = (
         "CHECK_FAILED",
         "Something that activation needs does not work.",
         "See each check that failed and what it says to do, from the first one on.",
+    ),
+    (
+        0xE04B006B,
+        "HOST_KEY_DISABLED",
+        "The publisher has disabled this host key: it certifies no host any more.",
+        "Ask the publisher for another host key, then: kms-fast host activate --key KEY.",
+    ),
+    (
+        0xE04B006C,
+        "EXPORT_DUE",
+        "The publisher's file is not exported yet, or older than its catalog and revocations; hosts wait for it.",
+        "At the publisher: kms-fast publisher export. On a host: ask the publisher to do so, then try again.",
+    ),
+    (
+        0xE04B006D,
+        "TOO_MANY_REQUESTS",
+        "This address or this host key asked for certificates too often.",
+        "Wait as long as is said here, then try again; look for a host or a script that asks over and over.",
+    ),
+    (
+        0xE04B006E,
+        "PUBLISHER_FAILED",
+        "Something is wrong at the publisher, so its activation service certifies nothing now.",
+        "Try again later. Tell the publisher the time of the attempt: the reason is in its service's log.",
+    ),
+    (
+        0xE04B006F,
+        "PUBLISHER_UNREACHABLE",
+        "The publisher's activation service cannot be reached from here.",
+        (
+            "Check the address, name resolution, firewall and proxy named here. Without a way to it, use the offline "
+            "exchange: kms-fast host request, publisher certify, host apply."
+        ),
+    ),
+    (
+        0xE04B0070,
+        "TLS_NOT_TRUSTED",
+        "The activation service's TLS certificate is not trusted on this machine.",
+        (
+            "Name the file of the authority that signed it (--ca, or activation_ca in the settings), and check this "
+            "machine's clock; a proxy that opens TLS has an authority of its own."
+        ),
+    ),
+    (
+        0xE04B0071,
+        "NO_ACTIVATION_SERVICE",
+        "What answers at this address is not an activation service, or not the way it should.",
+        "Check the address: that of the publisher file, or --url, is the one that /v1/host-requests is put behind.",
     ),
 )
 

@@ -67,6 +67,7 @@ def request_certificate(publisher: Publisher, host: Path, *keys: str, installati
 
 def certify_host(publisher: Publisher, host: Path, key: str) -> Certified:
     """Take a host through request, certify and apply."""
-    certified = certify(publisher, request_certificate(publisher, host, key), PASSPHRASE, now_ms=NOW_MS)
+    issuer_key = publisher.read_issuer_key(PASSPHRASE)
+    certified = certify(publisher, request_certificate(publisher, host, key), issuer_key, now_ms=NOW_MS)
     apply_answer(host, certified.answer, now_ms=NOW_MS)
     return certified

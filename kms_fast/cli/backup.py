@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from kms_fast.archive import Copied
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
 from kms_fast.errors import ConfigurationError, KmsFastError
-from kms_fast.host.backup import Copied, restore_backup, write_backup
+from kms_fast.host.backup import restore_backup, write_backup
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import Watermark

@@ -61,7 +61,8 @@ def certify_host(
     """
     data = read_request(request, out)
     with closing(Publisher(home / "publisher")) as publisher:
-        certified = certify(publisher, data, passphrase.read(), now_ms=time.time_ns() // 1_000_000, days=days)
+        issuer_key = publisher.read_issuer_key(passphrase.read())
+        certified = certify(publisher, data, issuer_key, now_ms=time.time_ns() // 1_000_000, days=days)
     fields = forms.write(certified.answer, certified.compact.pack())
     if catalog_path:
         write_atomically(catalog_path, certified.catalog_file, mode=PUBLIC)

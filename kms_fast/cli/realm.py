@@ -127,7 +127,7 @@ def make_realm(home: Path, *, threshold: int) -> Realm:
         host_key = publisher.make_host_key(now_ms=now_ms).key
         data = (folder / "publisher.json").read_bytes()
         request = make_request(home / "host", [host_key.text], publisher_data=data, now_ms=now_ms)
-        answer = certify(publisher, request, passphrase, now_ms=now_ms).answer
+        answer = certify(publisher, request, publisher.read_issuer_key(passphrase), now_ms=now_ms).answer
         setup_key = publisher.client_key(PRODUCT).text
     (folder / "passphrase").touch(mode=0o600)
     (folder / "passphrase").write_bytes(passphrase + b"\n")

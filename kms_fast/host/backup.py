@@ -1,27 +1,15 @@
-"""A host in one archive, taken while it runs, and a host made from one.
+"""A host in one archive, taken while it runs, and a host made from one: what is in its folder (docs/files.md)."""
 
-The archive is a tar file: what is in the host's folder (docs/files.md), and last ``backup.json`` with the SHA-256 of
-every file, so that a cut or changed archive is not taken for a whole one.
-"""
-
-import hashlib
-import io
-import os
 import re
-import shutil
-import tarfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO, Final
-
-import msgspec
+from typing import BinaryIO, Final
 
 from kms_fast import _core
-from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
-from kms_fast.files import SECRET, SECRET_FOLDER, open_atomically, sync_folder
+from kms_fast.archive import Contents, Copied, open_archive, restore_folder
+from kms_fast.errors import LedgerError
+from kms_fast.files import SECRET_FOLDER
 from kms_fast.host.rollback import mark_restored
 from kms_fast.host.segment import (
     READ_RECORDS,
@@ -47,26 +35,7 @@ FILES: Final = (
     "pending/publisher.json",
 )
 DATABASES: Final = ("counts.db", "inventory.db")
-_CONTENTS: Final = "backup.json"
-_UNFINISHED: Final = ".restoring"
 _SEGMENT: Final = re.compile(r"ledger/segment-\d{8,}\.kfl")
-_COPY_BYTES: Final = 1 << 20
-
-
-class Contents(msgspec.Struct, forbid_unknown_fields=True):
-    """What an archive holds: when it was made (ms), and of each file its SHA-256."""
-
-    format: str
-    created_ms: int
-    files: dict[str, str]
-
-
-@dataclass(slots=True)
-class Copied:
-    """How far a backup or a restoration is."""
-
-    files: int = 0
-    size_bytes: int = 0
 
 
 def write_backup(
@@ -85,14 +54,15 @@ def write_backup(
     signs meanwhile is in the archive or not, but whatever a segment continues and the inventory has is. Raises
     `LedgerError` for a damaged ledger, `KmsFastError`, OSError.
     """
-    with open_atomically(target, mode=SECRET) as file, tarfile.open(fileobj=file, mode="w") as archive:
-        writer = _Writer(archive, created_ms, on_progress)
+    with open_archive(target, FORMAT, created_ms, on_progress) as writer:
         for name in FILES:
             if (folder / name).exists():
                 writer.add_file(name, folder / name)
         # Before the ledger, so that the inventory names no batch that the archive lacks.
         if copy_database is not None:
-            _add_databases(writer, folder, target, copy_database)
+            for name in DATABASES:
+                if (folder / name).exists():
+                    writer.add_copy(name, folder / name, copy_database)
         watermarks = read_watermarks()
         paths = list_segments(folder / "ledger")
         known = _find_known_heads(paths, watermarks)
@@ -109,63 +79,7 @@ def write_backup(
                 file=str(folder / "ledger"),
                 segment=missing,
             )
-        return writer.finish()
-
-
-def _add_databases(writer: "_Writer", folder: Path, target: Path, copy_database: Callable[[Path, Path], None]) -> None:
-    copy = target.with_name(f".{target.name}.database")
-    for name in DATABASES:
-        if (folder / name).exists():
-            try:
-                copy.unlink(missing_ok=True)
-                copy.touch(mode=SECRET, exist_ok=False)
-                copy_database(folder / name, copy)
-                writer.add_file(name, copy)
-            finally:
-                copy.unlink(missing_ok=True)
-
-
-class _Writer:
-    """Adds files to an archive and notes what it holds."""
-
-    def __init__(self, archive: tarfile.TarFile, created_ms: int, on_progress: Callable[[Copied], None]) -> None:
-        self._archive = archive
-        self._contents = Contents(FORMAT, created_ms, {})
-        self._copied = Copied()
-        self._on_progress = on_progress
-
-    def add_file(self, name: str, path: Path) -> None:
-        with path.open("rb") as file:
-            self.add(name, file, os.fstat(file.fileno()).st_size)
-
-    def add(self, name: str, file: BinaryIO, size: int) -> None:
-        """Add the first bytes of a file."""
-        file.seek(0)
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode, entry.mtime = size, SECRET, self._contents.created_ms // 1000
-        hashed = _Hashed(file)
-        self._archive.addfile(entry, hashed)
-        self._contents.files[name] = hashed.digest.hexdigest()
-        self._copied.files, self._copied.size_bytes = self._copied.files + 1, self._copied.size_bytes + size
-        self._on_progress(self._copied)
-
-    def finish(self) -> Copied:
-        data = msgspec.json.encode(self._contents)
-        self.add(_CONTENTS, io.BytesIO(data), len(data))
-        return self._copied
-
-
-class _Hashed:
-    """What is read of a file, hashed: it may change before it is read again."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data
+    return writer.copied
 
 
 def _find_known_heads(paths: Sequence[Path], watermarks: Iterable[Watermark]) -> dict[int, list[Head]]:
@@ -215,85 +129,13 @@ def restore_backup(archive: Path, home: Path, on_progress: Callable[[Copied], No
     The host refuses to serve until its rollback is accepted. Raises `ConfigurationError` for a home that is not empty,
     `KmsFastError` (BACKUP_DAMAGED), OSError.
     """
-    unfinished = home / _UNFINISHED
-    with _make_home(home):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if any(home.iterdir()):
-            raise ConfigurationError(f"{home} is not empty: a host is restored into a home of its own.", file=str(home))
-        try:
-            contents = _unpack(archive, unfinished, on_progress)
-            mark_restored(unfinished / "ledger", contents.created_ms)
-            for folder in (unfinished / "ledger", unfinished / "pending", unfinished):
-                if folder.exists():
-                    sync_folder(folder)
-            unfinished.rename(home / "host")
-            sync_folder(home)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-    return contents
+
+    def finish(folder: Path, contents: Contents) -> None:
+        (folder / "ledger").mkdir(SECRET_FOLDER, exist_ok=True)
+        mark_restored(folder / "ledger", contents.created_ms)
+
+    return restore_folder(archive, FORMAT, home, "host", takes=_takes, finish=finish, on_progress=on_progress)
 
 
-@contextmanager
-def _make_home(home: Path) -> Iterator[None]:
-    """A home, and the folders it lies in; those that were made for it go again when the block fails."""
-    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
-    try:
-        home.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        # One that has something in it by now is somebody else's too.
-        with suppress(OSError):
-            for folder in missing:
-                folder.rmdir()
-        raise
-
-
-def _unpack(path: Path, folder: Path, on_progress: Callable[[Copied], None]) -> Contents:
-    """Write the files of an archive. Raises `KmsFastError` (BACKUP_DAMAGED) unless they are what it says it holds."""
-    (folder / "ledger").mkdir(SECRET_FOLDER, parents=True)
-    found: dict[str, str] = {}
-    contents: Contents | None = None
-    copied = Copied()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for entry in archive:
-                source = archive.extractfile(entry) if entry.isreg() else None
-                if source is None or contents is not None or entry.name in found:
-                    raise _damaged(path, f"{entry.name!r} does not belong there")
-                if entry.name == _CONTENTS:
-                    contents = msgspec.json.decode(source.read(), type=Contents)
-                    continue
-                found[entry.name] = _write_file(folder, entry.name, source, path)
-                copied.files, copied.size_bytes = copied.files + 1, copied.size_bytes + entry.size
-                on_progress(copied)
-    except (tarfile.TarError, EOFError, msgspec.DecodeError) as error:
-        raise _damaged(path, str(error)) from error
-    if contents is None:
-        raise _damaged(path, "its end is missing")
-    if contents.format != FORMAT:
-        raise _damaged(path, f"its format is {contents.format!r}, not {FORMAT!r}")
-    for name in sorted(found.keys() | contents.files.keys()):
-        if found.get(name) != contents.files.get(name):
-            raise _damaged(path, f"{name} is not what was backed up")
-    return contents
-
-
-def _write_file(folder: Path, name: str, source: IO[bytes], path: Path) -> str:
-    """Write one file of an archive; its SHA-256."""
-    if name not in (*FILES, *DATABASES) and not _SEGMENT.fullmatch(name):
-        raise _damaged(path, f"{name!r} does not belong there")
-    target = folder / name
-    target.parent.mkdir(SECRET_FOLDER, exist_ok=True)
-    digest = hashlib.sha256()
-    with open_atomically(target, mode=SECRET) as file:
-        while data := source.read(_COPY_BYTES):
-            digest.update(data)
-            file.write(data)
-    return digest.hexdigest()
-
-
-def _damaged(path: Path, reason: str) -> KmsFastError:
-    return KmsFastError(
-        f"{path} is not a whole backup of a host: {reason}.", name="BACKUP_DAMAGED", file=str(path), reason=reason
-    )
+def _takes(name: str) -> bool:
+    return name in (*FILES, *DATABASES) or _SEGMENT.fullmatch(name) is not None

@@ -1,9 +1,13 @@
-"""Certifying hosts: from a host request to a host answer, within what the host keys entitle to."""
+"""Certifying hosts: from a host request to a host answer, within what the host keys entitle to; each is logged."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from kms_fast.errors import ConfigurationError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model import policy
 from kms_fast.model.catalog import Family
 from kms_fast.model.catalog_file import build_catalog_file
@@ -13,12 +17,15 @@ from kms_fast.model.certificate import (
     CertifiedFamily,
     HostCertificate,
     Rights,
+    host_id,
     issue_host_certificate,
 )
 from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.exchange import HostRequest, build_host_answer
 from kms_fast.publisher.publisher import Publisher
-from kms_fast.publisher.records import HostKeyRecord, KeyUse
+from kms_fast.publisher.records import HostKeyRecord, KeyUse, RequestRecord
+
+GRANTED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +47,62 @@ class Certified:
 def certify(
     publisher: Publisher,
     request_data: bytes,
-    passphrase: bytes,
+    issuer_key: Ed25519PrivateKey,
     *,
     now_ms: int,
     days: int = policy.HOST_CERTIFICATE_DAYS,
+    peer: str = "",
+    admit: Callable[[HostKeyRecord], None] = lambda key: None,
 ) -> Certified:
     """Check a host request, take an activation from each of its keys, and issue the answer.
 
-    Raises OSError or `ConfigurationError`: OFFLINE_DATA_MALFORMED (the request), KEY_INVALID (an unknown key, or a MAC
-    that is not its own), HOST_KEY_USED_UP, KEY_FILE_LOCKED, CONFIGURATION_INVALID. Records change only on success.
+    ``peer``: the address that asked, for the log. ``admit`` is called with each key that the host proved to hold, and
+    may refuse by raising `KmsFastError`. Raises OSError or `KmsFastError`: OFFLINE_DATA_MALFORMED (the request),
+    KEY_INVALID (an unknown key, or a MAC that is not its own), HOST_KEY_USED_UP, HOST_KEY_DISABLED,
+    CERTIFICATE_REVOKED (of this host before), EXPORT_DUE, ISSUER_DATES, CONFIGURATION_INVALID. But for the log, records
+    change only on success.
     """
-    request = HostRequest.parse(request_data)
+    request: HostRequest | None = None
+    try:
+        request = HostRequest.parse(request_data)
+        return _certify(publisher, request, issuer_key, now_ms, days, peer, admit)
+    except KmsFastError as error:
+        publisher.records.add_request(_describe_request(publisher, request, now_ms, peer, error.result.code))
+        raise
+
+
+def _certify(
+    publisher: Publisher,
+    request: HostRequest,
+    issuer_key: Ed25519PrivateKey,
+    now_ms: int,
+    days: int,
+    peer: str,
+    admit: Callable[[HostKeyRecord], None],
+) -> Certified:
     if request.publisher_id != publisher.publisher_id:
         raise ConfigurationError("The host request is meant for another publisher.", name="OFFLINE_DATA_MALFORMED")
     publisher_data, exported = publisher.read_exported()
     publisher.issuer.verify(exported.roots, publisher.publisher_id, Rights.HOST_CERTIFICATES, now_ms)
-    issuer_key = publisher.read_issuer_key(passphrase)
-    with publisher.records.transaction():
+    records = publisher.records
+    with records.transaction():
         keys = _check_keys(publisher, request)
+        for key in keys:
+            admit(key)
+        _check_not_revoked(publisher, request)
         renewals = [_use_key(publisher, key, request, now_ms) for key in keys]
         certificate = issue_host_certificate(
             issuer_key,
             publisher.issuer,
             public_key=request.public_key,
-            serial=publisher.records.next_serial(),
+            serial=records.next_serial(),
             not_before_ms=now_ms - policy.CLOCK_TOLERANCE_MS,
             not_after_ms=min(now_ms + days * DAY_MS, publisher.issuer.not_after_ms),
             families=_merge_families(keys, publisher.read_catalog().families),
             customer_id=_merge_customers(keys),
         )
-        publisher.records.add_certificate(certificate, now_ms)
+        records.add_certificate(certificate, now_ms)
+        records.add_request(_describe_request(publisher, request, now_ms, peer, GRANTED, certificate.serial))
         catalog = publisher.signed_catalog(issuer_key, now_ms=now_ms)
     secrets = keys[0].secrets
     answer = build_host_answer(
@@ -77,10 +110,20 @@ def certify(
     )
     compact = CompactAnswer.of(certificate, publisher.issuer, catalog=catalog, publisher_data=publisher_data)
     catalog_file = build_catalog_file(catalog, publisher_data, publisher_id=publisher.publisher_id, secrets=secrets)
-    uses = tuple(
-        (key, publisher.records.count_activations(key.secrets.key_id, request.installation_id)) for key in keys
-    )
+    uses = tuple((key, records.count_activations(key.secrets.key_id, request.installation_id)) for key in keys)
     return Certified(certificate, answer, compact, catalog_file, all(renewals), uses)
+
+
+def _describe_request(
+    publisher: Publisher, request: HostRequest | None, now_ms: int, peer: str, result: int, serial: int | None = None
+) -> RequestRecord:
+    """The row of the log; what was no request has no keys."""
+    if request is None:
+        return RequestRecord(now_ms, peer, "", None, None, result, serial)
+    known = [publisher.records.find_host_key(key_id) for key_id in request.key_ids]
+    keys = [key.secrets.last_five if key else key_id.hex() for key, key_id in zip(known, request.key_ids, strict=True)]
+    public_key_hash = hashlib.sha256(request.public_key).digest()
+    return RequestRecord(now_ms, peer, ", ".join(keys), request.installation_id, public_key_hash, result, serial)
 
 
 def _check_keys(publisher: Publisher, request: HostRequest) -> list[HostKeyRecord]:
@@ -93,8 +136,23 @@ def _check_keys(publisher: Publisher, request: HostRequest) -> list[HostKeyRecor
                 name="KEY_INVALID",
             )
         request.check_mac(key.secrets)
+        if key.disabled_ms is not None:
+            raise ConfigurationError(
+                f"The publisher has disabled the host key that ends in {key.secrets.last_five}.",
+                name="HOST_KEY_DISABLED",
+            )
         keys.append(key)
     return keys
+
+
+def _check_not_revoked(publisher: Publisher, request: HostRequest) -> None:
+    """Whoever has the private key of a revoked certificate must not get another one by renewing."""
+    serial = publisher.records.find_revoked(host_id(request.public_key))
+    if serial is not None:
+        raise ConfigurationError(
+            f"The publisher has revoked certificate {serial} of this host, and certifies its private key no more.",
+            name="CERTIFICATE_REVOKED",
+        )
 
 
 def _use_key(publisher: Publisher, key: HostKeyRecord, request: HostRequest, now_ms: int) -> bool:

@@ -35,7 +35,7 @@ from kms_fast.model.document import canonical_json, read_document
 from kms_fast.model.exchange import HostKeySecrets
 from kms_fast.model.keys import KeyKind, ProductKey, new_key
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.revocation import MAX_SERIALS, RevocationList, issue_revocation_list
+from kms_fast.model.revocation import RevocationList
 from kms_fast.publisher.private_keys import check_passphrase, read_private_key, write_private_key
 from kms_fast.publisher.records import Entitlement, Records
 
@@ -90,15 +90,7 @@ class Publisher:
         head = render_head(publisher_id, name, activation_url, srv_name)
         parse_catalog_toml(head)
         root, issuer = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        certificate = issue_issuer_certificate(
-            root,
-            public_key=signing.public_bytes(issuer),
-            publisher_id=publisher_id.bytes,
-            serial=1,
-            # Hosts' clocks may be behind ours by as much as is tolerated anywhere.
-            not_before_ms=now_ms - policy.CLOCK_TOLERANCE_MS,
-            days=ISSUER_DAYS,
-        )
+        certificate = _certify_issuer(root, issuer, publisher_id.bytes, 1, now_ms)
         folder.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
         write_private_key(folder / "root.key", root, passphrase)
         write_private_key(folder / "issuer.key", issuer, passphrase)
@@ -222,7 +214,26 @@ class Publisher:
 
     def read_issuer_key(self, passphrase: bytes) -> Ed25519PrivateKey:
         """The issuer's private key. Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED)."""
-        return read_private_key(self.folder / "issuer.key", passphrase)
+        key = read_private_key(self.folder / "issuer.key", passphrase)
+        if signing.public_bytes(key) != self.issuer.public_key:
+            raise ConfigurationError(
+                f"{self.folder / 'issuer.key'} is not the key that issuer.cert certifies: put the right one back, or "
+                "run kms-fast publisher renew-issuer."
+            )
+        return key
+
+    def renew_issuer(self, passphrase: bytes, *, now_ms: int) -> IssuerCertificate:
+        """Make a new issuer key, certified by the root; what the old one signed stays valid.
+
+        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED).
+        """
+        root, key = read_private_key(self.folder / "root.key", passphrase), Ed25519PrivateKey.generate()
+        certificate = _certify_issuer(root, key, self.publisher_id, self.issuer.serial + 1, now_ms)
+        # Between the two there is a key without its certificate, which `read_issuer_key` notices.
+        write_private_key(self.folder / "issuer.key", key, passphrase)
+        write_atomically(self.folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
+        self.issuer = certificate
+        return certificate
 
     def export(self, passphrase: bytes, *, now_ms: int) -> PublisherFile:
         """Sign ``publisher.json`` with the root key and keep it in the folder; a changed content gets the next number.
@@ -257,17 +268,20 @@ class Publisher:
         """``publisher.json`` as exported last; refused when the catalog or revocations changed since.
 
         So hosts never get a catalog that their clients' publisher file lacks, and certifying needs no root key. Raises
-        OSError or `ConfigurationError`.
+        OSError or `ConfigurationError` (EXPORT_DUE).
         """
         path = self.folder / "publisher.json"
         if not path.exists():
-            raise ConfigurationError("publisher.json was not exported yet: run kms-fast publisher export first.")
+            raise ConfigurationError(
+                "publisher.json was not exported yet: run kms-fast publisher export first.", name="EXPORT_DUE"
+            )
         data = read_bounded(path)
         exported = PublisherFile.parse(data)
         if publisher_digest(self._publisher_file(exported.roots, 0)) != publisher_digest(exported):
             raise ConfigurationError(
                 "The catalog or the revocations were changed since publisher.json was exported: run kms-fast publisher "
-                "export first, then this command again."
+                "export first, then this command again.",
+                name="EXPORT_DUE",
             )
         return data, exported
 
@@ -295,24 +309,6 @@ class Publisher:
         write_atomically(path, signed, mode=SECRET)
         return signed
 
-    def revoke(self, serial: int, passphrase: bytes, *, now_ms: int) -> RevocationList:
-        """Revoke a host certificate: the next revocation list holds its serial. Raises `ConfigurationError`."""
-        issuer_key = self.read_issuer_key(passphrase)
-        with self.records.transaction():
-            if not self.records.has_certificate(serial):
-                raise ConfigurationError(f"No certificate with serial {serial} was issued.")
-            if not self.records.add_revocation(serial, now_ms):
-                raise ConfigurationError(f"Certificate {serial} is revoked already.")
-            serials = self.records.revoked_serials()
-            if len(serials) > MAX_SERIALS:
-                raise ConfigurationError(f"A revocation list holds at most {MAX_SERIALS} serials.")
-            number, _ = self.records.newest_revocation_list()
-            revocations = issue_revocation_list(
-                issuer_key, self.issuer, number=number + 1, issued_ms=now_ms, serials=serials
-            )
-            self.records.add_revocation_list(revocations.number, revocations.to_bytes())
-        return revocations
-
 
 def _read_issued_ms(kept: bytes) -> int | None:
     """When a kept catalog was signed, None for one that is missing or damaged."""
@@ -327,6 +323,20 @@ def publisher_digest(publisher: PublisherFile) -> bytes:
     content: dict[str, Any] = publisher.body()
     del content["number"], content["issued_ms"]
     return hashlib.sha256(canonical_json(content)).digest()
+
+
+def _certify_issuer(
+    root: Ed25519PrivateKey, key: Ed25519PrivateKey, publisher_id: bytes, serial: int, now_ms: int
+) -> IssuerCertificate:
+    return issue_issuer_certificate(
+        root,
+        public_key=signing.public_bytes(key),
+        publisher_id=publisher_id,
+        serial=serial,
+        # Hosts' clocks may be behind ours by as much as is tolerated anywhere.
+        not_before_ms=now_ms - policy.CLOCK_TOLERANCE_MS,
+        days=ISSUER_DAYS,
+    )
 
 
 def _read_sku_id(wanted: str) -> uuid.UUID | int:

@@ -1,42 +1,21 @@
-"""What a publisher must not forget, in SQLite: host keys, their activations, certificates, revocation lists, numbers.
+"""What a publisher must not forget: host keys, their activations, certificates, revocation lists, numbers, its log.
 
 Host keys are kept as their derived secrets; the keys themselves are shown once and stored nowhere.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import apsw
-
-from kms_fast.errors import ConfigurationError, KmsFastError
-from kms_fast.files import SECRET
+from kms_fast.errors import ConfigurationError
 from kms_fast.model.certificate import HostCertificate
 from kms_fast.model.exchange import HostKeySecrets
+from kms_fast.publisher.database import Database, Values
 
-_SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE host_keys (
-    key_id BLOB PRIMARY KEY, last_five TEXT NOT NULL, mac_key BLOB NOT NULL, seal_key BLOB NOT NULL,
-    families TEXT NOT NULL, hosts INTEGER NOT NULL, activations INTEGER NOT NULL,
-    customer_id INTEGER NOT NULL, note TEXT NOT NULL, created_ms INTEGER NOT NULL
-) STRICT;
--- One row for each public key that a host key has activated: a renewal adds none.
-CREATE TABLE activations (
-    key_id BLOB NOT NULL REFERENCES host_keys, installation_id BLOB NOT NULL, public_key BLOB NOT NULL,
-    activated_ms INTEGER NOT NULL, PRIMARY KEY (key_id, public_key)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE certificates (
-    serial INTEGER PRIMARY KEY, host_id BLOB NOT NULL, certificate BLOB NOT NULL, issued_ms INTEGER NOT NULL
-) STRICT;
-CREATE TABLE revocations (serial INTEGER PRIMARY KEY REFERENCES certificates, revoked_ms INTEGER NOT NULL) STRICT;
-CREATE TABLE revocation_lists (number INTEGER PRIMARY KEY, list BLOB NOT NULL) STRICT;
--- The number last given to each kind of file, and the digest of what it held.
-CREATE TABLE numbers (kind TEXT PRIMARY KEY, number INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;
-"""
+# Refusals cost whoever asks nothing, so the log keeps so many rows of them; what was granted stays for ever.
+KEPT_REFUSALS: Final = 100_000
+# By how much numbers are raised after a restoration: more than were given out since any backup worth restoring.
+SKIPPED_NUMBERS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +31,12 @@ class Entitlement:
 
 @dataclass(frozen=True, slots=True)
 class HostKeyRecord:
-    """A host key as the publisher keeps it."""
+    """A host key as the publisher keeps it; ``disabled_ms``: since when it certifies nothing any more."""
 
     secrets: HostKeySecrets
     entitlement: Entitlement
     created_ms: int
+    disabled_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,158 +47,206 @@ class KeyUse:
     activations_of_host: int
 
 
-class Records:
-    """The publisher's database. One process at a time writes; others wait up to five seconds."""
+@dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """A certificate that was issued; ``revoked_ms``: when it was revoked, if it was."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create it. Raises OSError or `KmsFastError` (STORAGE_FAILED, NOT_ALLOWED, CONFIGURATION_INVALID)."""
-        self._path = path
-        if not path.exists():
-            path.touch(SECRET)
-        with self._translated():
-            self._connection = apsw.Connection(str(path))
-            self._connection.set_busy_timeout(5000)
-            self._connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
-        with self.transaction():
-            version = self._value("PRAGMA user_version")
-            if version == 0:
-                self._connection.execute(f"{_SCHEMA}; PRAGMA user_version = {_SCHEMA_VERSION}")
-            elif version != _SCHEMA_VERSION:
-                raise ConfigurationError(f"{path} was made by another version of kms_fast (its schema is {version}).")
+    certificate: HostCertificate
+    issued_ms: int
+    revoked_ms: int | None
 
-    def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, durable at the end; no other writer in between."""
-        with self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A row of the audit log: one request for a certificate.
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError) as error:
-            raise KmsFastError(f"{self._path}: {error}", name="NOT_ALLOWED", file=str(self._path)) from None
-        except apsw.Error as error:
-            raise KmsFastError(f"{self._path}: {error}", name="STORAGE_FAILED", file=str(self._path)) from None
+    ``peer``: the address it came from, empty for a file; ``keys``: the last five characters of its host keys, or the
+    IDs of unknown ones. Installation ID (16 bytes) and SHA-256 of the public key are None for what was no request.
+    """
 
-    def _value(self, statement: str, bindings: tuple[bytes | int, ...] = ()) -> object:
-        row = self._connection.execute(statement, bindings).fetchone()
-        return row[0] if row else None
+    time_ms: int
+    peer: str
+    keys: str
+    installation_id: bytes | None
+    public_key_hash: bytes | None
+    result: int
+    serial: int | None
 
-    def _integer(self, statement: str, bindings: tuple[bytes | int, ...] = ()) -> int:
-        value = self._value(statement, bindings)
-        return value if isinstance(value, int) else 0
+
+class Records(Database):
+    """The publisher's records."""
 
     def add_host_key(self, secrets: HostKeySecrets, entitlement: Entitlement, now_ms: int) -> None:
         """Store a new host key."""
-        families = json.dumps(entitlement.families)
         values = (
             secrets.key_id,
             secrets.last_five,
             secrets.mac_key,
             secrets.seal_key,
-            families,
+            json.dumps(entitlement.families),
             entitlement.hosts,
             entitlement.activations,
             entitlement.customer_id,
             entitlement.note,
             now_ms,
         )
-        with self._translated():
-            self._connection.execute("INSERT INTO host_keys VALUES (?,?,?,?,?,?,?,?,?,?)", values)
+        self._execute("INSERT INTO host_keys VALUES (?,?,?,?,?,?,?,?,?,?,NULL)", values)
 
     def find_host_key(self, key_id: bytes) -> HostKeyRecord | None:
         """The host key with this ID, if it is one of ours."""
-        with self._translated():
-            row = self._connection.execute("SELECT * FROM host_keys WHERE key_id = ?", (key_id,)).fetchone()
-        if row is None:
-            return None
-        identity, last_five, mac_key, seal_key, families, hosts, activations, customer_id, note, created_ms = row
-        generations = {int(number): generation for number, generation in json.loads(families).items()}
-        return HostKeyRecord(
-            HostKeySecrets(identity, last_five, mac_key, seal_key),
-            Entitlement(generations, hosts, activations, customer_id, note),
-            created_ms,
-        )
+        rows = self._rows("SELECT * FROM host_keys WHERE key_id = ?", (key_id,))
+        return _read_host_key(rows[0]) if rows else None
 
-    def count_activations(self, key_id: bytes, installation_id: bytes) -> KeyUse:
+    def name_host_key(self, named: str) -> HostKeyRecord:
+        """The host key with these last five characters, or with this ID in hex.
+
+        Raises `ConfigurationError` when there is none, or several.
+        """
+        wanted = named.strip().upper().removeprefix("…")
+        found = [
+            key for key in self.list_host_keys() if wanted in (key.secrets.last_five, key.secrets.key_id.hex().upper())
+        ]
+        if not found:
+            raise ConfigurationError(
+                f"This publisher made no host key that ends in {named}: see kms-fast publisher keys."
+            )
+        if len(found) > 1:
+            ids = ", ".join(key.secrets.key_id.hex() for key in found)
+            raise ConfigurationError(f"Several host keys end in {named}: name one by its ID ({ids}).")
+        return found[0]
+
+    def list_host_keys(self) -> list[HostKeyRecord]:
+        """All host keys, the oldest first."""
+        return [_read_host_key(row) for row in self._rows("SELECT * FROM host_keys ORDER BY created_ms, rowid")]
+
+    def disable_host_key(self, key_id: bytes, since_ms: int | None) -> None:
+        """Let a host key certify nothing any more; with None it does again."""
+        self._execute("UPDATE host_keys SET disabled_ms = ? WHERE key_id = ?", (since_ms, key_id))
+
+    def count_activations(self, key_id: bytes, installation_id: bytes = b"") -> KeyUse:
         """How much of the key is used, by all hosts and by this one."""
-        with self._translated():
-            hosts = "SELECT count(DISTINCT installation_id) FROM activations WHERE key_id = ?"
-            of_host = "SELECT count(*) FROM activations WHERE key_id = ? AND installation_id = ?"
-            return KeyUse(self._integer(hosts, (key_id,)), self._integer(of_host, (key_id, installation_id)))
+        hosts = "SELECT count(DISTINCT installation_id) FROM activations WHERE key_id = ?"
+        of_host = "SELECT count(*) FROM activations WHERE key_id = ? AND installation_id = ?"
+        return KeyUse(self._integer(hosts, (key_id,)), self._integer(of_host, (key_id, installation_id)))
+
+    def list_activated(self, key_id: bytes) -> list[bytes]:
+        """The public keys that a host key has activated."""
+        return [row[0] for row in self._rows("SELECT public_key FROM activations WHERE key_id = ?", (key_id,))]
 
     def has_activation(self, key_id: bytes, public_key: bytes) -> bool:
         """Whether the key has activated this public key before: then it is a renewal."""
-        with self._translated():
-            statement = "SELECT count(*) FROM activations WHERE key_id = ? AND public_key = ?"
-            return bool(self._integer(statement, (key_id, public_key)))
+        statement = "SELECT count(*) FROM activations WHERE key_id = ? AND public_key = ?"
+        return bool(self._integer(statement, (key_id, public_key)))
 
     def add_activation(self, key_id: bytes, installation_id: bytes, public_key: bytes, now_ms: int) -> None:
         """Note that the key has activated this public key."""
-        with self._translated():
-            values = (key_id, installation_id, public_key, now_ms)
-            self._connection.execute("INSERT INTO activations VALUES (?,?,?,?)", values)
+        self._execute("INSERT INTO activations VALUES (?,?,?,?)", (key_id, installation_id, public_key, now_ms))
 
     def next_serial(self) -> int:
         """The serial of the next certificate."""
-        with self._translated():
-            return self._integer("SELECT max(serial) FROM certificates") + 1
+        skipped = "SELECT number FROM numbers WHERE kind = 'serial'"
+        return max(self._integer("SELECT max(serial) FROM certificates"), self._integer(skipped)) + 1
 
     def add_certificate(self, certificate: HostCertificate, now_ms: int) -> None:
         """Note a certificate that was issued."""
-        with self._translated():
-            values = (certificate.serial, certificate.host_id, certificate.to_bytes(), now_ms)
-            self._connection.execute("INSERT INTO certificates VALUES (?,?,?,?)", values)
+        values = (certificate.serial, certificate.host_id, certificate.to_bytes(), now_ms)
+        self._execute("INSERT INTO certificates VALUES (?,?,?,?)", values)
 
     def has_certificate(self, serial: int) -> bool:
         """Whether a certificate with this serial was issued."""
-        with self._translated():
-            return bool(self._integer("SELECT count(*) FROM certificates WHERE serial = ?", (serial,)))
+        return bool(self._integer("SELECT count(*) FROM certificates WHERE serial = ?", (serial,)))
+
+    def list_certificates(self, host_id: bytes | None = None) -> list[CertificateRecord]:
+        """Certificates by serial, all or those of one host."""
+        statement = "SELECT certificate, issued_ms, revoked_ms FROM certificates LEFT JOIN revocations USING (serial)"
+        values: Values = ()
+        if host_id is not None:
+            statement, values = f"{statement} WHERE host_id = ?", (host_id,)
+        rows = self._rows(f"{statement} ORDER BY serial", values)
+        return [CertificateRecord(HostCertificate.parse(data), *times) for data, *times in rows]
+
+    def find_revoked(self, host_id: bytes) -> int | None:
+        """The newest serial of a host that is revoked, if one is."""
+        statement = "SELECT max(serial) FROM certificates JOIN revocations USING (serial) WHERE host_id = ?"
+        return self._integer(statement, (host_id,)) or None
 
     def add_revocation(self, serial: int, now_ms: int) -> bool:
         """Note that a certificate is revoked; False when it was already."""
-        with self._translated():
-            self._connection.execute("INSERT OR IGNORE INTO revocations VALUES (?,?)", (serial, now_ms))
-            return self._connection.changes() > 0
+        return self._execute("INSERT OR IGNORE INTO revocations VALUES (?,?)", (serial, now_ms)) > 0
 
     def revoked_serials(self) -> tuple[int, ...]:
         """Serials of all revoked certificates, ascending."""
-        with self._translated():
-            return tuple(row[0] for row in self._connection.execute("SELECT serial FROM revocations ORDER BY serial"))
+        return tuple(row[0] for row in self._rows("SELECT serial FROM revocations ORDER BY serial"))
 
     def newest_revocation_list(self) -> tuple[int, bytes]:
         """Number and bytes of the newest revocation list; 0 and none before the first."""
-        with self._translated():
-            statement = "SELECT number, list FROM revocation_lists ORDER BY number DESC LIMIT 1"
-            row = self._connection.execute(statement).fetchone()
-        return (row[0], row[1]) if row else (0, b"")
+        rows = self._rows("SELECT number, list FROM revocation_lists ORDER BY number DESC LIMIT 1")
+        return rows[0] if rows else (0, b"")
+
+    def next_revocation_number(self) -> int:
+        """The number of the next revocation list."""
+        skipped = "SELECT number FROM numbers WHERE kind = 'revocations'"
+        return max(self.newest_revocation_list()[0], self._integer(skipped)) + 1
 
     def add_revocation_list(self, number: int, data: bytes) -> None:
         """Keep a signed revocation list."""
-        with self._translated():
-            self._connection.execute("INSERT INTO revocation_lists VALUES (?,?)", (number, data))
+        self._execute("INSERT INTO revocation_lists VALUES (?,?)", (number, data))
 
     def number_for(self, kind: str, digest: bytes) -> int:
         """The number of a file of this kind with this content: the last one while it is the same, otherwise the next.
 
         Gives a new number out; ask inside a transaction.
         """
-        with self._translated():
-            row = self._connection.execute("SELECT number, digest FROM numbers WHERE kind = ?", (kind,)).fetchone()
-            number, known = row or (0, b"")
-            if known == digest:
-                return int(number)
-            self._connection.execute("INSERT OR REPLACE INTO numbers VALUES (?,?,?)", (kind, number + 1, digest))
-            return int(number) + 1
+        rows = self._rows("SELECT number, digest FROM numbers WHERE kind = ?", (kind,))
+        number, known = rows[0] if rows else (0, b"")
+        if known == digest:
+            return int(number)
+        self._execute("INSERT OR REPLACE INTO numbers VALUES (?,?,?)", (kind, number + 1, digest))
+        return int(number) + 1
+
+    def skip_numbers(self) -> None:
+        """Leave out the numbers that may have been given out after these records were copied."""
+        with self.transaction():
+            given = {"serial": self.next_serial() - 1, "revocations": self.next_revocation_number() - 1}
+            for kind in ("publisher", "catalog"):
+                given[kind] = self._integer("SELECT number FROM numbers WHERE kind = ?", (kind,))
+            for kind, number in given.items():
+                self._execute("INSERT OR REPLACE INTO numbers VALUES (?,?,x'')", (kind, number + SKIPPED_NUMBERS))
+
+    def add_request(self, request: RequestRecord) -> None:
+        """Write a row of the audit log."""
+        values = (
+            request.time_ms,
+            request.peer,
+            request.keys,
+            request.installation_id,
+            request.public_key_hash,
+            request.result,
+            request.serial,
+        )
+        self._execute("INSERT INTO requests VALUES (NULL,?,?,?,?,?,?,?)", values)
+        if request.serial is None:
+            kept = "(SELECT max(number) FROM requests) - ?"
+            self._execute(f"DELETE FROM requests WHERE serial IS NULL AND number <= {kept}", (KEPT_REFUSALS,))
+
+    def list_requests(
+        self, *, limit: int, key: str = "", peer: str = "", refused: bool | None = None, since_ms: int = 0
+    ) -> list[RequestRecord]:
+        """The audit log, newest first: of a host key (its last five characters), of an address, refused or granted."""
+        statement = "SELECT time_ms, peer, keys, installation_id, public_key_hash, result, serial FROM requests"
+        statement += " WHERE time_ms >= ? AND instr(keys, ?) AND (? = '' OR peer = ?)"
+        if refused is not None:
+            statement += f" AND serial IS {'' if refused else 'NOT '}NULL"
+        rows = self._rows(f"{statement} ORDER BY number DESC LIMIT ?", (since_ms, key, peer, peer, limit))
+        return [RequestRecord(*row) for row in rows]
+
+
+def _read_host_key(row: tuple[Any, ...]) -> HostKeyRecord:
+    key_id, last_five, mac_key, seal_key, families, hosts, activations, customer_id, note, created_ms, disabled_ms = row
+    generations = {int(number): generation for number, generation in json.loads(families).items()}
+    return HostKeyRecord(
+        HostKeySecrets(key_id, last_five, mac_key, seal_key),
+        Entitlement(generations, hosts, activations, customer_id, note),
+        created_ms,
+        disabled_ms,
+    )

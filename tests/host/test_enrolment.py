@@ -18,6 +18,7 @@ from kms_fast.host.enrolment import (
 from kms_fast.model.exchange import HostRequest
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
+from kms_fast.publisher.revoking import revoke
 from tests.publishing import NOW_MS, PASSPHRASE, certify_host, make_publisher, request_certificate
 
 
@@ -98,7 +99,9 @@ def test_an_answer_without_a_request_is_refused(host: Path) -> None:
 
 
 def test_what_is_wrong_installs_nothing(publisher: Publisher, host: Path, key: str) -> None:
-    certified = certify(publisher, request_certificate(publisher, host, key), PASSPHRASE, now_ms=NOW_MS)
+    certified = certify(
+        publisher, request_certificate(publisher, host, key), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS
+    )
     before = read_all(host)
     damaged = certified.answer.replace(b'"sealed_catalog": "', b'"sealed_catalog": "00')
     for data in (b"", damaged, certified.answer[:-20]):
@@ -117,10 +120,10 @@ def test_another_hosts_answer_is_refused(publisher: Publisher, host: Path, key: 
 
 def test_nothing_goes_back(publisher: Publisher, host: Path, key: str) -> None:
     first = certify_host(publisher, host, key)
-    second = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    second = certify(publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     publisher.add_product("Desktop 2", "desktop")
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
-    third = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    third = certify(publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     apply_answer(host, second.answer, now_ms=NOW_MS)
     with pytest.raises(ConfigurationError, match="certificate has serial 1, the installed one 2") as caught:
         apply_answer(host, first.answer, now_ms=NOW_MS)
@@ -135,11 +138,11 @@ def test_a_lower_catalog_number_is_refused(publisher: Publisher, host: Path, key
     certify_host(publisher, host, key)
     with publisher.records.transaction():
         assert publisher.records.number_for("catalog", b"other") == 2
-    raised = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    raised = certify(publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     assert apply_answer(host, raised.answer, now_ms=NOW_MS).catalog.number == 3
     kept = (host / "catalog.json").read_bytes()
     publisher.records._connection.execute("UPDATE numbers SET number = 0, digest = x'' WHERE kind = 'catalog'")
-    lower = certify(publisher, make_request(host, now_ms=NOW_MS), PASSPHRASE, now_ms=NOW_MS)
+    lower = certify(publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     with pytest.raises(ConfigurationError, match="catalog has number 1, the installed one 3"):
         apply_answer(host, lower.answer, now_ms=NOW_MS)
     assert (host / "catalog.json").read_bytes() == kept
@@ -147,7 +150,7 @@ def test_a_lower_catalog_number_is_refused(publisher: Publisher, host: Path, key
 
 def test_a_revoked_host_does_not_start(publisher: Publisher, host: Path, key: str) -> None:
     serial = certify_host(publisher, host, key).certificate.serial
-    publisher.revoke(serial, PASSPHRASE, now_ms=NOW_MS)
+    revoke(publisher, [serial], PASSPHRASE, now_ms=NOW_MS)
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
     (host / "publisher.json").write_bytes((publisher.folder / "publisher.json").read_bytes())
     with pytest.raises(ConfigurationError) as caught:

@@ -34,7 +34,7 @@ def certify_new(publisher: Publisher, key: str, host: int, activation: int) -> C
     """Certify a new private key (number ``activation``) of a host (number ``host``)."""
     folder = publisher.folder.parent / f"host {host}.{activation}"
     request = request_certificate(publisher, folder, key, installation=bytes([host]) * 16)
-    return certify(publisher, request, PASSPHRASE, now_ms=NOW_MS)
+    return certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
 
 
 def test_a_certificate_holds_what_the_key_entitles_to(publisher: Publisher, tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_a_certificate_holds_what_the_key_entitles_to(publisher: Publisher, tmp_
 def test_a_certificate_never_outlives_its_issuer(publisher: Publisher, tmp_path: Path) -> None:
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
     request = request_certificate(publisher, tmp_path / "host", key)
-    certified = certify(publisher, request, PASSPHRASE, now_ms=NOW_MS + 700 * DAY_MS)
+    certified = certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS + 700 * DAY_MS)
     assert certified.certificate.not_after_ms == publisher.issuer.not_after_ms
     with pytest.raises(ConfigurationError) as caught:
-        certify(publisher, request, PASSPHRASE, now_ms=NOW_MS + 731 * DAY_MS)
+        certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS + 731 * DAY_MS)
     assert caught.value.result.name == "ISSUER_DATES"
 
 
@@ -69,7 +69,12 @@ def test_several_keys_merge_into_one_certificate(publisher: Publisher, tmp_path:
         publisher.make_host_key(families, now_ms=NOW_MS).key.text
         for families in ({"desktop": 1}, {"desktop": 3, "server": 1})
     ]
-    certified = certify(publisher, request_certificate(publisher, tmp_path / "host", *keys), PASSPHRASE, now_ms=NOW_MS)
+    certified = certify(
+        publisher,
+        request_certificate(publisher, tmp_path / "host", *keys),
+        publisher.read_issuer_key(PASSPHRASE),
+        now_ms=NOW_MS,
+    )
     assert [(family.number, family.generation) for family in certified.certificate.families] == [(1, 3), (2, 1)]
     assert [use.hosts for _, use in certified.uses] == [1, 1]
 
@@ -78,14 +83,14 @@ def test_keys_of_different_customers_do_not_merge(publisher: Publisher, tmp_path
     keys = [publisher.make_host_key(now_ms=NOW_MS, customer_id=number).key.text for number in (1, 2)]
     request = request_certificate(publisher, tmp_path / "host", *keys)
     with pytest.raises(ConfigurationError, match="different customers"):
-        certify(publisher, request, PASSPHRASE, now_ms=NOW_MS)
+        certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
 
 
 def test_a_renewal_takes_nothing_from_the_key(publisher: Publisher, tmp_path: Path) -> None:
     key = publisher.make_host_key(now_ms=NOW_MS, hosts=1, activations=1).key.text
     first = certify_host(publisher, tmp_path / "host", key)
     request = make_request(tmp_path / "host", now_ms=NOW_MS)
-    again = certify(publisher, request, PASSPHRASE, now_ms=NOW_MS)
+    again = certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     assert (first.renewal, again.renewal) == (False, True)
     assert again.certificate.serial == first.certificate.serial + 1
     assert again.uses[0][1] == first.uses[0][1]
@@ -122,7 +127,7 @@ def test_a_failure_takes_nothing_from_the_key(publisher: Publisher, tmp_path: Pa
     keys = (made.key.text, used_up)
     request = request_certificate(publisher, tmp_path / "host", *keys, installation=bytes([1]) * 16)
     with pytest.raises(ConfigurationError, match="this host 1 of 1 times"):
-        certify(publisher, request, PASSPHRASE, now_ms=NOW_MS)
+        certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     key_id = HostKeySecrets.derive(made.key, publisher.publisher_id).key_id
     assert publisher.records.count_activations(key_id, bytes([1]) * 16).hosts == 0
     assert publisher.records.next_serial() == 2
@@ -141,7 +146,7 @@ def test_an_unknown_key_or_a_false_mac_is_refused(publisher: Publisher) -> None:
             created_ms=NOW_MS,
         )
         with pytest.raises(ConfigurationError, match=problem) as caught:
-            certify(publisher, request, PASSPHRASE, now_ms=NOW_MS)
+            certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
         assert caught.value.result.name == "KEY_INVALID"
 
 
@@ -153,7 +158,7 @@ def test_a_request_for_another_publisher_or_changed_is_refused(publisher: Publis
     changed["body"]["created_ms"] += 1
     for data, problem in ((request, "another publisher"), (json.dumps(changed).encode(), "not signed by its host")):
         with pytest.raises(ConfigurationError, match=problem):
-            certify(publisher, data, PASSPHRASE, now_ms=NOW_MS)
+            certify(publisher, data, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
 
 
 def test_a_catalog_that_changed_must_be_exported_first(publisher: Publisher, tmp_path: Path) -> None:
@@ -161,9 +166,9 @@ def test_a_catalog_that_changed_must_be_exported_first(publisher: Publisher, tmp
     request = request_certificate(publisher, tmp_path / "host", key)
     publisher.add_product("Desktop 2", "desktop")
     with pytest.raises(ConfigurationError, match="publisher export first"):
-        certify(publisher, request, PASSPHRASE, now_ms=NOW_MS)
+        certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
-    assert certify(publisher, request, PASSPHRASE, now_ms=NOW_MS).certificate.serial == 1
+    assert certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS).certificate.serial == 1
 
 
 def test_a_family_that_left_the_catalog_is_named(publisher: Publisher, tmp_path: Path) -> None:
@@ -173,4 +178,9 @@ def test_a_family_that_left_the_catalog_is_named(publisher: Publisher, tmp_path:
     path.write_text(text[: text.index("[[family]]\nnumber = 2")])
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
     with pytest.raises(ConfigurationError, match="no longer in the catalog"):
-        certify(publisher, request_certificate(publisher, tmp_path / "host", key), PASSPHRASE, now_ms=NOW_MS)
+        certify(
+            publisher,
+            request_certificate(publisher, tmp_path / "host", key),
+            publisher.read_issuer_key(PASSPHRASE),
+            now_ms=NOW_MS,
+        )

@@ -11,6 +11,7 @@ from kms_fast.model.catalog import Catalog
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.publisher.publisher import Publisher
+from kms_fast.publisher.revoking import revoke
 from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
 
 
@@ -163,13 +164,13 @@ def test_revocation_lists_count_up_and_are_exported(publisher: Publisher, tmp_pa
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
     serials = [certify_host(publisher, tmp_path / f"host{number}", key).certificate.serial for number in range(2)]
     for number, serial in enumerate(serials, 1):
-        assert publisher.revoke(serial, PASSPHRASE, now_ms=NOW_MS).number == number
+        assert revoke(publisher, [serial], PASSPHRASE, now_ms=NOW_MS).number == number
     exported = publisher.export(PASSPHRASE, now_ms=NOW_MS)
     assert (exported.revoked, exported.revocations_number, exported.number) == (tuple(serials), 2, 2)
     with pytest.raises(ConfigurationError, match="revoked already"):
-        publisher.revoke(serials[0], PASSPHRASE, now_ms=NOW_MS)
+        revoke(publisher, serials[:1], PASSPHRASE, now_ms=NOW_MS)
     with pytest.raises(ConfigurationError, match="serial 99"):
-        publisher.revoke(99, PASSPHRASE, now_ms=NOW_MS)
+        revoke(publisher, [99], PASSPHRASE, now_ms=NOW_MS)
     assert publisher.records.newest_revocation_list()[0] == 2
 
 

@@ -1,0 +1,185 @@
+"""``kms-fast publisher serve``: the activation service that hosts ask over HTTPS."""
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import ssl
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kms_fast.cli.logs import start_logging
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.passphrase import Passphrase, passphrase_options
+from kms_fast.errors import ConfigurationError
+from kms_fast.files import read_bounded
+from kms_fast.host import systemd
+from kms_fast.model import policy
+from kms_fast.model.settings import parse_address
+
+if TYPE_CHECKING:
+    from kms_fast.publisher.service import ActivationService
+    from kms_fast.publisher.web import ActivationPages
+
+_LIMIT_BYTES = 1 << 20
+
+logger = logging.getLogger("kms_fast")
+
+
+def _check_address(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return value
+
+
+@click.command
+@click.option(
+    "--listen",
+    metavar="ADDR:PORT",
+    default="127.0.0.1:8443",
+    show_default=True,
+    callback=_check_address,
+    help="Where to listen; without TLS on loopback only, for a proxy in front.",
+)
+@click.option(
+    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="PEM file of the TLS certificate and its chain."
+)
+@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="PEM file of the TLS private key.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 731),
+    default=policy.HOST_CERTIFICATE_DAYS,
+    show_default=True,
+    help="Validity of the certificates it issues.",
+)
+@click.option(
+    "--peer-limit", type=click.IntRange(1), default=240, show_default=True, help="Requests an hour of one address."
+)
+@click.option(
+    "--key-limit", type=click.IntRange(1), default=60, show_default=True, help="Requests an hour with one host key."
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log (info)."
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log (text).")
+@home_option
+@passphrase_options
+@json_option
+def serve(
+    listen: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    days: int,
+    peer_limit: int,
+    key_limit: int,
+    log_level: str,
+    log_format: str,
+    home: Path,
+    passphrase: Passphrase,
+    out: Output,
+) -> None:
+    """Run the activation service until TERM, which answers who asked and ends with exit code 0.
+
+    It needs the issuer key, and never the root key. publisher.json is taken up as soon as it is exported; HUP takes up
+    a new TLS certificate.
+
+    \b
+    Examples:
+      kms-fast publisher serve --listen 0.0.0.0:8443 --tls-cert tls.pem --tls-key tls.key --key-file issuer.pass
+      kms-fast publisher serve --listen 127.0.0.1:8080      # behind a proxy that has the TLS certificate
+    """
+    from kms_fast.publisher.publisher import Publisher
+    from kms_fast.publisher.service import ActivationService
+
+    tls = _open_tls(listen, tls_cert, tls_key)
+    start_logging(log_level, log_format)
+    with closing(Publisher(home / "publisher")) as publisher:
+        service = ActivationService(
+            publisher,
+            publisher.read_issuer_key(passphrase.read()),
+            days=days,
+            peer_per_hour=peer_limit,
+            key_per_hour=key_limit,
+        )
+        asyncio.run(_serve(service, listen, tls, out))
+
+
+class _Tls:
+    """A TLS context and the files it was made of; `reload` reads them anew."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.reload()
+
+    def reload(self) -> None:
+        """Use what is in the files for connections from now on. Raises OSError or `ConfigurationError`."""
+        for path in (self._certificate, self._key):
+            read_bounded(path, _LIMIT_BYTES)
+        try:
+            self.context.load_cert_chain(self._certificate, self._key, password="")
+        except ssl.SSLError as error:
+            raise ConfigurationError(
+                f"{self._certificate} and {self._key} are not a TLS certificate and its private key, unencrypted PEM: "
+                f"{error.reason or error}.",
+                file=str(self._certificate),
+            ) from None
+
+
+def _open_tls(listen: str, certificate: Path | None, key: Path | None) -> _Tls | None:
+    if certificate is not None and key is not None:
+        return _Tls(certificate, key)
+    if certificate is not None or key is not None:
+        raise click.UsageError("Give --tls-cert and --tls-key together.")
+    host, _ = parse_address(listen)
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        raise click.UsageError(f"Without --tls-cert and --tls-key it listens on loopback only, not on {listen}.")
+    return None
+
+
+async def _serve(service: "ActivationService", listen: str, tls: _Tls | None, out: Output) -> None:
+    from kms_fast.publisher.web import ActivationPages
+
+    loop, stop, interrupt = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt.set)
+    pages = ActivationPages(service, tls.context if tls else None)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(pages, tls))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    address, port = await pages.open(listen)
+    url = f"{'https' if tls else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
+    logger.info("activation service on %s: %s", url, await pages.describe())
+    out.line({"event": "listening", "address": address, "port": port, "url": url}, f"listening on {url}")
+    systemd.notify("READY=1")
+    waiting = [asyncio.create_task(event.wait()) for event in (stop, interrupt)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    systemd.notify("STOPPING=1")
+    await pages.close()
+    if interrupt.is_set():
+        raise KeyboardInterrupt
+    logger.info("stopped")
+
+
+async def _reload(pages: "ActivationPages", tls: _Tls | None) -> None:
+    try:
+        if tls is not None:
+            tls.reload()
+    except (ConfigurationError, OSError) as error:
+        logger.error("not reloaded: %s", error)
+    else:
+        logger.info("reloaded: %s", await pages.describe())

@@ -1,0 +1,108 @@
+"""The publisher's SQLite file: its tables and their migrations, transactions, and its errors as ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.files import SECRET
+
+Values = tuple[bytes | int | str | None, ...]
+
+WAIT_MS: Final = 5000
+# Each makes the tables of the version before it into those of its own; the file knows how many it has had.
+MIGRATIONS: Final = (
+    """
+CREATE TABLE host_keys (
+    key_id BLOB PRIMARY KEY, last_five TEXT NOT NULL, mac_key BLOB NOT NULL, seal_key BLOB NOT NULL,
+    families TEXT NOT NULL, hosts INTEGER NOT NULL, activations INTEGER NOT NULL,
+    customer_id INTEGER NOT NULL, note TEXT NOT NULL, created_ms INTEGER NOT NULL
+) STRICT;
+-- One row for each public key that a host key has activated: a renewal adds none.
+CREATE TABLE activations (
+    key_id BLOB NOT NULL REFERENCES host_keys, installation_id BLOB NOT NULL, public_key BLOB NOT NULL,
+    activated_ms INTEGER NOT NULL, PRIMARY KEY (key_id, public_key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE certificates (
+    serial INTEGER PRIMARY KEY, host_id BLOB NOT NULL, certificate BLOB NOT NULL, issued_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE revocations (serial INTEGER PRIMARY KEY REFERENCES certificates, revoked_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE revocation_lists (number INTEGER PRIMARY KEY, list BLOB NOT NULL) STRICT;
+-- The number last given to each kind of file, and the digest of what it held.
+CREATE TABLE numbers (kind TEXT PRIMARY KEY, number INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;
+""",
+    """
+ALTER TABLE host_keys ADD COLUMN disabled_ms INTEGER;
+CREATE INDEX certificates_by_host ON certificates (host_id);
+-- The audit log: what was asked of the publisher, and what it answered. serial: only where it granted.
+CREATE TABLE requests (
+    number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, peer TEXT NOT NULL, keys TEXT NOT NULL,
+    installation_id BLOB, public_key_hash BLOB, result INTEGER NOT NULL, serial INTEGER REFERENCES certificates
+) STRICT;
+""",
+)
+
+
+class Database:
+    """A connection to the file. One process at a time writes; others wait up to five seconds."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it. Raises OSError or `KmsFastError` (STORAGE_FAILED, NOT_ALLOWED, CONFIGURATION_INVALID)."""
+        self._path = path
+        if not path.exists():
+            path.touch(SECRET)
+        with self._translated():
+            self._connection = apsw.Connection(str(path))
+            self._connection.set_busy_timeout(WAIT_MS)
+            self._connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
+        with self.transaction():
+            version = self._integer("PRAGMA user_version")
+            if version > len(MIGRATIONS):
+                raise ConfigurationError(f"{path} was made by a newer version of kms_fast (its schema is {version}).")
+            for script in MIGRATIONS[version:]:
+                self._connection.execute(script)
+            self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, durable at the end; no other writer in between."""
+        with self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError) as error:
+            raise KmsFastError(f"{self._path}: {error}", name="NOT_ALLOWED", file=str(self._path)) from None
+        except apsw.Error as error:
+            raise KmsFastError(f"{self._path}: {error}", name="STORAGE_FAILED", file=str(self._path)) from None
+
+    def _execute(self, statement: str, values: Values = ()) -> int:
+        """Run a statement; how many rows it changed."""
+        with self._translated():
+            self._connection.execute(statement, values)
+            return self._connection.changes()
+
+    def _rows(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._connection.execute(statement, values).fetchall()
+
+    def _integer(self, statement: str, values: Values = ()) -> int:
+        """The first column of the first row; 0 when there is none."""
+        rows = self._rows(statement, values)
+        return rows[0][0] or 0 if rows else 0

@@ -1,0 +1,63 @@
+"""Revoking host certificates: one, those of a host, or all that a host key was used for."""
+
+from collections.abc import Collection
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.model.certificate import host_id
+from kms_fast.model.revocation import MAX_SERIALS, RevocationList, issue_revocation_list
+from kms_fast.publisher.publisher import Publisher
+from kms_fast.publisher.records import HostKeyRecord
+
+
+def find_serials_of_host(publisher: Publisher, host: bytes, now_ms: int) -> list[int]:
+    """Serials of a host's certificates that have neither ended nor been revoked; ``host`` is its ID.
+
+    Raises `ConfigurationError` when there is none.
+    """
+    serials = _find_serials(publisher, host, now_ms)
+    if not serials:
+        raise ConfigurationError(f"Host {host.hex()} has no certificate that could be revoked.")
+    return serials
+
+
+def find_serials_of_key(publisher: Publisher, key: HostKeyRecord, now_ms: int) -> list[int]:
+    """The same for all hosts that a host key has activated."""
+    hosts = {host_id(public_key) for public_key in publisher.records.list_activated(key.secrets.key_id)}
+    serials = sorted(serial for host in hosts for serial in _find_serials(publisher, host, now_ms))
+    if not serials:
+        raise ConfigurationError(
+            f"The host key that ends in {key.secrets.last_five} has no certificate that could be revoked."
+        )
+    return serials
+
+
+def _find_serials(publisher: Publisher, host: bytes, now_ms: int) -> list[int]:
+    return [
+        record.certificate.serial
+        for record in publisher.records.list_certificates(host)
+        if record.revoked_ms is None and record.certificate.not_after_ms >= now_ms
+    ]
+
+
+def revoke(publisher: Publisher, serials: Collection[int], passphrase: bytes, *, now_ms: int) -> RevocationList:
+    """Revoke host certificates: the next revocation list holds their serials, or nothing is changed.
+
+    Raises OSError or `ConfigurationError`: a serial that was not issued or is revoked already, too many of them,
+    KEY_FILE_LOCKED.
+    """
+    issuer_key = publisher.read_issuer_key(passphrase)
+    records = publisher.records
+    with records.transaction():
+        for serial in serials:
+            if not records.has_certificate(serial):
+                raise ConfigurationError(f"No certificate with serial {serial} was issued.")
+            if not records.add_revocation(serial, now_ms):
+                raise ConfigurationError(f"Certificate {serial} is revoked already.")
+        revoked = records.revoked_serials()
+        if len(revoked) > MAX_SERIALS:
+            raise ConfigurationError(f"A revocation list holds at most {MAX_SERIALS} serials.")
+        revocations = issue_revocation_list(
+            issuer_key, publisher.issuer, number=records.next_revocation_number(), issued_ms=now_ms, serials=revoked
+        )
+        records.add_revocation_list(revocations.number, revocations.to_bytes())
+    return revocations

@@ -1,0 +1,160 @@
+"""The activation service on the network: HTTP or HTTPS, one request a connection, bounded in time and size.
+
+POST /v1/host-requests    a host request; the answer is a host answer, or a JSON error
+GET /v1/publisher.json    the publisher file
+GET /healthz              that the service lives
+"""
+
+import asyncio
+import errno
+import hashlib
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.model.settings import parse_address
+from kms_fast.publisher.service import MAX_REQUEST_BYTES, ActivationService, Reply, render_error
+
+MAX_CONNECTIONS: Final = 1_000
+HANDSHAKE_LIMIT_S: Final = 10.0
+BODY_LIMIT_S: Final = 10.0
+# A connection ends after so long whatever happens: a host that waits for an answer then asks again.
+CONNECTION_LIMIT_S: Final = 30.0
+DRAIN_LIMIT_S: Final = 20.0
+
+_Returned = TypeVar("_Returned")
+
+logger = logging.getLogger(__name__)
+
+
+class ActivationPages:
+    """The service's pages, from `open` to `close`.
+
+    ``tls``: without it the pages are for a proxy on this machine, which names the peer in ``X-Forwarded-For``.
+    """
+
+    def __init__(self, service: ActivationService, tls: ssl.SSLContext | None) -> None:
+        self._service = service
+        self._tls = tls
+        # The service's records take one caller at a time, and their syncs must not hold up the event loop.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="certify")
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[_tell_errors])
+        app.add_routes(
+            [
+                web.post("/v1/host-requests", self._answer_request),
+                web.get("/v1/publisher.json", self._show_publisher_file),
+                web.get("/healthz", self._show_health),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=DRAIN_LIMIT_S)
+        self._server: asyncio.Server | None = None
+
+    async def open(self, address: str) -> tuple[str, int]:
+        """Listen on ADDR:PORT; the address and port it became. Raises `KmsFastError`."""
+        host, port = parse_address(address)
+        await self._runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._accept,
+                host,
+                port,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_LIMIT_S if self._tls else None,
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            if error.errno == errno.EADDRINUSE:
+                what = f"Cannot listen on {address}: another program does already."
+                raise KmsFastError(what, name="ADDRESS_IN_USE", address=address) from error
+            raise ConfigurationError(f"Cannot listen on {address}: {error.strerror}.") from error
+        shown: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
+        return shown
+
+    async def describe(self) -> str:
+        """What is in force, in words for a line of the log."""
+        return await self._in_thread(self._service.describe)
+
+    async def close(self) -> None:
+        """Accept nobody any more, answer those who asked, and end."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+        self._thread.shutdown()
+
+    def _accept(self) -> asyncio.Protocol:
+        assert self._runner.server is not None
+        handler = self._runner.server()
+        full = len(self._runner.server.connections) >= MAX_CONNECTIONS
+
+        def end() -> None:
+            if handler.transport is not None:
+                handler.transport.abort()
+
+        asyncio.get_running_loop().call_later(0 if full else CONNECTION_LIMIT_S, end)
+        return handler
+
+    async def _answer_request(self, request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(BODY_LIMIT_S):
+                data = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"The request did not come whole within {BODY_LIMIT_S:.0f} s.") from None
+        peer, now_ms = self._find_peer(request), time.time_ns() // 1_000_000
+        reply = await self._in_thread(
+            lambda: self._service.answer_request(data, peer, now_ms=now_ms, now_s=time.monotonic())
+        )
+        return _respond(reply)
+
+    async def _show_publisher_file(self, request: web.Request) -> web.Response:
+        peer = self._find_peer(request)
+        reply = await self._in_thread(lambda: self._service.show_publisher_file(peer, now_s=time.monotonic()))
+        if reply.status != 200:
+            return _respond(reply)
+        tag = hashlib.sha256(reply.body).hexdigest()
+        if any(known.value == tag for known in request.if_none_match or ()):
+            return web.Response(status=304, headers={"ETag": f'"{tag}"'})
+        return _respond(reply, {"ETag": f'"{tag}"'})
+
+    async def _show_health(self, request: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    def _find_peer(self, request: web.Request) -> str:
+        forwarded = request.headers.get("X-Forwarded-For", "") if self._tls is None else ""
+        # The last one is what the proxy saw; whoever sent the request may have written those before.
+        return forwarded.rpartition(",")[2].strip()[:64] or request.remote or ""
+
+    async def _in_thread(self, call: Callable[[], _Returned]) -> _Returned:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _respond(reply: Reply, headers: dict[str, str] | None = None) -> web.Response:
+    headers = dict(headers or {})
+    if reply.retry_after_s is not None:
+        headers["Retry-After"] = str(reply.retry_after_s)
+    return web.Response(status=reply.status, body=reply.body, content_type="application/json", headers=headers)
+
+
+@web.middleware
+async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors of HTTP and of this program as JSON too; every connection ends with its answer."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        name = "OFFLINE_DATA_MALFORMED" if error.status in (408, 413) else "NO_ACTIVATION_SERVICE"
+        what = error.text or error.reason
+        if error.status == 413:
+            what = f"The request is longer than the {MAX_REQUEST_BYTES:,} bytes that a host request may have."
+        response = _respond(Reply(error.status, render_error(KmsFastError(what, name=name))))
+    except Exception:
+        logger.exception("a request was not answered because of an error in this program")
+        told = KmsFastError("The publisher's activation service failed.", name="PUBLISHER_FAILED")
+        response = _respond(Reply(500, render_error(told)))
+    response.force_close()
+    return response
