@@ -36,7 +36,7 @@ _ROWS = (
         0xC004F041,
         "HOST_NOT_ACTIVATED",
         "The host has no certificate from the publisher.",
-        "On the host: kms-fast host request, publisher certify, host apply.",
+        "On the host: kms-fast host activate. Without internet: kms-fast host request, publisher certify, host apply.",
     ),
     (
         0xC004F042,
@@ -136,7 +136,7 @@ _ROWS = (
         0xE04B0005,
         "HOST_CERTIFICATE_DATES",
         "The host's certificate is not valid now, so it signs nothing.",
-        "Check the host's clock; if it is right, renew: kms-fast host request, publisher certify, host apply.",
+        "Check the host's clock; if it is right: kms-fast host renew, or host request, publisher certify, host apply.",
     ),
     (
         0xE04B0006,
@@ -237,7 +237,7 @@ _ROWS = (
         0xE04B0029,
         "CERTIFICATE_REVOKED",
         "The publisher has revoked the host's certificate.",
-        "Do not use this host. Its administrator asks the publisher, and certifies it anew with another private key.",
+        "Do not use this host. Its administrator asks the publisher for a new certificate, of another private key.",
     ),
     (
         0xE04B002A,
@@ -470,7 +470,7 @@ _ROWS = (
 
 _CURES = {
     "SEE_HOST": "Do not trust this host: check the address, what runs there, and which publisher certified it.",
-    "RENEW": "On the host: renew its certificate with kms-fast host request, publisher certify, host apply.",
+    "RENEW": "On the host: kms-fast host renew, or without internet host request, publisher certify, host apply.",
 }
 
 RESULTS: dict[int, Result] = {

@@ -1,7 +1,6 @@
 """``kms-fast host``: activating this host at its publisher, and its status."""
 
 import time
-import uuid
 from pathlib import Path
 
 import click
@@ -11,14 +10,15 @@ from kms_fast.cli.clock_reset import clock_reset
 from kms_fast.cli.configure import configure
 from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
 from kms_fast.cli.exchange import Forms, forms_options, read_answer
+from kms_fast.cli.host_online import activate, describe_applied, install_key, publisher_option, read_key, renew
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import read_bounded
-from kms_fast.host.enrolment import apply_answer, make_request, read_keys
+from kms_fast.host.enrolment import apply_answer, make_request
+from kms_fast.host.host_keys import read_keys
 from kms_fast.host.presence import reload_running
 from kms_fast.model.compact import pack_request
 from kms_fast.model.exchange import HostRequest
-from kms_fast.model.policy import format_time
 
 _LIMIT_BYTES = 64 << 20
 RELOAD_LIMIT_S = 90.0
@@ -26,10 +26,11 @@ RELOAD_LIMIT_S = 90.0
 
 @click.group
 def command() -> None:
-    """Install a host key, ask for a certificate, apply it; back the host up.
+    """Install a host key, get a certificate online or by files; back the host up.
 
     \b
     Examples:
+      kms-fast host activate --publisher publisher.json --key HOSTKEY
       kms-fast host request --publisher publisher.json --key HOSTKEY --out host.request
       kms-fast host apply host.answer
       kms-fast host status
@@ -44,15 +45,13 @@ command.add_command(status)
 command.add_command(publish_dns)
 command.add_command(withdraw_dns)
 command.add_command(audit_dns)
+command.add_command(install_key)
+command.add_command(activate)
+command.add_command(renew)
 
 
 @command.command
-@click.option(
-    "--publisher",
-    "publisher_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The publisher's publisher.json; not needed for a renewal.",
-)
+@publisher_option
 @click.option(
     "--key", "keys", multiple=True, help="Host key, or @FILE that holds it; repeatable; not needed for a renewal."
 )
@@ -73,7 +72,7 @@ def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, ho
     """
     folder = home / "host"
     publisher_data = read_bounded(publisher_path, _LIMIT_BYTES) if publisher_path else None
-    typed = [_read_key(key) for key in keys]
+    typed = [read_key(key) for key in keys]
     data = make_request(folder, typed, publisher_data=publisher_data, now_ms=_now_ms())
     fields = forms.write(data, pack_request(HostRequest.parse(data)))
     stored = read_keys(folder)
@@ -109,25 +108,8 @@ def apply(answer: Path, catalog_path: Path | None, home: Path, out: Output) -> N
     """
     catalog_file = read_bounded(catalog_path, _LIMIT_BYTES) if catalog_path else None
     applied = apply_answer(home / "host", read_answer(answer, out), catalog_file, now_ms=_now_ms())
-    certificate, catalog = applied.certificate, applied.catalog
-    names = {family.number: family.name for family in catalog.families}
-    families = {names.get(family.number, str(family.number)): family.generation for family in certificate.families}
-    until = format_time(certificate.not_after_ms)
-    listed = ", ".join(f"{name} up to generation {generation}" for name, generation in families.items())
-    out.result(
-        {
-            "host_id": uuid.UUID(bytes=certificate.host_id),
-            "serial": certificate.serial,
-            "not_after": until,
-            "families": families,
-            "products": len(catalog.skus),
-            "catalog": catalog.number,
-            "publisher_file": applied.publisher.number,
-        },
-        f"This host may activate {applied.publisher.name}'s products until {until}: {listed}.\n"
-        f"Certificate {certificate.serial}, catalog {catalog.number}, products: {len(catalog.skus)}.\n"
-        "Next: kms-fast serve, or if it runs: kms-fast host reload.",
-    )
+    fields, text = describe_applied(applied)
+    out.result(fields, f"{text}\nNext: kms-fast serve, or if it runs: kms-fast host reload.")
 
 
 @command.command("reload")
@@ -145,11 +127,6 @@ def reload_command(home: Path, out: Output) -> None:
     running = reload_running(home / "host", limit_s=RELOAD_LIMIT_S)
     pids = [process.pid for process in running]
     out.result({"pids": pids}, f"Reloaded (process {', '.join(map(str, pids))}).")
-
-
-def _read_key(key: str) -> str:
-    """The key itself; ``@FILE`` keeps it out of the shell's history and the list of processes."""
-    return read_bounded(Path(key[1:]), 1 << 16).decode("utf-8", "replace") if key.startswith("@") else key
 
 
 def _now_ms() -> int:

@@ -13,8 +13,9 @@ import msgspec
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
-from kms_fast.host.enrolment import Installation, read_installation, read_keys
-from kms_fast.host.presence import list_running
+from kms_fast.host.enrolment import Installation, read_installation
+from kms_fast.host.host_keys import read_keys
+from kms_fast.host.presence import HostProcess, list_running
 from kms_fast.host.server import wall_clock_ms
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, LicenceState, format_time
@@ -43,13 +44,18 @@ def status(verbose: bool, home: Path, loaded: LoadedSettings, out: Output) -> No
     installation.check_dates(now_ms)
     days_left = (installation.certificate.not_after_ms - now_ms) // DAY_MS
     if days_left < CERTIFICATE_WARNING_DAYS:
-        out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host request, certify, host apply.")
+        out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host renew, or by files.")
+    running = list_running(home / "host")
+    failed = next((process.renewal_failed for process in running if process.renewal_failed), None)
+    if failed is not None:
+        out.warning(f"It was not renewed at {format_time(failed['time_ms'])}: {failed['message']} {failed['cure']}")
     described = {
         **_describe_certificate(installation, home / "host", days_left),
+        "renewal_failed": failed,
         "families": asyncio.run(_describe_families(installation, loaded.settings, home, now_ms)),
     }
     if verbose:
-        described |= _describe_service(loaded.settings, home)
+        described |= _describe_service(loaded.settings, running)
         described |= {"requests": asyncio.run(_describe_requests(installation, loaded.settings, home))}
     out.result(described)
 
@@ -71,7 +77,7 @@ def _describe_certificate(installation: Installation, folder: Path, days_left: i
     }
 
 
-def _describe_service(settings: HostSettings, home: Path) -> dict[str, Any]:
+def _describe_service(settings: HostSettings, running: Sequence[HostProcess]) -> dict[str, Any]:
     return {
         "listen": list(settings.listen),
         "activation_interval": _show_interval("activation_interval", settings.activation_interval_min),
@@ -84,7 +90,7 @@ def _describe_service(settings: HostSettings, home: Path) -> dict[str, Any]:
                 "addresses": list(process.addresses),
                 "workers": process.workers,
             }
-            for process in list_running(home / "host")
+            for process in running
         ],
     }
 

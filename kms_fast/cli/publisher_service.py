@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kms_fast import systemd
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
-from kms_fast.host import systemd
 from kms_fast.model import policy
 from kms_fast.model.settings import parse_address
 
@@ -97,7 +97,7 @@ def serve(
     from kms_fast.publisher.service import ActivationService
 
     tls = _open_tls(listen, tls_cert, tls_key)
-    start_logging(log_level, log_format)
+    start_logging(log_level, log_format, None)
     with closing(Publisher(home / "publisher")) as publisher:
         service = ActivationService(
             publisher,

@@ -22,6 +22,7 @@ from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, Presence, list_running
+from kms_fast.host.renewal import PublisherService
 from kms_fast.host.rollback import check_rollback
 from kms_fast.host.segment import UNKNOWN, Head
 from kms_fast.host.server import wall_clock_ms
@@ -29,6 +30,7 @@ from kms_fast.host.supervisor import Supervisor
 from kms_fast.messages import log
 from kms_fast.model.events import StartFailed
 from kms_fast.model.policy import format_time
+from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
 from kms_fast.systemd import take_sockets
 
@@ -165,8 +167,20 @@ async def _supervise(
         read_settings=read_settings,
         presence=presence,
         chores=[make_chore(home / "host", sockets[0][0].getsockname()[1])],
+        open_service=_open_service,
     )
     await supervisor.run(on_listening)
+
+
+def _open_service(settings: HostSettings, publisher: PublisherFile) -> PublisherService | None:
+    """The publisher's activation service as the settings or its file name it. Raises `KmsFastError`."""
+    url = settings.activation_url or publisher.activation_url
+    if not url:
+        return None
+    # A host that has none need not wait for the modules.
+    from kms_fast.cli.online import ActivationClient
+
+    return ActivationClient(url, Path(settings.activation_ca) if settings.activation_ca else None)
 
 
 def _announce(installation: Installation, sockets: list[list[socket.socket]], out: Output) -> Callable[[], None]:

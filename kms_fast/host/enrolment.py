@@ -10,8 +10,6 @@ In the host's folder:
     pending/        the outstanding request and the publisher file it was made with
 """
 
-import hashlib
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,28 +26,17 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
+from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, write_keys
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.catalog_file import CatalogFile
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, parse_chain, verify_chain
 from kms_fast.model.compact import CompactAnswer
-from kms_fast.model.document import read_document, write_document
-from kms_fast.model.exchange import INSTALLATION_ID_SIZE, MAC_SIZE, HostAnswer, HostKeySecrets, build_host_request
-from kms_fast.model.keys import KEY_ID_SIZE, KeyKind, parse_key
+from kms_fast.model.exchange import HostAnswer, HostKeySecrets, build_host_request
+from kms_fast.model.keys import MAX_KEYS_PER_HOST, KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
 
-KEYS_FORMAT: Final = "kms_fast host keys 1"
-_MACHINE_ID_FILES: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _SMALL_BYTES: Final = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKeys:
-    """Content of ``keys.json``."""
-
-    publisher_id: bytes
-    installation_id: bytes
-    keys: tuple[HostKeySecrets, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +67,43 @@ class Installation:
         )
 
 
+def install_keys(
+    folder: Path,
+    keys: Sequence[str],
+    *,
+    publisher_data: bytes | None = None,
+    installation_id: bytes | None = None,
+) -> StoredKeys:
+    """Keep what is derived from host keys as typed, and the publisher file they belong to, for the next request.
+
+    ``publisher_data``: the publisher file; without it, the installed one or that of an earlier call. Without keys,
+    those that are kept. Raises OSError, `KeyInvalid` or `ConfigurationError`, and then keeps nothing.
+    """
+    publisher = _choose_publisher(folder, publisher_data)
+    parsed = [parse_key(key, expect=KeyKind.HOST, publisher_id=publisher.publisher_id) for key in keys]
+    if len(parsed) > MAX_KEYS_PER_HOST:
+        raise ConfigurationError(f"A host takes {MAX_KEYS_PER_HOST} host keys at most, not {len(parsed)}.")
+    stored = read_keys(folder)
+    if stored is not None and stored.publisher_id != publisher.publisher_id:
+        stored = None
+    if parsed:
+        derived = {key.text: HostKeySecrets.derive(key, publisher.publisher_id) for key in parsed}
+        secrets_of_keys = tuple(derived.values())
+    elif stored is not None:
+        secrets_of_keys = stored.keys
+    else:
+        raise ConfigurationError("This host has no host key yet: give the one you got from the publisher (--key).")
+    if installation_id is None:
+        installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
+    kept = StoredKeys(publisher.publisher_id, installation_id, secrets_of_keys)
+    make_folder(folder, mode=SECRET_FOLDER)
+    make_folder(folder / "pending", mode=SECRET_FOLDER)
+    write_keys(folder, kept)
+    if publisher_data is not None:
+        write_atomically(folder / "pending" / "publisher.json", publisher_data, mode=PUBLIC)
+    return kept
+
+
 def make_request(
     folder: Path,
     keys: Sequence[str] = (),
@@ -90,51 +114,56 @@ def make_request(
 ) -> bytes:
     """Make a host request and keep what applying its answer will need; returns the request file's bytes.
 
-    ``keys``: host keys as typed; without any, those of the earlier request. ``publisher_data``: the publisher file;
-    without it, the installed one. Raises OSError, `KeyInvalid` or `ConfigurationError`.
+    The first one makes the host's private key. ``keys`` and the rest are those of `install_keys`, which also says what
+    is raised.
     """
-    installed = _read_publisher(folder / "publisher.json")
-    publisher = _choose_publisher(publisher_data, installed)
-    parsed = [parse_key(key, expect=KeyKind.HOST, publisher_id=publisher.publisher_id) for key in keys]
-    stored = read_keys(folder)
-    if stored is not None and stored.publisher_id != publisher.publisher_id:
-        stored = None
-    if parsed:
-        derived = tuple(HostKeySecrets.derive(key, publisher.publisher_id) for key in parsed)
-    elif stored is not None:
-        derived = stored.keys
-    else:
-        raise ConfigurationError("This host has no host key yet: give the one you got from the publisher (--key).")
-    if installation_id is None:
-        installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
-    pending = folder / "pending"
-    make_folder(folder, mode=SECRET_FOLDER)
-    make_folder(pending, mode=SECRET_FOLDER)
-    private_key = _read_or_make_host_key(folder / "host.key")
-    _write_keys(folder, StoredKeys(publisher.publisher_id, installation_id, derived))
-    if publisher_data is not None:
-        write_atomically(pending / "publisher.json", publisher_data, mode=PUBLIC)
+    kept = install_keys(folder, keys, publisher_data=publisher_data, installation_id=installation_id)
     request = build_host_request(
-        private_key,
-        derived,
-        publisher_id=publisher.publisher_id,
-        installation_id=installation_id,
+        _read_or_make_host_key(folder / "host.key"),
+        kept.keys,
+        publisher_id=kept.publisher_id,
+        installation_id=kept.installation_id,
         created_ms=now_ms,
     )
-    write_atomically(pending / "request.json", request, mode=PUBLIC)
+    write_atomically(folder / "pending" / "request.json", request, mode=PUBLIC)
     return request
 
 
-def _choose_publisher(data: bytes | None, installed: PublisherFile | None) -> PublisherFile:
+def find_publisher(folder: Path) -> PublisherFile:
+    """The publisher file that a request is made with: the newer of the installed one and that of the exchange begun.
+
+    Raises OSError or `ConfigurationError` when there is none.
+    """
+    paths = (folder / "publisher.json", folder / "pending" / "publisher.json")
+    found = [publisher for path in paths if (publisher := _read_publisher(path)) is not None]
+    if not found:
+        raise ConfigurationError("This host knows no publisher yet: give its publisher file (--publisher).")
+    return max(found, key=lambda publisher: publisher.number)
+
+
+def _choose_publisher(folder: Path, data: bytes | None) -> PublisherFile:
     if data is None:
-        if installed is None:
-            raise ConfigurationError("This host knows no publisher yet: give its publisher file (--publisher).")
-        return installed
-    given = PublisherFile.parse(data)
+        return find_publisher(folder)
+    given, installed = PublisherFile.parse(data), _read_publisher(folder / "publisher.json")
     if installed is not None:
         given.check_replaces(installed)
         PublisherFile.parse(data, trusted_roots=installed.roots)
     return given
+
+
+def apply_publisher_file(folder: Path, data: bytes) -> bool:
+    """Install a publisher file that is newer than the installed one; whether it was.
+
+    It must be signed by a root that is trusted already. Raises OSError or `ConfigurationError`.
+    """
+    installed = read_publisher(folder)
+    given = PublisherFile.parse(data, trusted_roots=installed.roots)
+    # One that is older, as a service behind a cache may give, is no failure.
+    if given.publisher_id == installed.publisher_id and given.number <= installed.number:
+        return False
+    given.check_replaces(installed)
+    write_atomically(folder / "publisher.json", data, mode=PUBLIC)
+    return True
 
 
 def apply_answer(
@@ -209,9 +238,7 @@ def read_installation(folder: Path) -> Installation:
     Raises OSError or `ConfigurationError`: HOST_NOT_ACTIVATED when there is no certificate, otherwise the name of the
     check that failed (CERTIFICATE_REVOKED …).
     """
-    publisher = _read_publisher(folder / "publisher.json")
-    if publisher is None:
-        raise _not_activated(folder)
+    publisher = read_publisher(folder)
     chain_path = folder / "host.cert"
     chain_data, certificate, issuer = _read_chain(folder)
     private_key = read_host_key(folder)
@@ -228,8 +255,20 @@ def read_host_id(folder: Path) -> bytes:
     """The ID of a certified host, 16 bytes, without its private key. Raises OSError or `ConfigurationError`
     (HOST_NOT_ACTIVATED when there is no certificate).
     """
-    _, certificate, _ = _read_chain(folder)
-    return certificate.host_id
+    return read_certificate(folder).host_id
+
+
+def read_certificate(folder: Path) -> HostCertificate:
+    """The installed certificate, not verified. Raises OSError or `ConfigurationError` (HOST_NOT_ACTIVATED)."""
+    return _read_chain(folder)[1]
+
+
+def read_publisher(folder: Path) -> PublisherFile:
+    """The installed publisher file. Raises OSError or `ConfigurationError` (HOST_NOT_ACTIVATED when there is none)."""
+    publisher = _read_publisher(folder / "publisher.json")
+    if publisher is None:
+        raise _not_activated(folder)
+    return publisher
 
 
 def _read_chain(folder: Path) -> tuple[bytes, HostCertificate, IssuerCertificate]:
@@ -278,59 +317,6 @@ def _read_or_make_host_key(path: Path) -> Ed25519PrivateKey:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_atomically(path, pem, mode=SECRET)
     return key
-
-
-def read_keys(folder: Path) -> StoredKeys | None:
-    """What is kept of the host keys, None before the first request. Raises OSError or `ConfigurationError`."""
-    path = folder / "keys.json"
-    if not path.exists():
-        return None
-    document = read_document(read_bounded(path, _SMALL_BYTES), KEYS_FORMAT, str(path))
-    body = document.object("body")
-    document.finish()
-    publisher_id = body.octets("publisher_id", 16)
-    installation_id = body.octets("installation_id", INSTALLATION_ID_SIZE)
-    keys = []
-    for fields in body.objects("keys"):
-        key_id, last_five = fields.octets("key_id", KEY_ID_SIZE), fields.text("last_five", longest=5)
-        keys.append(
-            HostKeySecrets(key_id, last_five, fields.octets("mac_key", MAC_SIZE), fields.octets("seal_key", 32))
-        )
-        fields.finish()
-    body.finish()
-    return StoredKeys(publisher_id, installation_id, tuple(keys))
-
-
-def _write_keys(folder: Path, stored: StoredKeys) -> None:
-    body = {
-        "publisher_id": stored.publisher_id.hex(),
-        "installation_id": stored.installation_id.hex(),
-        "keys": [
-            {
-                "key_id": key.key_id.hex(),
-                "last_five": key.last_five,
-                "mac_key": key.mac_key.hex(),
-                "seal_key": key.seal_key.hex(),
-            }
-            for key in stored.keys
-        ],
-    }
-    write_atomically(folder / "keys.json", write_document(KEYS_FORMAT, body), mode=SECRET)
-
-
-def find_installation_id(publisher_id: bytes) -> bytes:
-    """16 bytes that stay when a host is set up anew on this machine, and differ for every publisher.
-
-    Where the system has no machine ID they are random, and stay as long as ``keys.json`` does.
-    """
-    for path in _MACHINE_ID_FILES:
-        try:
-            machine_id = path.read_bytes().strip()
-        except OSError:
-            continue
-        if machine_id:
-            return hashlib.sha256(publisher_id + machine_id).digest()[:INSTALLATION_ID_SIZE]
-    return secrets.token_bytes(INSTALLATION_ID_SIZE)
 
 
 def _read_publisher(path: Path) -> PublisherFile | None:

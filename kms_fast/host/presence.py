@@ -22,7 +22,10 @@ POLL_S: Final = 0.05
 
 
 class HostProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """A running host. ``reloads`` counts attempts; ``reload_error`` is `KmsFastError.to_json` of one that failed."""
+    """A running host. ``reloads`` counts attempts; ``reload_error`` is `KmsFastError.to_json` of one that failed.
+
+    ``renewal_failed``: the same of the last attempt to renew, and its ``time_ms``, if it failed.
+    """
 
     pid: int
     version: str
@@ -31,6 +34,7 @@ class HostProcess(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     reloads: int = 0
     reload_error: dict[str, Any] | None = None
+    renewal_failed: dict[str, Any] | None = None
 
 
 class Presence:
@@ -65,10 +69,14 @@ class Presence:
     def _write(self) -> None:
         # One page in one write, so that no reader sees half of it.
         data = msgspec.json.encode(self.process, enc_hook=str)
-        if len(data) > FILE_SIZE and (error := self.process.reload_error) is not None:
-            short = error | {"message": error["message"][:LONGEST_MESSAGE], "details": {}}
-            data = msgspec.json.encode(msgspec.structs.replace(self.process, reload_error=short))
+        if len(data) > FILE_SIZE:
+            short = {name: _shorten(getattr(self.process, name)) for name in ("reload_error", "renewal_failed")}
+            data = msgspec.json.encode(msgspec.structs.replace(self.process, **short))
         os.pwrite(self._fd, data.ljust(FILE_SIZE), 0)
+
+
+def _shorten(error: dict[str, Any] | None) -> dict[str, Any] | None:
+    return error and error | {"message": error["message"][:LONGEST_MESSAGE], "details": {}}
 
 
 def list_running(folder: Path) -> list[HostProcess]:

@@ -7,6 +7,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host.batcher import Batcher
 from kms_fast.host.child import Condition
-from kms_fast.host.enrolment import Installation, read_installation
+from kms_fast.host.enrolment import Installation, read_installation, read_publisher
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.messages import log
@@ -68,6 +69,7 @@ class Server:
         self._foreign: set[tuple[bytes, bytes]] = set()
         self._counts_wait = False
         self._busy: str | None = None
+        self._revoked: str | None = None
         self._batcher: Batcher
         self.host: _core.Host
 
@@ -110,11 +112,27 @@ class Server:
 
         Raises OSError or `KmsFastError`; then everything stays as it was.
         """
-        installation = await asyncio.to_thread(read_installation, self._folder)
+        try:
+            installation = await asyncio.to_thread(read_installation, self._folder)
+        except KmsFastError as error:
+            if error.result.name == "CERTIFICATE_REVOKED":
+                await self._stop_signing(error)
+            raise
         installation.check_dates(self._clock_ms())
         await self._begin_epoch(installation, settings)
+        self._revoked = None
         self._batcher.spacing_s = settings.batch_spacing_ms / 1000
         self.host.use_limits(settings.max_waiting, settings.max_connections, settings.record_names)
+
+    async def _stop_signing(self, error: KmsFastError) -> None:
+        """This host's own certificate is revoked: hand the revocations on, and answer requests that it has none."""
+        self._revoked, self._busy = error.message, None
+        try:
+            publisher = await asyncio.to_thread(read_publisher, self._folder)
+            await self._begin_epoch(replace(self._installation, publisher=publisher), self._settings)
+        finally:
+            self.host.refusal = BY_NAME["HOST_NOT_ACTIVATED"].code
+            self._tell_condition()
 
     async def _begin_epoch(self, installation: Installation, settings: HostSettings) -> None:
         async with self._changing:
@@ -227,7 +245,8 @@ class Server:
             await self._counts.load(family.number, self._clock_ms(), cap=family.cap, retention_ms=retention_ms)
 
     async def _continue_segment(self) -> None:
-        if not self._is_segment_done() or self._stop.is_set():
+        # The next epoch would sign again.
+        if self._revoked is not None or not self._is_segment_done() or self._stop.is_set():
             return
         try:
             await self._begin_epoch(self._installation, self._settings)
@@ -263,7 +282,7 @@ class Server:
             self.host.refusal = 0
 
     def _tell_condition(self) -> None:
-        condition = Condition(store_ready=not self._counts_wait, busy=self._busy)
+        condition = Condition(store_ready=not self._counts_wait, busy=self._revoked or self._busy)
         if condition != self._condition:
             self._condition = condition
             self._on_condition(condition)

@@ -1,7 +1,7 @@
 """The process that an administrator starts: it opens the sockets, and keeps workers and the recorder running.
 
-TERM drains, INT stops, HUP reloads. It opens no database while children run, and they are started anew: they inherit
-neither key nor connection.
+TERM drains, INT stops, HUP reloads. It opens no database while children run, and keys for a request to the publisher
+only; children are started anew and inherit neither.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,7 @@ from kms_fast.host.enrolment import Installation
 from kms_fast.host.health import HealthPages
 from kms_fast.host.keeper import Keeper
 from kms_fast.host.presence import Presence
+from kms_fast.host.renewal import DAY_S, OpenService, Renewal
 from kms_fast.messages import log
 from kms_fast.model.settings import HostSettings
 
@@ -36,7 +38,8 @@ class Supervisor:
     """Runs a host until told to stop.
 
     ``sockets``: for each worker the ones it accepts on. ``read_settings`` reads and checks settings, certificate and
-    catalog anew, for a reload; it raises `KmsFastError`. ``chores`` are done once the host listens, until it drains.
+    catalog anew, for a reload; it raises `KmsFastError`. ``open_service`` gives the publisher's activation service.
+    ``chores`` are done once the host listens, until it drains; renewing the certificate is one more.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Supervisor:
         sockets: Sequence[Sequence[socket.socket]],
         read_settings: Callable[[], tuple[HostSettings, Installation]],
         presence: Presence,
+        open_service: OpenService,
         chores: Sequence[Chore] = (),
     ) -> None:
         self._home = home
@@ -62,7 +66,14 @@ class Supervisor:
         self._recorder = Keeper(RECORDER, self._plan_of("recorder", ()), essential=False)
         self._keepers = [*self._workers, self._recorder]
         self._health = HealthPages(self.describe)
-        self._chores = Chores(chores, lambda: self._settings)
+        self._renewal = Renewal(
+            folder=Path(home) / "host",
+            open_service=open_service,
+            on_change=self._reload.set,
+            on_attempt=lambda failed: presence.update(renewal_failed=failed),
+        )
+        renewing = Chore("renewing the certificate", DAY_S, self._renewal.look)
+        self._chores = Chores([*chores, renewing], lambda: self._settings)
 
     async def run(self, on_listening: Callable[[], None]) -> None:
         """Serve until TERM; tell once every worker accepts connections.
@@ -106,6 +117,7 @@ class Supervisor:
             "workers": len(self._workers),
             "workers_ready": ready,
             "recorder_ready": self._recorder.is_ready,
+            **self._renewal.describe(),
         }
 
     def _plan_of(self, name: str, sockets: Sequence[socket.socket]) -> Callable[[], ChildPlan]:
@@ -207,12 +219,23 @@ class Supervisor:
             systemd.notify("READY=1")
 
     async def _reload_once(self) -> Installation:
-        settings, installation = await asyncio.to_thread(self._read_settings)
+        try:
+            settings, installation = await asyncio.to_thread(self._read_settings)
+        except KmsFastError as error:
+            if error.result.name == "CERTIFICATE_REVOKED":
+                # Each worker finds it so too, and signs nothing any more.
+                await self._reload_children(self._settings)
+            raise
         for name in FIXED_SETTINGS:
             if getattr(settings, name) != getattr(self._settings, name):
                 log("SETTING_KEPT", setting=name)
                 settings = msgspec.structs.replace(settings, **{name: getattr(self._settings, name)})
         self._settings = settings
+        self._renewal.not_after_ms = installation.certificate.not_after_ms
+        await self._reload_children(settings)
+        return installation
+
+    async def _reload_children(self, settings: HostSettings) -> None:
         try:
             async with asyncio.timeout(RELOAD_LIMIT_S):
                 await asyncio.gather(*(keeper.reload(settings) for keeper in self._keepers))
@@ -220,4 +243,3 @@ class Supervisor:
             raise KmsFastError(
                 f"A worker did not reload within {RELOAD_LIMIT_S:.0f} s.", name="PROCESS_FAILED"
             ) from None
-        return installation

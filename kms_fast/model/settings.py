@@ -90,6 +90,27 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     segment_size_bytes: Annotated[
         int, Meta(ge=1 << 20, description="Size at which a worker begins the next segment of the ledger.")
     ] = 1 << 30
+    auto_renew: Annotated[
+        bool,
+        Meta(
+            description="Whether the host takes publisher files and, when less than 60 days of its certificate are "
+            "left, its next certificate from the publisher's activation service by itself."
+        ),
+    ] = True
+    activation_url: Annotated[
+        str | None,
+        Meta(
+            description="Address of the publisher's activation service; not set: as the publisher file says.",
+            examples=["https://activation.example"],
+        ),
+    ] = None
+    activation_ca: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of an authority to trust for that service's TLS certificate, beside the system's.",
+            examples=["/etc/kms-fast/authority.pem"],
+        ),
+    ] = None
     retention_s: Annotated[
         int, Meta(ge=60, le=365 * _DAY_S, description="How long a machine counts after its last valid request.")
     ] = 30 * _DAY_S

@@ -156,5 +156,6 @@ async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResp
         logger.exception("a request was not answered because of an error in this program")
         told = KmsFastError("The publisher's activation service failed.", name="PUBLISHER_FAILED")
         response = _respond(Reply(500, render_error(told)))
+    response.headers["Server"] = "kms_fast"
     response.force_close()
     return response

@@ -9,12 +9,11 @@ import pytest
 from kms_fast.errors import ConfigurationError, KeyInvalid
 from kms_fast.host.enrolment import (
     apply_answer,
-    find_installation_id,
     make_request,
     read_host_key,
     read_installation,
-    read_keys,
 )
+from kms_fast.host.host_keys import find_installation_id, read_keys
 from kms_fast.model.exchange import HostRequest
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
@@ -202,7 +201,7 @@ def test_the_installation_id_stays_and_differs_for_every_publisher(
 ) -> None:
     machine_id = tmp_path / "machine-id"
     machine_id.write_text("0123456789abcdef0123456789abcdef\n")
-    monkeypatch.setattr("kms_fast.host.enrolment._MACHINE_ID_FILES", (tmp_path / "none", machine_id))
+    monkeypatch.setattr("kms_fast.host.host_keys._MACHINE_ID_FILES", (tmp_path / "none", machine_id))
     assert find_installation_id(bytes(16)) == find_installation_id(bytes(16)) != find_installation_id(b"p" * 16)
     machine_id.write_text("")
     assert find_installation_id(bytes(16)) != find_installation_id(bytes(16))

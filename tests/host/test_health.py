@@ -15,7 +15,7 @@ def test_health_pages(realm: Realm) -> None:
         wait_for(lambda: fetch_health(address, "readyz")[1]["recorder_ready"])
         assert fetch_health(address, "readyz") == (200, {
             "ready": True, "draining": False, "busy": None, "store_ready": True, "workers": 2, "workers_ready": 2,
-            "recorder_ready": True,
+            "recorder_ready": True, "certificate_days_left": 364, "renewal_failed": None,
         })  # fmt: skip
         worker = host.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)

@@ -1,0 +1,167 @@
+"""``kms-fast host install-key | activate | renew``: a certificate from the publisher's activation service."""
+
+import asyncio
+import functools
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.settings import LoadedSettings, config_option
+from kms_fast.files import read_bounded
+from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request
+from kms_fast.host.presence import list_running, reload_running
+from kms_fast.model.exchange import HostAnswer
+from kms_fast.model.policy import format_time
+
+LIMIT_BYTES = 64 << 20
+RELOAD_LIMIT_S = 90.0
+
+
+def publisher_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--publisher``, which hands a command the path of a publisher file as ``publisher_path``."""
+    return click.option(
+        "--publisher",
+        "publisher_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The publisher's publisher.json; not needed once the host has it.",
+    )(function)
+
+
+def service_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--url`` and ``--ca``, which stand above the settings; the command gets both."""
+
+    @click.option("--url", help="Address of the activation service, else the publisher file's.")
+    @click.option(
+        "--ca",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="PEM file of an authority to trust for its TLS certificate, beside the system's.",
+    )
+    @config_option
+    @functools.wraps(function)
+    def command(*args: Any, url: str | None, ca: Path | None, loaded: LoadedSettings, **options: Any) -> None:
+        settings = loaded.settings
+        named = Path(settings.activation_ca) if settings.activation_ca else None
+        function(*args, url=url or settings.activation_url, ca=ca or named, **options)
+
+    return command
+
+
+@click.command("install-key")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@publisher_option
+@home_option
+@json_option
+def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, out: Output) -> None:
+    """Keep what is derived from each host KEY, or from @FILE that holds it; the keys themselves are kept nowhere.
+
+    \b
+    Examples:
+      kms-fast host install-key --publisher publisher.json HOSTKEY
+      kms-fast host install-key @hostkey.txt
+    """
+    data = read_bounded(publisher_path, LIMIT_BYTES) if publisher_path else None
+    kept = install_keys(home / "host", [read_key(key) for key in keys], publisher_data=data)
+    used = [key.last_five for key in kept.keys]
+    out.result(
+        {"keys": used, "folder": home / "host"},
+        f"Installed the host key that ends in {', '.join(used)}.\n"
+        "Next: kms-fast host activate, or offline: kms-fast host request --out host.request",
+    )
+
+
+@click.command
+@publisher_option
+@click.option(
+    "--key", "keys", multiple=True, help="Host key, or @FILE that holds it; repeatable; else those installed."
+)
+@service_options
+@home_option
+@json_option
+def activate(
+    publisher_path: Path | None, keys: tuple[str, ...], url: str | None, ca: Path | None, home: Path, out: Output
+) -> None:
+    """Get a certificate from the publisher's activation service and install it; a host that runs reloads.
+
+    The host key itself never leaves this machine. Proxies are those of HTTPS_PROXY and NO_PROXY.
+
+    \b
+    Examples:
+      kms-fast host activate --publisher publisher.json --key HOSTKEY
+      kms-fast host activate --url https://activation.example --ca authority.pem
+    """
+    data = read_bounded(publisher_path, LIMIT_BYTES) if publisher_path else None
+    _certify(home, out, url, ca, keys=[read_key(key) for key in keys], publisher_data=data)
+
+
+@click.command
+@service_options
+@home_option
+@json_option
+def renew(url: str | None, ca: Path | None, home: Path, out: Output) -> None:
+    """Get the next certificate, catalog and publisher file, which costs no activation; a host that runs reloads.
+
+    It does so by itself when its certificate ends in less than 60 days.
+
+    \b
+    Examples:
+      kms-fast host renew
+    """
+    _certify(home, out, url, ca)
+
+
+def _certify(
+    home: Path,
+    out: Output,
+    url: str | None,
+    ca: Path | None,
+    *,
+    keys: Sequence[str] = (),
+    publisher_data: bytes | None = None,
+) -> None:
+    # Commands that need no network need not wait for its modules.
+    from kms_fast.cli.online import ActivationClient
+
+    folder, now_ms = home / "host", time.time_ns() // 1_000_000
+    request = make_request(folder, keys, publisher_data=publisher_data, now_ms=now_ms)
+    client = ActivationClient(url or find_publisher(folder).activation_url, ca)
+    out.progress(f"asking {client.url}")
+    applied = apply_answer(folder, asyncio.run(client.certify(request)), now_ms=now_ms)
+    pids = [process.pid for process in list_running(folder)]
+    if pids:
+        reload_running(folder, limit_s=RELOAD_LIMIT_S)
+    following = f"Reloaded (process {', '.join(map(str, pids))})." if pids else "Next: kms-fast serve"
+    fields, text = describe_applied(applied)
+    out.result({**fields, "reloaded": pids}, f"{text}\n{following}")
+
+
+def describe_applied(applied: HostAnswer) -> tuple[dict[str, Any], str]:
+    """What an answer brought, as an object and in words."""
+    certificate, catalog = applied.certificate, applied.catalog
+    names = {family.number: family.name for family in catalog.families}
+    families = {names.get(family.number, str(family.number)): family.generation for family in certificate.families}
+    until = format_time(certificate.not_after_ms)
+    listed = ", ".join(f"{name} up to generation {generation}" for name, generation in families.items())
+    fields = {
+        "host_id": uuid.UUID(bytes=certificate.host_id),
+        "serial": certificate.serial,
+        "not_after": until,
+        "families": families,
+        "products": len(catalog.skus),
+        "catalog": catalog.number,
+        "publisher_file": applied.publisher.number,
+    }
+    text = (
+        f"This host may activate {applied.publisher.name}'s products until {until}: {listed}.\n"
+        f"Certificate {certificate.serial}, catalog {catalog.number}, products: {len(catalog.skus)}."
+    )
+    return fields, text
+
+
+def read_key(key: str) -> str:
+    """The key itself; ``@FILE`` keeps it out of the shell's history and the list of processes."""
+    return read_bounded(Path(key[1:]), 1 << 16).decode("utf-8", "replace") if key.startswith("@") else key

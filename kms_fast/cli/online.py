@@ -1,0 +1,136 @@
+"""The publisher's activation service as a host sees it: HTTPS, through the proxy that the environment names."""
+
+import ipaddress
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from kms_fast.errors import ConfigurationError, KmsFastError
+
+CONNECT_LIMIT_S = 10.0
+ANSWER_LIMIT_S = 60.0
+LIMIT_BYTES = 64 << 20
+_SHOWN_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationClient:
+    """Asks the activation service behind ``url``; ``ca`` names a file of authorities beside the system's trust store.
+
+    Its methods raise `KmsFastError`: PUBLISHER_UNREACHABLE, TLS_NOT_TRUSTED, NO_ACTIVATION_SERVICE, or what the
+    publisher said.
+    """
+
+    url: str
+    ca: Path | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if not self.url:
+            raise ConfigurationError(
+                "The publisher file names no activation service: give its address (--url), or renew by files.",
+                name="PUBLISHER_UNREACHABLE",
+            )
+        if parts.scheme not in ("https", "http") or not parts.hostname:
+            raise ConfigurationError(f"{self.url!r} is not the address of an activation service: write https://NAME.")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+            raise ConfigurationError(f"{self.url} is not encrypted: http:// is for a service on this machine only.")
+
+    async def certify(self, request: bytes) -> bytes:
+        """The host answer to a host request."""
+        async with self._open("POST", "/v1/host-requests", data=request) as response:
+            return await self._read(response)
+
+    async def fetch_publisher_file(self) -> bytes:
+        """``publisher.json`` as the publisher gives it out now."""
+        async with self._open("GET", "/v1/publisher.json") as response:
+            return await self._read(response)
+
+    @asynccontextmanager
+    async def _open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = self.url.rstrip("/") + path
+        limits = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S, sock_connect=CONNECT_LIMIT_S)
+        connector = aiohttp.TCPConnector(ssl=self._make_trust(), force_close=True)
+        session = aiohttp.ClientSession(connector=connector, timeout=limits, trust_env=True)
+        try:
+            async with session, session.request(method, url, allow_redirects=False, **options) as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise _explain(error, url) from None
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks, size = [], 0
+        async for chunk in response.content.iter_chunked(1 << 16):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > LIMIT_BYTES:
+                raise KmsFastError(f"{response.url} answers with more than 64 MiB.", name="NO_ACTIVATION_SERVICE")
+        data = b"".join(chunks)
+        if response.status != 200:
+            raise _explain_status(response, data)
+        return data
+
+    def _make_trust(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self.ca is not None:
+            try:
+                context.load_verify_locations(self.ca)
+            except ssl.SSLError:
+                raise ConfigurationError(f"{self.ca} holds no certificate of an authority (PEM).") from None
+            except OSError as error:
+                error.filename = os.fspath(self.ca)
+                raise
+        return context
+
+
+def _explain_status(response: aiohttp.ClientResponse, data: bytes) -> KmsFastError:
+    """What a service said when it did not do what it was asked: its own refusal, or HTTP's."""
+    try:
+        told = json.loads(data)
+        code, message, details = int(told["code"], 16), str(told["message"]), dict(told.get("details") or {})
+    except (ValueError, TypeError, KeyError):
+        where = response.headers.get("Location")
+        redirected = f", and leads to {where[:200]}" if where else ""
+        return KmsFastError(
+            f"{response.url} answered {response.status} {response.reason}{redirected}.",
+            name="NO_ACTIVATION_SERVICE",
+            status=response.status,
+        )
+    return KmsFastError(f"The publisher says: {message[:_SHOWN_BYTES]}", code=code, publisher_details=details)
+
+
+def _explain(error: Exception, url: str) -> KmsFastError:
+    host = urlsplit(url).hostname
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", None) or str(error.certificate_error)
+        return KmsFastError(f"The TLS certificate of {host} is not trusted: {reason}.", name="TLS_NOT_TRUSTED", url=url)
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return KmsFastError(f"{url} does not speak TLS: {error.os_error.strerror}.", name="TLS_NOT_TRUSTED", url=url)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        what = f"The proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror}"
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        what = f"The proxy answered {error.status} {error.message} when it was asked for {host}"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        what = f"The name {error.host} does not resolve: {error.os_error.strerror}"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        what = f"{error.host}:{error.port} cannot be reached: {error.os_error.strerror}"
+    elif isinstance(error, TimeoutError):
+        what = f"{url} did not answer in time"
+    else:
+        what = f"{url}: {str(error) or type(error).__name__}"
+    return KmsFastError(f"{what}.", name="PUBLISHER_UNREACHABLE", url=url)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
