@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from aiohttp import web
@@ -45,7 +46,7 @@ class ActivationPages:
         self._tls = tls
         # The service's records take one caller at a time, and their syncs must not hold up the event loop.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="certify")
-        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[_tell_errors])
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._count, _tell_errors])
         app.add_routes(
             [
                 web.post("/v1/host-requests", self._answer_request),
@@ -55,6 +56,8 @@ class ActivationPages:
         )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=DRAIN_LIMIT_S)
         self._server: asyncio.Server | None = None
+        self._answering = 0
+        self._drained = asyncio.Event()
 
     async def open(self, address: str) -> tuple[str, int]:
         """Listen on ADDR:PORT; the address and port it became. Raises `KmsFastError`."""
@@ -85,6 +88,12 @@ class ActivationPages:
         """Accept nobody any more, answer those who asked, and end."""
         if self._server is not None:
             self._server.close()
+        # aiohttp drops what is still to come of a request once it shuts down.
+        self._drained.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_LIMIT_S):
+                if self._answering:
+                    await self._drained.wait()
         await self._runner.cleanup()
         self._thread.shutdown()
 
@@ -99,6 +108,16 @@ class ActivationPages:
 
         asyncio.get_running_loop().call_later(0 if full else CONNECTION_LIMIT_S, end)
         return handler
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._answering += 1
+        try:
+            return await handler(request)
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._drained.set()
 
     async def _answer_request(self, request: web.Request) -> web.Response:
         try:
