@@ -238,8 +238,12 @@ class Supervisor:
     async def _reload_children(self, settings: HostSettings) -> None:
         try:
             async with asyncio.timeout(RELOAD_LIMIT_S):
-                await asyncio.gather(*(keeper.reload(settings) for keeper in self._keepers))
+                # Each comes to its end, also when another could not.
+                reloads = [keeper.reload(settings) for keeper in self._keepers]
+                failed = [one for one in await asyncio.gather(*reloads, return_exceptions=True) if one is not None]
         except TimeoutError:
             raise KmsFastError(
                 f"A worker did not reload within {RELOAD_LIMIT_S:.0f} s.", name="PROCESS_FAILED"
             ) from None
+        if failed:
+            raise failed[0]

@@ -29,6 +29,8 @@ BODY_LIMIT_S: Final = 10.0
 # A connection ends after so long whatever happens: a host that waits for an answer then asks again.
 CONNECTION_LIMIT_S: Final = 30.0
 DRAIN_LIMIT_S: Final = 20.0
+# How long what is left of a refused request is read, so that its sender sees the answer and no reset.
+LINGER_S: Final = 2.0
 
 _Returned = TypeVar("_Returned")
 
@@ -54,7 +56,13 @@ class ActivationPages:
                 web.get("/healthz", self._show_health),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=DRAIN_LIMIT_S)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=DRAIN_LIMIT_S,
+            lingering_time=LINGER_S,
+        )
         self._server: asyncio.Server | None = None
         self._answering = 0
         self._drained = asyncio.Event()

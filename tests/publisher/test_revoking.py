@@ -1,0 +1,59 @@
+"""Revoking by host and by key, and what a revoked host may not do any more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kms_fast.errors import ConfigurationError
+from kms_fast.host.enrolment import make_request
+from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.publisher import Publisher
+from kms_fast.publisher.revoking import find_serials_of_host, find_serials_of_key, revoke
+from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[Publisher]:
+    made = make_publisher(tmp_path / "publisher")
+    yield made
+    made.close()
+
+
+def test_all_certificates_of_a_key_or_a_host(publisher: Publisher, tmp_path: Path) -> None:
+    stolen, other = (publisher.make_host_key(now_ms=NOW_MS).key for _ in range(2))
+    first = certify_host(publisher, tmp_path / "first", stolen.text).certificate
+    second = certify_host(publisher, tmp_path / "second", stolen.text).certificate
+    certify_host(publisher, tmp_path / "third", other.text)
+    renewed = certify_host(publisher, tmp_path / "first", stolen.text).certificate
+    key = publisher.records.name_host_key(stolen.last_five)
+    assert find_serials_of_host(publisher, first.host_id, NOW_MS) == [first.serial, renewed.serial]
+    assert find_serials_of_key(publisher, key, NOW_MS) == [first.serial, second.serial, renewed.serial]
+    revoke(publisher, [second.serial], PASSPHRASE, now_ms=NOW_MS)
+    assert find_serials_of_key(publisher, key, NOW_MS) == [first.serial, renewed.serial]
+    with pytest.raises(ConfigurationError, match="no certificate that could be revoked"):
+        find_serials_of_key(publisher, key, NOW_MS + 400 * DAY_MS)
+    with pytest.raises(ConfigurationError, match="no certificate that could be revoked"):
+        find_serials_of_host(publisher, bytes(16), NOW_MS)
+
+
+def test_one_that_cannot_be_revoked_revokes_none(publisher: Publisher, tmp_path: Path) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    serial = certify_host(publisher, tmp_path / "host", key).certificate.serial
+    with pytest.raises(ConfigurationError, match="serial 99"):
+        revoke(publisher, [serial, 99], PASSPHRASE, now_ms=NOW_MS)
+    assert publisher.records.revoked_serials() == ()
+
+
+def test_a_revoked_host_needs_another_private_key(publisher: Publisher, tmp_path: Path) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    serial = certify_host(publisher, tmp_path / "host", key).certificate.serial
+    revoke(publisher, [serial], PASSPHRASE, now_ms=NOW_MS)
+    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    issuer_key = publisher.read_issuer_key(PASSPHRASE)
+    with pytest.raises(ConfigurationError, match=f"revoked certificate {serial}") as caught:
+        certify(publisher, make_request(tmp_path / "host", now_ms=NOW_MS), issuer_key, now_ms=NOW_MS)
+    assert caught.value.result.name == "CERTIFICATE_REVOKED"
+    (tmp_path / "host" / "host.key").unlink()
+    again = certify(publisher, make_request(tmp_path / "host", now_ms=NOW_MS), issuer_key, now_ms=NOW_MS)
+    assert (again.renewal, again.uses[0][1].activations_of_host) == (False, 2)

@@ -1,0 +1,69 @@
+"""The activation service's sockets: who sends slowly, or nothing, or comes with too many."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kms_fast.publisher import web
+from kms_fast.publisher.service import ActivationService
+from tests.publishing import PASSPHRASE, make_publisher
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ActivationService]:
+    publisher = make_publisher(tmp_path)
+    yield ActivationService(publisher, publisher.read_issuer_key(PASSPHRASE), peer_per_hour=60, key_per_hour=60)
+    publisher.close()
+
+
+@asynccontextmanager
+async def open_pages(service: ActivationService) -> AsyncIterator[tuple[str, int]]:
+    pages = web.ActivationPages(service, None)
+    yield await pages.open("127.0.0.1:0")
+    await pages.close()
+
+
+async def send(address: tuple[str, int], data: bytes) -> bytes:
+    """Send this and wait for whatever comes until the end."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(data)
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_a_body_that_does_not_come(service: ActivationService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "BODY_LIMIT_S", 0.2)
+    async with open_pages(service) as address:
+        answer = await send(address, b"POST /v1/host-requests HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"OFFLINE_DATA_MALFORMED" in answer
+
+
+@pytest.mark.parametrize("data", [b"", b"POST /v1/host-requests HTTP/1.1\r\nHost:"])
+async def test_a_head_that_does_not_come(
+    service: ActivationService, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.setattr(web, "CONNECTION_LIMIT_S", 0.2)
+    async with open_pages(service) as address:
+        assert await send(address, data) == b""
+
+
+async def test_more_connections_than_it_takes(service: ActivationService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
+    ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with open_pages(service) as address:
+        idle = [await asyncio.open_connection(*address) for _ in range(2)]
+        assert (await send(address, ask))[:15] in (b"", b"HTTP/1.1 200 OK")
+        assert await send(address, b"") == b""
+        for _, writer in idle:
+            writer.close()
+            await writer.wait_closed()
+        while not (await send(address, ask)).startswith(b"HTTP/1.1 200 OK"):
+            await asyncio.sleep(0.01)
