@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import logging
 import signal
 import ssl
 from contextlib import closing
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kms_fast import systemd
-from kms_fast.cli.logs import start_logging
+from kms_fast.cli.logs import logging_options
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
+from kms_fast.messages import log
 from kms_fast.model import policy
 from kms_fast.model.settings import parse_address
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from kms_fast.publisher.web import ActivationPages
 
 _LIMIT_BYTES = 1 << 20
-
-logger = logging.getLogger("kms_fast")
 
 
 def _check_address(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -63,10 +61,7 @@ def _check_address(ctx: click.Context, param: click.Parameter, value: str) -> st
 @click.option(
     "--key-limit", type=click.IntRange(1), default=60, show_default=True, help="Requests an hour with one host key."
 )
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log (info)."
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to log (text).")
+@logging_options
 @home_option
 @passphrase_options
 @json_option
@@ -77,8 +72,6 @@ def serve(
     days: int,
     peer_limit: int,
     key_limit: int,
-    log_level: str,
-    log_format: str,
     home: Path,
     passphrase: Passphrase,
     out: Output,
@@ -97,7 +90,6 @@ def serve(
     from kms_fast.publisher.service import ActivationService
 
     tls = _open_tls(listen, tls_cert, tls_key)
-    start_logging(log_level, log_format, None)
     with closing(Publisher(home / "publisher")) as publisher:
         service = ActivationService(
             publisher,
@@ -163,7 +155,7 @@ async def _serve(service: "ActivationService", listen: str, tls: _Tls | None, ou
     loop.add_signal_handler(signal.SIGHUP, reload)
     address, port = await pages.open(listen)
     url = f"{'https' if tls else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
-    logger.info("activation service on %s: %s", url, await pages.describe())
+    log("SERVICE_STARTED", url=url, installed=await pages.describe())
     out.line({"event": "listening", "address": address, "port": port, "url": url}, f"listening on {url}")
     systemd.notify("READY=1")
     waiting = [asyncio.create_task(event.wait()) for event in (stop, interrupt)]
@@ -172,7 +164,7 @@ async def _serve(service: "ActivationService", listen: str, tls: _Tls | None, ou
     await pages.close()
     if interrupt.is_set():
         raise KeyboardInterrupt
-    logger.info("stopped")
+    log("SERVICE_STOPPED")
 
 
 async def _reload(pages: "ActivationPages", tls: _Tls | None) -> None:
@@ -180,6 +172,6 @@ async def _reload(pages: "ActivationPages", tls: _Tls | None) -> None:
         if tls is not None:
             tls.reload()
     except (ConfigurationError, OSError) as error:
-        logger.error("not reloaded: %s", error)
+        log("TLS_NOT_RELOADED", error=error)
     else:
-        logger.info("reloaded: %s", await pages.describe())
+        log("RELOADED", installed=await pages.describe())

@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-import logging
 import uuid
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kms_fast.errors import KmsFastError
 from kms_fast.files import read_bounded
+from kms_fast.messages import log
 from kms_fast.model import policy
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
@@ -31,8 +31,6 @@ _STATUS: Final = {
     "TOO_MANY_REQUESTS": 429,
 }
 _UNAVAILABLE: Final = 503
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +76,14 @@ class ActivationService:
         except (KmsFastError, OSError) as error:
             return self._refuse(error, peer)
         certificate = certified.certificate
-        logger.info(
-            "%s: certified host %s until %s: certificate %d, %s with host key %s",
-            peer,
-            uuid.UUID(bytes=certificate.host_id),
-            policy.format_time(certificate.not_after_ms),
-            certificate.serial,
-            "renewed" if certified.renewal else "activated",
-            ", ".join(f"…{key.secrets.last_five}" for key, _ in certified.uses),
+        log(
+            "CERTIFIED",
+            peer=peer,
+            host=uuid.UUID(bytes=certificate.host_id),
+            until=policy.format_time(certificate.not_after_ms),
+            serial=certificate.serial,
+            how="renewed" if certified.renewal else "activated",
+            keys=", ".join(f"…{key.secrets.last_five}" for key, _ in certified.uses),
         )
         return Reply(200, certified.answer)
 
@@ -120,9 +118,9 @@ class ActivationService:
 
     def _refuse(self, error: KmsFastError | OSError, peer: str) -> Reply:
         if isinstance(error, KmsFastError) and (status := _STATUS.get(error.result.name)):
-            logger.warning("%s: refused: %s (%s)", peer, error.message, error.result.name)
+            log("REQUEST_REFUSED", peer=peer, error=error)
             return Reply(status, render_error(error), error.details.get("retry_after_s"))
-        logger.error("%s: not certified: %s", peer, error)
+        log("REQUEST_FAILED", peer=peer, error=error)
         if isinstance(error, KmsFastError) and error.result.name == "EXPORT_DUE":
             told = KmsFastError(
                 "The publisher has to export its publisher file before it certifies.", name="EXPORT_DUE"

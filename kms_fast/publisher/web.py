@@ -8,7 +8,6 @@ GET /healthz              that the service lives
 import asyncio
 import errno
 import hashlib
-import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.messages import log
 from kms_fast.model.settings import parse_address
 from kms_fast.publisher.service import MAX_REQUEST_BYTES, ActivationService, Reply, render_error
 
@@ -33,8 +33,6 @@ DRAIN_LIMIT_S: Final = 20.0
 LINGER_S: Final = 2.0
 
 _Returned = TypeVar("_Returned")
-
-logger = logging.getLogger(__name__)
 
 
 class ActivationPages:
@@ -179,8 +177,8 @@ async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResp
         if error.status == 413:
             what = f"The request is longer than the {MAX_REQUEST_BYTES:,} bytes that a host request may have."
         response = _respond(Reply(error.status, render_error(KmsFastError(what, name=name))))
-    except Exception:
-        logger.exception("a request was not answered because of an error in this program")
+    except Exception as error:
+        log("REQUEST_BUG", traceback=error)
         told = KmsFastError("The publisher's activation service failed.", name="PUBLISHER_FAILED")
         response = _respond(Reply(500, render_error(told)))
     response.headers["Server"] = "kms_fast"
