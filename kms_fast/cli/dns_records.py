@@ -105,7 +105,9 @@ async def plan_records(settings: HostSettings, service: str, port: int, access: 
 
 
 def _find_own_name() -> str:
-    name = socket.getfqdn()
+    # Asking for the full name may take as long as name servers are silent.
+    name = socket.gethostname()
+    name = name if "." in name else socket.getfqdn(name)
     try:
         check_name(name)
     except ValueError as error:

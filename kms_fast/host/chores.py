@@ -18,7 +18,7 @@ JITTER: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Something to do at start and every ``interval_s``, up to 10 % earlier or later at random.
+    """Something to do at start and every ``interval_s``, up to 10 % earlier at random.
 
     ``do`` gets the settings in force, and may return in how many seconds it wants to be called again instead.
     """
@@ -49,7 +49,7 @@ class Chores:
             due.clear()
             pause_s = await self._do(chore) or chore.interval_s
             try:
-                async with asyncio.timeout(pause_s * random.uniform(1 - JITTER, 1 + JITTER)):
+                async with asyncio.timeout(pause_s * random.uniform(1 - JITTER, 1)):
                     await due.wait()
             except TimeoutError:
                 pass

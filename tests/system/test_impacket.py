@@ -1,10 +1,14 @@
-"""A stock DCE/RPC client carries the reference's requests to a real host, and the answers verify."""
+"""A stock DCE/RPC client carries the reference's requests to a real host, and a stock server is told from a host."""
 
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from kms_fast.cli.dns_records import make_look
+from kms_fast.discovery.address import HostAddress
+from kms_fast.discovery.audit import Condition
+from kms_fast.host.enrolment import read_installation
 from tests.hosts import RunningHost
 from tests.system.asker import Asker
 
@@ -29,3 +33,18 @@ def test_a_lease_comes_through_impacket(impacket_python: str, real_host: Running
 def test_an_unsigned_result_comes_through_impacket(impacket_python: str, real_host: RunningHost) -> None:
     request = Asker.of(real_host.realm, "desktop", secret=b"not-secret").ask().request
     assert activate(impacket_python, real_host, request) == {"answer": None, "result": 0xE04B0001}
+
+
+async def test_a_stock_server_is_foreign(impacket_python: str, real_host: RunningHost) -> None:
+    look = make_look(read_installation(real_host.realm.home / "host"))
+    script = str(Path(__file__).with_name("impacket_server.py"))
+    with subprocess.Popen([impacket_python, script], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        port = int(server.stdout.readline())
+        sight = await look(HostAddress("127.0.0.1", port))
+        server.kill()
+    assert (sight.condition, sight.text) == (
+        Condition.FOREIGN,
+        "another RPC service answers there, not a kms_fast host",
+    )
+    assert (await look(HostAddress(*real_host.address))).condition is Condition.OK
