@@ -32,6 +32,7 @@ from kms_fast.model.certificate import (
     issue_host_certificate,
     issue_issuer_certificate,
 )
+from kms_fast.model.policy import SRV_NAME
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
 
@@ -78,13 +79,14 @@ def make_realm(
     owner: str = "",
     serial: int = 1,
     activation_url: str = "",
+    service: str = SRV_NAME,
 ) -> Realm:
     """A publisher and a certified host home under ``folder``. The certificate began a day before ``now_ms``.
 
     ``revoked``: the serials in the publisher's revocation list, which has number 1; without any there is no list.
     ``certified``: the families of the host's certificate, each up to generation 3. ``host`` names the host's key,
     ``owner`` the publisher's: with another one, the same products are somebody else's. ``serial``: its certificate's.
-    Without ``activation_url`` a host asks no service.
+    Without ``activation_url`` a host asks no service. ``service``: under which hosts are looked up in DNS.
     """
     now_ms = now_ms or time.time_ns() // 1_000_000
     root_key, issuer_key, host_key = make_key(f"{owner}root"), make_key(f"{owner}issuer"), make_key(host)
@@ -101,7 +103,7 @@ def make_realm(
     catalog = Catalog(1, PUBLISHER_ID, now_ms, families, tuple(SKUS.values()))
     publisher = PublisherFile(
         1, PUBLISHER_ID, "Testing Ltd", now_ms, (signing.public_bytes(root_key),), activation_url,
-        "_kms-fast._tcp", families, tuple(SKUS.values()),
+        service, families, tuple(SKUS.values()),
         issue_revocation_list(issuer_key, issuer, number=1, issued_ms=now_ms, serials=revoked) if revoked else None,
     )  # fmt: skip
     home = folder / "home"

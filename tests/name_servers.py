@@ -36,7 +36,7 @@ class NameServer:
     """One server that is primary for zones; use it as a context.
 
     ``zones``: texts of zones by name. ``example.com`` is the one that the samples let the key ``kms-fast`` change.
-    ``prefix``: what runs a command where the server is to be, in front of it.
+    ``prefix``: what runs a command where the server is to be, in front of it. ``service``: the name in the samples.
     """
 
     def __init__(
@@ -47,10 +47,12 @@ class NameServer:
         address: str = "127.0.0.1",
         port: int = 0,
         prefix: Sequence[str] = (),
+        service: str = SERVICE,
     ) -> None:
         self.folder = folder
         self.address = address
         self._prefix = prefix
+        self._service = service
         self.port = port or find_free_port()
         self.key = folder / "kms-fast.key"
         self._zones = zones
@@ -138,7 +140,7 @@ class Bind(NameServer):
         ).stdout
 
     def write_configuration(self) -> None:
-        sample = (SAMPLES / "bind9.conf").read_text()
+        sample = (SAMPLES / "bind9.conf").read_text().replace(SERVICE, self._service)
         for folder in ("/etc/bind", "/var/lib/bind"):
             sample = sample.replace(folder, str(self.folder))
         others = "".join(
@@ -175,7 +177,7 @@ class Knot(NameServer):
         ).stdout
 
     def write_configuration(self) -> None:
-        sample = (SAMPLES / "knot.conf").read_text()
+        sample = (SAMPLES / "knot.conf").read_text().replace(SERVICE, self._service)
         for folder in ("/etc/knot", "/var/lib/knot"):
             sample = sample.replace(folder, str(self.folder))
         others = "".join(

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from kms_fast.cli.dns_records import judge, read_key
+from kms_fast.cli.dns_records import judge, make_chore, read_key
 from kms_fast.client.exchange import Kind, Outcome
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import CURES, Condition
 from kms_fast.errors import ConfigurationError
+from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
+from tests.hosts import make_realm
+from tests.name_servers import find_free_port
 
 KEY = 'key "a" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };'
 
@@ -57,3 +60,26 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> Non
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match=f"has mode {mode:04o}"):
         read_key(path)
+
+
+async def test_a_failure_is_tried_again_after_an_hour(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chore = make_chore(make_realm(tmp_path).home / "host", 1688)
+    assert chore.interval_s == 86_400
+    nobody = f"127.0.0.1:{find_free_port()}"
+    settings = HostSettings(dns_domain=("a.example", "b.example"), dns_server=nobody, dns_target="kms.a.example")
+    assert await chore.do(settings) == 3_600
+    unreachable = BY_NAME["DNS_SERVER_UNREACHABLE"].hex
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert told == [f"12293 {unreachable},a.example", f"12293 {unreachable},b.example"]
+
+
+async def test_a_key_that_is_missing_is_told_for_each_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chore = make_chore(make_realm(tmp_path).home / "host", 1688)
+    settings = HostSettings(dns_domain=("a.example", "b.example"), dns_key=str(tmp_path / "missing"))
+    assert await chore.do(settings) == 3_600
+    assert [str(tmp_path / "missing") in record.getMessage() for record in caplog.records] == [True, True]
+
+
+async def test_a_host_without_domains_publishes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert await make_chore(tmp_path, 1688).do(HostSettings()) is None
+    assert not caplog.records

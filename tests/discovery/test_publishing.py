@@ -100,7 +100,8 @@ async def test_a_record_is_published_changed_and_withdrawn(name_server: NameServ
     assert (await withdraw(KMS, access)).removed == ()
 
 
-async def test_the_time_to_live_is_the_one_given(name_server: NameServer) -> None:
+async def test_the_time_to_live_is_that_of_who_published_last(name_server: NameServer) -> None:
+    change(name_server, OTHER)
     await publish(KMS, access_to(name_server), OK)
     query = dns.message.make_query(NAME, "SRV")
     (rrset,) = dns.query.tcp(query, name_server.address, 10, name_server.port).answer

@@ -56,7 +56,9 @@ def serve_zone(machine: Machine, start_name_server: Start) -> Start:
 
     def start(*records: str, kind: str = "knot", service: str = SERVICE) -> NameServer:
         zone = ZONE + "".join(f"{service} IN SRV {record}\n" for record in records)
-        return start_name_server(kind, {"example.com": zone}, address=HOSTS["ns1"], port=53, prefix=machine.prefix)
+        return start_name_server(
+            kind, {"example.com": zone}, address=HOSTS["ns1"], port=53, prefix=machine.prefix, service=service
+        )
 
     return start
 
@@ -246,6 +248,20 @@ def test_the_records_of_a_licensed_host_are_left_alone(machine: Machine, serve_z
     code, told, _ = run_cli(*publish, home=realm.home, prefix=machine.prefix)
     assert (code, [found["condition"] for found in told["domains"][0]["beside"]]) == (0, ["stale"])
     assert len(server.ask(NAME)) == 2
+
+
+def test_under_a_name_known_from_another_vendor_it_is_the_same(
+    machine: Machine, serve_zone: Start, tmp_path: Path
+) -> None:
+    service = "_vlmcs._tcp"
+    realm = make_realm(tmp_path / "realm", service=service)
+    server = serve_zone("0 0 1688 licensed.example.com.", service=service)
+    publish = ("host", "publish-dns", "--key", server.key)
+    with foreign_server(machine, HOSTS["licensed"]), serve_at(machine, realm, "kms"):
+        assert run_cli(*publish, home=realm.home, prefix=machine.prefix)[1]["name"] == "DNS_SET_FOREIGN"
+        assert run_cli(*publish, "--share", home=realm.home, prefix=machine.prefix)[0] == 0
+        assert len(server.ask(f"{service}.example.com.")) == 2
+        assert activate(machine, tmp_path / "client", realm)["cached_host"] == "kms.example.com:1688"
 
 
 def test_a_client_passes_over_what_is_no_host_of_its_publisher(
