@@ -1,8 +1,10 @@
 """A machine of the tests' own beside this one: network, name and resolver of its own, the same files and programs.
 
-Linux's namespaces make it, so it takes root; processes are brought there by `Machine.prefix`.
+Linux's namespaces make it; without root one of users too, where the system allows that. Processes are brought there
+by `Machine.prefix`.
 """
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,14 +36,28 @@ class Machine:
     def prefix(self) -> list[str]:
         """In front of a command, runs it there."""
         pid = self._process.pid
-        return ["nsenter", *(f"--{kind}=/proc/{pid}/ns/{file}" for kind, file in _NAMESPACES.items())]
+        as_user = [] if os.geteuid() == 0 else [f"--user=/proc/{pid}/ns/user", "--preserve-credentials"]
+        return ["nsenter", *as_user, *(f"--{kind}=/proc/{pid}/ns/{file}" for kind, file in _NAMESPACES.items())]
 
     def set_resolv(self, text: str) -> None:
         """Change its resolv.conf."""
         self._resolv.write_text(text)
 
     def __enter__(self) -> "Machine":
-        command = ["unshare", "--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", _SET_UP, "sh"]
+        as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+        command = [
+            "unshare",
+            *as_root,
+            "--net",
+            "--mount",
+            "--uts",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            _SET_UP,
+            "sh",
+        ]
         self._process = subprocess.Popen(
             [*command, self._name, self._resolv, self._hosts, *self._addresses],
             stdout=subprocess.PIPE,
