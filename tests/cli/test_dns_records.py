@@ -36,7 +36,7 @@ KEY = 'key "a" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; }
 )
 def test_each_outcome_of_a_probe_is_a_condition(kind: Kind, name: str | None, condition: Condition) -> None:
     code = None if name is None else BY_NAME[name].code
-    sight = judge(Outcome(HostAddress("kms.example.com"), kind, "as told", code))
+    sight = judge(Outcome(HostAddress("kms.example.com"), kind, "as told", time_ms=0, code=code))
     assert sight.condition is condition
     assert sight.text
 
