@@ -20,8 +20,7 @@ from kms_fast.cli.settings import (
 )
 from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, write_atomically
 from kms_fast.host.presence import list_running
-from kms_fast.host.supervisor import FIXED_SETTINGS
-from kms_fast.model.settings import host_options, parse_address
+from kms_fast.model.settings import FIXED_SETTINGS, host_options, parse_address
 
 
 @click.command

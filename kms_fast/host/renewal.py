@@ -63,6 +63,7 @@ class Renewal:
         self._on_attempt = on_attempt
         self._failures = 0
         self._failed: dict[str, Any] | None = None
+        self._rests_until_ms = 0
         self.not_after_ms = read_certificate(folder).not_after_ms
 
     def describe(self) -> dict[str, Any]:
@@ -86,7 +87,8 @@ class Renewal:
         """Take the newest publisher file, and a certificate when it is time. Raises OSError or `KmsFastError`."""
         certificate = await asyncio.to_thread(read_certificate, self._folder)
         self.not_after_ms = certificate.not_after_ms
-        is_due = self._days_left() < CERTIFICATE_WARNING_DAYS
+        # A certificate that is short from the beginning is always due, and each renewal wakes this chore by its reload.
+        is_due = self._days_left() < CERTIFICATE_WARNING_DAYS and _now_ms() >= self._rests_until_ms
         publisher = await asyncio.to_thread(find_publisher, self._folder)
         service = self._open_service(settings, publisher) if settings.auto_renew else None
         if service is None:
@@ -106,6 +108,7 @@ class Renewal:
         data = await service.certify(request)
         applied = await asyncio.to_thread(apply_answer, self._folder, data, now_ms=_now_ms())
         self.not_after_ms = applied.certificate.not_after_ms
+        self._rests_until_ms = _now_ms() + int(self._rest_s() * 1000)
         log("RENEWED", serial=applied.certificate.serial, until=format_time(self.not_after_ms))
         self._on_change()
 
@@ -115,14 +118,17 @@ class Renewal:
         self._on_attempt(self._failed)
 
     def _choose_delay_s(self) -> float:
-        """Until the next look: a day, a third of what is left of a short certificate, or less after a failure."""
-        left_s = max(0.0, (self.not_after_ms - _now_ms()) / 1000)
-        delay_s = min(DAY_S, max(SHORTEST_S, left_s / 3))
+        """Until the next look: less than usual after a failure."""
+        delay_s = self._rest_s()
         if self._failures:
             delay_s = min(delay_s, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 10))
             if self._days_left() < CERTIFICATE_URGENT_DAYS:
                 delay_s = min(delay_s, LONGEST_URGENT_RETRY_S)
         return delay_s
+
+    def _rest_s(self) -> float:
+        """A day, or a third of what is left of a short certificate."""
+        return min(DAY_S, max(SHORTEST_S, (self.not_after_ms - _now_ms()) / 3000))
 
     def _complain(self, failed: dict[str, Any], delay_s: float) -> None:
         again = f"{failed['message']} {failed['cure']} It is tried again in {delay_s / 60:.0f} min."

@@ -25,13 +25,12 @@ from kms_fast.host.keeper import Keeper
 from kms_fast.host.presence import Presence
 from kms_fast.host.renewal import DAY_S, OpenService, Renewal
 from kms_fast.messages import log
-from kms_fast.model.settings import HostSettings
+from kms_fast.model.settings import FIXED_SETTINGS, HostSettings
 
 WORKER: Final = "kms_fast.cli.worker"
 RECORDER: Final = "kms_fast.cli.recorder"
 END_LIMIT_S: Final = 5.0
 RELOAD_LIMIT_S: Final = 60.0
-FIXED_SETTINGS: Final = ("listen", "workers", "store", "web")
 
 
 class Supervisor:

@@ -17,6 +17,8 @@ from msgspec import Meta
 from kms_fast.model.names import check_name, parse_domain, parse_server
 
 DEFAULT_PORT = 1688
+# What a running host keeps until its next start.
+FIXED_SETTINGS = ("listen", "workers", "store", "web")
 
 _TIMES_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
