@@ -44,6 +44,12 @@ def find_static() -> set[str]:
     return found
 
 
+def test_units_and_samples_are_installed() -> None:
+    told = PROJECT["tool"]["setuptools"]["data-files"]
+    shipped = {path for patterns in told.values() for pattern in patterns for path in ROOT.glob(pattern)}
+    assert shipped == {path for path in (ROOT / "packaging").rglob("*") if path.is_file()}
+
+
 def test_every_package_is_named() -> None:
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "kms_fast").rglob("__init__.py")}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
