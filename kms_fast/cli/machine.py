@@ -61,8 +61,9 @@ def explain_name(name: str, settings: HostSettings, home: Path, out: Output) -> 
 def _list_choices(clients: list[Client], home: Path, out: Output) -> None:
     products = read_products(home)
     newest = max(clients, key=lambda client: client.last_seen_ms)
+    first = f"The first {MOST_NAMED} of several" if len(clients) == MOST_NAMED else "Several"
     out.result(
         {"clients": [describe_client(client, products) for client in clients]},
-        f"{format_page(clients, products)}\n\nSeveral machines: choose one by its CMID. The one that asked last: "
+        f"{format_page(clients, products)}\n\n{first} machines: choose one by its CMID. The one that asked last: "
         f"kms-fast explain {uuid.UUID(bytes=newest.cmid)}",
     )

@@ -18,6 +18,7 @@ from tests.hosts import make_realm, serve
 from tests.packaging.confine import build_filter, list_denied, number_calls, read_unit
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
+from tests.test_docs import complain
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 SERVICES = ["kms-fast.service", "kms-fast-client.service"]
@@ -127,6 +128,12 @@ def test_restrictions_are_those_of_the_unit(require_tool: Callable[[str], str]) 
     assert {"ptrace", "mount", "setuid", "bpf", "reboot"} <= denied
     assert not {"sched_setscheduler", "prlimit64", "epoll_wait", "fdatasync", "clone3"} & denied
     assert len(build_filter(unit, numbers)) < 4096
+
+
+def test_commands_of_the_host_s_unit_exist() -> None:
+    unit = read_unit(UNITS / "kms-fast.service")
+    lines = [unit[name][0].removeprefix("/usr/local/bin/") for name in ("ExecStart", "ExecReload")]
+    assert [complaint for line in lines if (complaint := complain(line))] == []
 
 
 def test_room_for_the_connections_of_a_worker() -> None:
