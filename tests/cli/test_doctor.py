@@ -81,9 +81,17 @@ def change_state(home: Path, change: Callable[[State], None]) -> None:
     path.write_bytes(msgspec.json.encode(state))
 
 
-@pytest.fixture
-def foreign() -> Iterator[str]:
-    """An RPC server that has other interfaces than ours, and says so as the standard wants it."""
+@pytest.fixture(params=["as the standard wants it", "impacket"])
+def foreign(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An RPC server that has other interfaces than ours, and says so."""
+    if request.param == "impacket":
+        script = Path(__file__).parents[1] / "system" / "impacket_server.py"
+        command = [request.getfixturevalue("impacket_python"), script]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout
+            yield f"127.0.0.1:{int(server.stdout.readline())}"
+            server.kill()
+        return
     bind = rpc.split_pdus(rpc.build_bind())[0]
     with listening(rpc.build_bind_ack(bind, [(2, 1, bytes(20))])) as address:
         yield address
