@@ -55,6 +55,7 @@ class Service:
             skus = self._client.skus()
         except (KmsFastError, OSError) as error:
             self._complain(None, "The state", error)
+            self._notify("STATUS=no state: see the log")
             return LOOK_EVERY_S
         self._complaints.pop(None, None)
         statuses = [status for sku in skus if (status := await self._look_after(sku)) is not None]
