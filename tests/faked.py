@@ -1,8 +1,12 @@
-"""Clocks that a test moves, for processes that know nothing of it: libfaketime with a file of the offset.
+"""A clock that a test moves, or a file of the system that reads otherwise, for processes that know nothing of it.
 
-All clocks of a process move together, the one since start-up too: as on a machine that was on all the time.
+Clocks are libfaketime's, with a file of the offset. All clocks of a process move together, the one since start-up too:
+as on a machine that was on all the time.
 """
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +48,30 @@ class FakedClock:
             "NO_FAKE_STAT": "1",
         }
 
+    @property
+    def command(self) -> list[str]:
+        """What goes in front of a command that is to have this clock; what stands before it has not."""
+        return ["env", *(f"{name}={value}" for name, value in self.environment.items())]
+
 
 def require_clock(folder: Path, unavailable: Callable[[str], NoReturn]) -> Callable[[str], FakedClock]:
     """Makes clocks by name, with their files in ``folder``."""
     library = find_library() or unavailable("libfaketime is not installed (Debian: faketime)")
     return lambda name: FakedClock(folder / f"{name}.clock", library)
+
+
+def replace_file(path: str, by: Path, unavailable: Callable[[str], NoReturn]) -> list[str]:
+    """What goes in front of a command that is to read the file ``by`` at ``path``; others read what they did."""
+    mount = f'mount --bind "{by}" "{path}" && exec'
+    as_user = f"setpriv --reuid {os.geteuid()} --regid {os.getegid()} --init-groups"
+    commands = [
+        ["unshare", "-rm", "sh", "-c", f'{mount} "$@"', "sh"],
+        # Where users may not have name spaces of their own.
+        ["sudo", "-n", "unshare", "-m", "sh", "-c", f'{mount} {as_user} "$@"', "sh"],
+    ]
+    working = (command for command in commands if shutil.which(command[0]) and _succeeds([*command, "true"]))
+    return next(working, None) or unavailable("this system does not let a program have mounts of its own")
+
+
+def _succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
