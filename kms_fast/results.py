@@ -350,6 +350,12 @@ _ROWS = (
         "Get the file that kms-fast publisher certify --catalog writes, and give it: kms-fast host apply --catalog.",
     ),
     (
+        0xE04B0052,
+        "REARMS_USED_UP",
+        "This installation was made a new machine as often as it may be.",
+        "Go on with the machine ID it has. Where another one is needed, install the key in a new home (--home).",
+    ),
+    (
         0xE04B0060,
         "DNS_UPDATE_REFUSED",
         "The name server does not let this key, or this machine, change the record set.",

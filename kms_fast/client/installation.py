@@ -121,12 +121,12 @@ class Installation:
     def rearm(self) -> int:
         """Make this a new machine: new CMID, leases dropped, initial grace anew. Returns how many rearms are left.
 
-        Raises `KmsFastError` (NOT_ALLOWED) after the fifth.
+        Raises `KmsFastError` (REARMS_USED_UP) after the fifth.
         """
         with self._file.locked():
             state = self._require_state()
             if state.rearms >= MAX_REARMS:
-                raise KmsFastError(f"This installation was rearmed {MAX_REARMS} times already.", name="NOT_ALLOWED")
+                raise KmsFastError(f"This installation was rearmed {MAX_REARMS} times already.", name="REARMS_USED_UP")
             state.rearms += 1
             state.previous_cmid, state.cmid = state.cmid, uuid.uuid4()
             state.mark_ms = 0

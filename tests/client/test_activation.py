@@ -127,6 +127,7 @@ def test_two_rounds_at_once_both_succeed(client: Client, realm: Realm, clock: Fa
     for round_ in rounds:
         carry_out(round_, {"host:1688": ScriptedHost(realm, clock)})
     assert [client.finish(round_).leaf.count for round_ in rounds] == [1, 1]
+    assert [len(attempts) for _, attempts in client.history()] == [2]
 
 
 def test_renewal_is_due_after_the_interval_and_at_most_a_tenth_more(

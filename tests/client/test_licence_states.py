@@ -78,7 +78,7 @@ def test_a_rearm_makes_a_new_machine_at_most_five_times(client: Client, realm: R
     assert status.cmid != old
     with pytest.raises(KmsFastError) as caught:
         client.rearm()
-    assert caught.value.result.name == "NOT_ALLOWED"
+    assert caught.value.result.name == "REARMS_USED_UP"
 
 
 def test_a_rearmed_machine_tells_its_previous_cmid(client: Client, realm: Realm, clock: FakeClock) -> None:
