@@ -8,13 +8,13 @@ import click
 
 from kms_fast.cli.address import check_address, check_domain
 from kms_fast.cli.client_service import run_service
-from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state, show_span
+from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state
 from kms_fast.cli.logs import logging_options
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.client import Client, Status
 from kms_fast.client.history import show_attempt
 from kms_fast.errors import KmsFastError
-from kms_fast.model.policy import format_time
+from kms_fast.model.policy import format_span, format_time
 
 
 def sku_option(function: Callable[..., None]) -> Callable[..., None]:
@@ -230,7 +230,7 @@ def expiry(sku: uuid.UUID | None, home: Path, out: Output) -> None:
     statuses = _read_statuses(home, sku)
     for status in statuses:
         if status.warning_days is not None:
-            out.warning(f"{status.sku.name} has not been renewed and expires in {show_span(status.minutes_left)}.")
+            out.warning(f"{status.sku.name} has not been renewed and expires in {format_span(status.minutes_left)}.")
     products = [
         {"product": status.sku.name, "state": int(status.state), "minutes_left": status.minutes_left}
         for status in statuses

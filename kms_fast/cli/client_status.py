@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kms_fast.client import Attempt, LicenceState, MachineStatus, Status
-from kms_fast.model.policy import DAY_MIN, format_time
+from kms_fast.model.policy import format_span, format_time
 from kms_fast.results import find_result
 
 STATE_TEXTS = {
@@ -34,7 +34,7 @@ def describe_product(status: Status, *, verbose: bool) -> str:
     if (reason := status.licence.reason) is not None:
         fields["because"] = f"{reason.message} {reason.result.cure} ({reason.result.hex})"
     if (lease := status.lease) is not None:
-        fields["activated"] = f"{format_time(lease.received_ms)}, for {show_span(lease.leaf.validity_min)}"
+        fields["activated"] = f"{format_time(lease.received_ms)}, for {format_span(lease.leaf.validity_min)}"
         fields["count"] = f"{lease.leaf.count} machines, {lease.leaf.threshold} needed"
         fields["proof"] = f"host {uuid.UUID(bytes=lease.header.host_id)}, batch {lease.to_json()['batch']}"
     if (failure := status.failure) is not None:
@@ -74,23 +74,15 @@ def describe_state(status: Status) -> str:
     name = STATE_TEXTS[status.state]
     if status.state is LicenceState.LICENSED and status.lease is not None:
         name += f" until {format_time(status.lease.expires_ms)}"
-    return f"{name}, {show_span(status.minutes_left)} left" if status.minutes_left else name
-
-
-def show_span(minutes: int) -> str:
-    """Days, hours and minutes as people say them; the two largest that count."""
-    days, rest = divmod(minutes, DAY_MIN)
-    hours, minutes = divmod(rest, 60)
-    parts = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
-    return " ".join([part for part in parts if part][:2]) or "0 min"
+    return f"{name}, {format_span(status.minutes_left)} left" if status.minutes_left else name
 
 
 def _list_more(status: Status) -> dict[str, Any]:
     more: dict[str, Any] = {
         "family": f"{status.sku.family}, generation {status.sku.generation}",
         "host cache": "on" if status.host_cache else "off",
-        "retry every": show_span(status.activation_interval_min),
-        "renew every": show_span(status.renewal_interval_min),
+        "retry every": format_span(status.activation_interval_min),
+        "renew every": format_span(status.renewal_interval_min),
     }
     if (lease := status.lease) is not None:
         more |= {"signed": format_time(lease.header.time_ms), "leaf": lease.leaf_hash.hex()}

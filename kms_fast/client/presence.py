@@ -18,8 +18,17 @@ BETWEEN_TRIES_S: Final = 0.05
 
 if sys.platform == "win32":
 
+    class Presence:
+        """A claim that fails: the service needs signals and file locks that this system has not."""
+
+        def __init__(self, folder: Path) -> None:
+            raise KmsFastError("The client's service does not run on this system.", folder=str(folder))
+
+        def close(self) -> None:
+            """Nothing was claimed."""
+
     def find_service(folder: Path) -> int | None:
-        """None: there is no service on this system."""
+        """None: no service runs on this system."""
         return None
 
 else:

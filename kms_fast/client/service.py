@@ -16,7 +16,7 @@ from kms_fast.client.status import Status
 from kms_fast.errors import ActivationError, KmsFastError
 from kms_fast.messages import log
 from kms_fast.model.catalog import Sku
-from kms_fast.model.policy import SHORTEST_INTERVAL_MIN, LicenceState, format_time
+from kms_fast.model.policy import SHORTEST_INTERVAL_MIN, LicenceState, format_span, format_time
 
 LOOK_EVERY_S: Final = 30.0
 # An attempt that is due before the next look (a lease of minutes) is awaited, but never more closely than this.
@@ -65,7 +65,8 @@ class Service:
 
     async def _look_after(self, sku: Sku) -> Status | None:
         try:
-            if time.monotonic() >= self._rests_until_s.get(sku.id, 0):
+            rests = time.monotonic() < self._rests_until_s.get(sku.id, 0)
+            if not rests:
                 await self._renew(sku)
             status = self._client.status(sku.id)
             self._tell_state(status)
@@ -75,7 +76,8 @@ class Service:
             self._rests_until_s.setdefault(sku.id, time.monotonic() + REST_S)
             self._complain(sku.id, sku.name, error)
             return None
-        self._complaints.pop(sku.id, None)
+        if not rests:
+            self._complaints.pop(sku.id, None)
         return status
 
     async def _renew(self, sku: Sku) -> None:
@@ -126,4 +128,5 @@ class Service:
 
 def _describe(status: Status) -> str:
     name = status.state.name.lower().replace("_", " ")
-    return f"{status.sku.name}: {name}, {status.minutes_left} minutes left"
+    left = f", {format_span(status.minutes_left)} left" if status.minutes_left else ""
+    return f"{status.sku.name}: {name}{left}"

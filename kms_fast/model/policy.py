@@ -150,6 +150,14 @@ def check_intervals(
     return None
 
 
+def format_span(minutes: int) -> str:
+    """Days, hours and minutes as users read them; the two largest that count."""
+    days, rest = divmod(minutes, DAY_MIN)
+    hours, minutes = divmod(rest, 60)
+    parts = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
+    return " ".join([part for part in parts if part][:2]) or "0 min"
+
+
 def format_time(time_ms: int) -> str:
     """A time in UTC as users read it; times beyond the calendar as their number."""
     try:

@@ -114,3 +114,11 @@ def test_the_longest_renewal_that_fits_the_retention() -> None:
 def test_times_are_shown_in_utc() -> None:
     assert policy.format_time(1_800_000_000_000) == "2027-01-15 08:00:00 UTC"
     assert policy.format_time(2**64 - 1) == "18446744073709551615 ms"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0, "0 min"), (59, "59 min"), (60, "1 h"), (90, "1 h 30 min"), (1500, "1 d 1 h"), (43_201, "30 d 1 min")],
+)
+def test_spans_are_written_as_people_say_them(minutes: int, text: str) -> None:
+    assert policy.format_span(minutes) == text

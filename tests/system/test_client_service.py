@@ -7,11 +7,13 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from kms_fast.client import Client, LicenceState
 from kms_fast.client.state import StateFile
 from tests.client.world import SETUP_KEYS
 from tests.client_services import run_service
+from tests.faked import DAY_S, require_clock
 from tests.hosts import SKUS, RunningHost, make_realm, run_cli, serve
 
 
@@ -144,3 +146,18 @@ def test_a_full_disk(mount: Callable[[str], Path], real_host: RunningHost) -> No
         service.look()
         assert client.status().state is LicenceState.LICENSED
         assert "Traceback" not in service.log
+
+
+def test_a_clock_that_is_set_back_is_told(
+    tmp_path: Path, real_host: RunningHost, unavailable: Callable[[str], NoReturn]
+) -> None:
+    client = install(tmp_path, real_host, "desktop")
+    clock = require_clock(tmp_path, unavailable)("service")
+    with run_service(tmp_path, environment=clock.environment) as service:
+        for ahead_s in (-20 * DAY_S, 0):
+            clock.set(ahead_s)
+            service.look()
+        told = [line.partition("Desktop 3: ")[2] for line in service.log.splitlines() if "Desktop 3: " in line]
+    assert client.status().state is LicenceState.LICENSED
+    assert [line.partition(",")[0].partition(":")[0] for line in told] == ["licensed", "notification", "licensed"]
+    assert "but an activation was signed at" in told[1]
