@@ -58,9 +58,10 @@ class Service:
             self._notify("STATUS=no state: see the log")
             return LOOK_EVERY_S
         self._complaints.pop(None, None)
-        statuses = [status for sku in skus if (status := await self._look_after(sku)) is not None]
-        self._notify("STATUS=" + ("; ".join(map(_describe, statuses)) or "no key is installed"))
-        waits_s = [status.next_attempt_ms / 1000 - time.time() for status in statuses]
+        looked = [(sku, await self._look_after(sku)) for sku in skus]
+        told = "; ".join(_describe(status) if status else f"{sku.name}: see the log" for sku, status in looked)
+        self._notify(f"STATUS={told or 'no key is installed'}")
+        waits_s = [status.next_attempt_ms / 1000 - time.time() for _, status in looked if status]
         return min((wait_s for wait_s in waits_s if wait_s > 0), default=LOOK_EVERY_S)
 
     async def _look_after(self, sku: Sku) -> Status | None:

@@ -138,6 +138,8 @@ def test_a_full_disk(mount: Callable[[str], Path], real_host: RunningHost) -> No
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(4096)):
                 pass
+        service.begin_look()
+        service.await_notice("STATUS=Desktop 3: see the log")
         for _ in range(3):
             service.look()
         assert client.status().state is LicenceState.INITIAL_GRACE

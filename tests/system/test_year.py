@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import pytest
 
 from kms_fast.client import Client
+from kms_fast.results import find_result
 from tests.client.world import SETUP_KEYS
 from tests.client_services import RunningService, look_all, run_service
 from tests.faked import DAY_S, FakedClock, replace_file, require_clock
@@ -48,10 +49,10 @@ class Machine:
 
     def story(self) -> list[tuple[str, int]]:
         """The history, grants in a row as one."""
-        [product] = run(self.clock, self.home, "history")["products"]
+        [(_, attempts)] = Client(home=self.home).history()
         told: list[tuple[str, int]] = []
-        for attempt in product["attempts"]:
-            name, times = attempt["name"], attempt["times"]
+        for attempt in attempts:
+            name, times = find_result(attempt.code).name, attempt.times
             if told and told[-1][0] == name:
                 times += told.pop()[1]
             told.append((name, times))
@@ -145,6 +146,14 @@ def test_a_year(
         assert run(clock, copied, "activate", before=other_hardware)["state"] == 1
         assert b.status()["state"] == 1
 
+        # Nor should it go on with the other's machine ID.
+        assert run(clock, copied, "rearm", before=other_hardware)["rearms_left"] == 4
+        [product] = run(clock, copied, "status", before=other_hardware)["products"]
+        assert (product["state"], product["cmid"] != b.status()["cmid"]) == (2, True)
+        assert run(clock, copied, "activate", before=other_hardware)["state"] == 1
+
+    [product] = run(clock, a.home, "history")["products"]
+    assert sum(attempt["times"] for attempt in product["attempts"]) == a.count_attempts()
     assert a.story() == [
         ("COUNT_TOO_LOW", 1),
         ("ACTIVATED", 14),
