@@ -37,12 +37,18 @@ class Passphrase:
 
     def choose(self) -> bytes:
         """The passphrase of keys to be made: a key file that does not exist is made, a typed one is asked for twice."""
+        return self.read() if "KMS_FAST_PASSPHRASE" in os.environ and not self._has_file else self.choose_another()
+
+    def choose_another(self) -> bytes:
+        """The same for keys that have one already, which is the one that KMS_FAST_PASSPHRASE holds."""
         if self._key_file and not self._key_file.exists():
             self._key_file.parent.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
             write_atomically(self._key_file, secrets.token_hex(32).encode() + b"\n", mode=SECRET)
-        if self._key_file or self._passphrase_file or "KMS_FAST_PASSPHRASE" in os.environ:
-            return self.read()
-        return _ask(confirm=True)
+        return self.read() if self._has_file else _ask(confirm=True)
+
+    @property
+    def _has_file(self) -> bool:
+        return self._key_file is not None or self._passphrase_file is not None
 
 
 def passphrase_options(function: Callable[..., None]) -> Callable[..., None]:

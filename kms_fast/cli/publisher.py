@@ -15,8 +15,10 @@ from kms_fast.cli.publisher_products import add_product, client_key
 from kms_fast.cli.publisher_revocation import revoke
 from kms_fast.cli.publisher_service import serve
 from kms_fast.cli.publisher_status import log, status
+from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
+from kms_fast.publisher.private_keys import change_passphrase as encrypt_anew
 from kms_fast.publisher.publisher import Publisher
 
 
@@ -134,6 +136,41 @@ def renew_issuer(home: Path, passphrase: Passphrase, out: Output) -> None:
         {"serial": issuer.serial, "not_after": until},
         f"Made issuer key {issuer.serial}, valid until {until}.\n"
         "Next: start kms-fast publisher serve anew, if it runs; hosts get the new issuer with their next certificate.",
+    )
+
+
+@command.command("change-passphrase")
+@click.option(
+    "--new-passphrase-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File whose first line is the new passphrase; else a prompt.",
+)
+@click.option(
+    "--new-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File whose content is the new passphrase; a missing one is made.",
+)
+@home_option
+@passphrase_options
+@json_option
+def change_passphrase(
+    new_passphrase_file: Path | None, new_key_file: Path | None, home: Path, passphrase: Passphrase, out: Output
+) -> None:
+    """Encrypt the root key and the issuer key with another passphrase, those of them that are in the folder.
+
+    \b
+    Examples:
+      kms-fast publisher change-passphrase
+      kms-fast publisher change-passphrase --key-file old.pass --new-key-file new.pass
+    """
+    paths = [path for name in ("root.key", "issuer.key") if (path := home / "publisher" / name).exists()]
+    if not paths:
+        raise ConfigurationError(f"There is neither root.key nor issuer.key in {home / 'publisher'}.")
+    new = Passphrase(new_passphrase_file, new_key_file)
+    encrypt_anew(paths, passphrase.read(), new.choose_another())
+    out.result(
+        {"files": paths},
+        f"Encrypted {', '.join(path.name for path in paths)} anew. Copies of them still open with the old passphrase.",
     )
 
 

@@ -195,6 +195,7 @@ def apply_answer(
             now_ms=now_ms,
         )
     _check_newer(folder, answer)
+    _check_ledger(folder, answer.certificate)
     # Each file is replaced whole; in this order a host that starts between two of them still finds what it needs.
     write_atomically(folder / "publisher.json", answer.publisher_data, mode=PUBLIC)
     write_atomically(folder / "catalog.json", answer.catalog_data, mode=SECRET)
@@ -230,6 +231,19 @@ def _check_newer(folder: Path, answer: HostAnswer) -> None:
                 number=number,
                 installed=installed_number,
             )
+
+
+def _check_ledger(folder: Path, certificate: HostCertificate) -> None:
+    """Refuse the certificate of another private key while there is a ledger: it could not go on with that."""
+    ledger = folder / "ledger"
+    if not any(ledger.glob("segment-*.kfl")) or not (folder / "host.cert").exists():
+        return
+    if read_certificate(folder).host_id != certificate.host_id:
+        raise ConfigurationError(
+            f"{ledger} was signed with the private key that this host had before: stop the host, move that folder away "
+            "and try again. With another key it is another host, with a ledger of its own.",
+            file=str(ledger),
+        )
 
 
 def read_installation(folder: Path) -> Installation:

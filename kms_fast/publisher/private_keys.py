@@ -1,5 +1,6 @@
 """Root and issuer keys in encrypted PEM files (PKCS #8, PBES2 with PBKDF2-SHA256 and AES-256; RFC 5958, RFC 8018)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -53,3 +54,27 @@ def read_private_key(path: Path, passphrase: bytes) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigurationError(f"{path} holds a key of another algorithm; kms_fast uses Ed25519.")
     return key
+
+
+def change_passphrase(paths: Iterable[Path], old: bytes, new: bytes) -> None:
+    """Write the keys of these files anew, so that ``new`` opens them, those that it opens already included.
+
+    Raises what `read_private_key` does, and `ConfigurationError` when ``new`` protects nothing, before it writes.
+    """
+    check_passphrase(new)
+    keys = [(path, _read_with_either(path, old, new)) for path in paths]
+    for path, key in keys:
+        write_private_key(path, key, new)
+
+
+def _read_with_either(path: Path, old: bytes, new: bytes) -> Ed25519PrivateKey:
+    try:
+        return read_private_key(path, old)
+    except ConfigurationError as error:
+        if error.result.name != "KEY_FILE_LOCKED":
+            raise
+        # An earlier attempt may have ended between two files.
+        try:
+            return read_private_key(path, new)
+        except ConfigurationError:
+            raise error from None

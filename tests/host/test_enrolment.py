@@ -10,6 +10,7 @@ from kms_fast.errors import ConfigurationError, KeyInvalid
 from kms_fast.host.enrolment import (
     apply_answer,
     make_request,
+    read_certificate,
     read_host_key,
     read_installation,
 )
@@ -145,6 +146,20 @@ def test_a_lower_catalog_number_is_refused(publisher: Publisher, host: Path, key
     with pytest.raises(ConfigurationError, match="catalog has number 1, the installed one 3"):
         apply_answer(host, lower.answer, now_ms=NOW_MS)
     assert (host / "catalog.json").read_bytes() == kept
+
+
+def test_another_private_key_does_not_go_on_with_a_ledger(publisher: Publisher, host: Path, key: str) -> None:
+    certify_host(publisher, host, key)
+    (host / "ledger").mkdir()
+    (host / "ledger" / "segment-00000001.kfl").touch()
+    certify_host(publisher, host, key)
+    (host / "host.key").unlink()
+    with pytest.raises(ConfigurationError, match="move that folder away"):
+        certify_host(publisher, host, key)
+    assert read_certificate(host).serial == 2
+    (host / "ledger").rename(host / "ledger.old")
+    certify_host(publisher, host, key)
+    assert read_certificate(host).serial == 4
 
 
 def test_a_revoked_host_does_not_start(publisher: Publisher, host: Path, key: str) -> None:

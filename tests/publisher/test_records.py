@@ -37,7 +37,7 @@ def test_a_file_of_the_first_version_is_brought_up(tmp_path: Path, records: Reco
     connection = apsw.Connection(str(old))
     connection.execute(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
     connection.execute(
-        "INSERT INTO host_keys VALUES (zeroblob(8), 'ABCDE', zeroblob(32), zeroblob(32), '{\"1\": 2}', 6, 9, 7, 'n', 5)"
+        "INSERT INTO host_keys VALUES (zeroblob(8), 'ABCDE', zeroblob(32), zeroblob(32), '{\"1\": 2}', 6, 9, 0, '', 5)"
     )
     connection.close()
     for _ in range(2):
