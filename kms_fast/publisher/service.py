@@ -21,6 +21,7 @@ from kms_fast.publisher.records import HostKeyRecord
 MAX_REQUEST_BYTES: Final = 1 << 16
 PEER_BURST: Final = 30
 KEY_BURST: Final = 20
+LIMITED_LOG_S: Final = 60.0
 # What a host's administrator is told as it is; anything else is the publisher's own business, and goes to its log.
 _STATUS: Final = {
     "OFFLINE_DATA_MALFORMED": 400,
@@ -59,6 +60,7 @@ class ActivationService:
         self._days = days
         self._peers = RateLimit(per_hour=peer_per_hour, burst=PEER_BURST)
         self._keys = RateLimit(per_hour=key_per_hour, burst=KEY_BURST)
+        self._limited, self._limited_log_s = 0, 0.0
 
     def answer_request(self, data: bytes, peer: str, *, now_ms: int, now_s: float) -> Reply:
         """The host answer to a host request, or why there is none. ``now_s`` is a clock that never goes back."""
@@ -101,24 +103,31 @@ class ActivationService:
             exported = self._publisher.read_exported()[1]
         except KmsFastError as error:
             return f"{error.message} Until then no host is certified."
-        return f"publisher file {exported.number}, revoked certificates: {len(exported.revoked)}"
+        until = policy.format_time(self._publisher.issuer.not_after_ms)
+        return f"publisher file {exported.number}, revoked certificates: {len(exported.revoked)}, issuer until {until}"
 
     def _admit_peer(self, peer: str, now_s: float) -> None:
-        self._admit(self._peers.take(_name_network(peer), now_s), f"the address {peer}")
+        self._admit(self._peers.take(_name_network(peer), now_s), f"the address {peer}", now_s)
 
     def _admit_key(self, key: HostKeyRecord, now_s: float) -> None:
         name = f"the host key that ends in {key.secrets.last_five}"
-        self._admit(self._keys.take(key.secrets.key_id.hex(), now_s), name)
+        self._admit(self._keys.take(key.secrets.key_id.hex(), now_s), name, now_s)
 
-    def _admit(self, wait_s: int, who: str) -> None:
+    def _admit(self, wait_s: int, who: str, now_s: float) -> None:
         if wait_s:
+            self._limited += 1
+            if now_s >= self._limited_log_s:
+                # A flood must not fill the log.
+                logger.warning("too many requests of %s; refused so since the last such line: %d", who, self._limited)
+                self._limited, self._limited_log_s = 0, now_s + LIMITED_LOG_S
             raise KmsFastError(
                 f"Too many requests of {who}: try again in {wait_s} s.", name="TOO_MANY_REQUESTS", retry_after_s=wait_s
             )
 
     def _refuse(self, error: KmsFastError | OSError, peer: str) -> Reply:
         if isinstance(error, KmsFastError) and (status := _STATUS.get(error.result.name)):
-            log("REQUEST_REFUSED", peer=peer, error=error)
+            if error.result.name != "TOO_MANY_REQUESTS":
+                log("REQUEST_REFUSED", peer=peer, error=error)
             return Reply(status, render_error(error), error.details.get("retry_after_s"))
         log("REQUEST_FAILED", peer=peer, error=error)
         if isinstance(error, KmsFastError) and error.result.name == "EXPORT_DUE":

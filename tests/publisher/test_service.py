@@ -36,6 +36,19 @@ def test_machines_of_one_ipv6_network_are_one_peer(service: ActivationService) -
     assert ask(service, b"", "2001:db8::1", now_s=1.0) == (400, "OFFLINE_DATA_MALFORMED")
 
 
+def test_a_flood_fills_no_log(service: ActivationService, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(PEER_BURST + 1000):
+        ask(service, b"", "10.0.0.1", now_s=100.0)
+    ask(service, b"", "10.0.0.2", now_s=160.0)
+    for _ in range(PEER_BURST + 1000):
+        ask(service, b"", "10.0.0.2", now_s=160.0)
+    lines = [record.getMessage() for record in caplog.records if "too many requests" in record.getMessage()]
+    assert lines == [
+        "too many requests of the address 10.0.0.1; refused so since the last such line: 1",
+        "too many requests of the address 10.0.0.2; refused so since the last such line: 1000",
+    ]
+
+
 def test_only_who_holds_a_key_uses_up_its_limit(
     service: ActivationService, publisher: Publisher, tmp_path: Path
 ) -> None:
@@ -53,7 +66,7 @@ def test_only_who_holds_a_key_uses_up_its_limit(
 
 
 def test_without_an_export_there_is_nothing_to_give(service: ActivationService, publisher: Publisher) -> None:
-    assert service.describe() == "publisher file 1, revoked certificates: 0"
+    assert service.describe().startswith("publisher file 1, revoked certificates: 0, issuer until 2029-01-")
     (publisher.folder / "publisher.json").unlink()
     reply = service.show_publisher_file("10.0.0.1", now_s=0.0)
     assert (reply.status, json.loads(reply.body)["name"]) == (503, "PUBLISHER_FAILED")
