@@ -108,6 +108,7 @@ _ROWS = (
         "{peer}: certified host {host} until {until}: certificate {serial}, {how} with host key {keys}",
     ),
     ("REQUEST_REFUSED", WARNING, "{peer}: refused: {error} ({error.result.name})"),
+    ("REQUESTS_LIMITED", WARNING, "too many requests of {who}; refused so since the last such line: {refused}"),
     ("REQUEST_FAILED", ERROR, "{peer}: not certified: {error}"),
     ("REQUEST_BUG", ERROR, "a request was not answered because of an error in this program"),
     ("STORE_LOST", WARNING, "{error}"),

@@ -118,7 +118,7 @@ class ActivationService:
             self._limited += 1
             if now_s >= self._limited_log_s:
                 # A flood must not fill the log.
-                logger.warning("too many requests of %s; refused so since the last such line: %d", who, self._limited)
+                log("REQUESTS_LIMITED", who=who, refused=self._limited)
                 self._limited, self._limited_log_s = 0, now_s + LIMITED_LOG_S
             raise KmsFastError(
                 f"Too many requests of {who}: try again in {wait_s} s.", name="TOO_MANY_REQUESTS", retry_after_s=wait_s
