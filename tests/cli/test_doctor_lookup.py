@@ -112,4 +112,4 @@ def test_a_host_without_records_is_told_which_to_make(resolver_for: Callable[[st
     assert list(find_host_records(context, SERVICE, resolver_for("example.test")).hosts) == FOUND
     finding = find_host_records(context, SERVICE, resolver_for("empty.test")).finding
     assert finding.verdict is Verdict.WARNING
-    assert finding.details["record"].startswith("_kms-fast._tcp.DOMAIN. 3600 IN SRV 0 0 1688 ")
+    assert finding.details["record"].startswith("_kms-fast._tcp.empty.test. 3600 IN SRV 0 0 1688 ")

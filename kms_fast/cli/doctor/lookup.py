@@ -68,7 +68,8 @@ def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Re
         return _list_records(find_hosts(Service(service), resolver), service)
     except NoHost as error:
         port = host.addresses[0][1] if host.addresses else DEFAULT_PORT
-        record = f"{service}.DOMAIN. 3600 IN SRV 0 0 {port} {socket.getfqdn()}."
+        owner = next(iter(error.details["names"]), f"{service}.DOMAIN.")
+        record = f"{owner} 3600 IN SRV 0 0 {port} {socket.getfqdn()}."
         return Lookup.of(
             warn(
                 error.message,
