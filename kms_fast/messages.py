@@ -54,7 +54,7 @@ _ROWS = (
     ("CHORE_BUG", ERROR, "{chore} ended because of an error in this program; it is tried again later"),
     ("RENEWED", INFO, "renewed: certificate {serial} until {until}"),
     ("PUBLISHER_FILE_INSTALLED", INFO, "installed publisher file {number}"),
-    ("REVOCATIONS_UNKNOWN", WARNING, "the publisher was not asked for revocations: {reason}"),
+    ("REVOCATIONS_UNKNOWN", WARNING, "newer revocations could not be taken: {reason}"),
     ("CERTIFICATE_ENDS", WARNING, "the certificate ends in {days} days and is not renewed: {cure}"),
     ("CERTIFICATE_ENDS_SOON", ERROR, "the certificate ends in {days} days and is not renewed: {cure}"),
     ("DNS_FAILED", ERROR, "{event}: {error} {error.result.cure}"),

@@ -35,6 +35,9 @@ def command() -> None:
       kms-fast host request --publisher publisher.json --key HOSTKEY --out host.request
       kms-fast publisher certify host.request --out host.answer
       kms-fast host apply host.answer
+    The last three by themselves, over HTTPS:
+      kms-fast publisher serve
+      kms-fast host activate --publisher publisher.json --key HOSTKEY
     """
 
 

@@ -105,14 +105,15 @@ class ActivationPages:
 
     def _accept(self) -> asyncio.Protocol:
         assert self._runner.server is not None
+        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
+            return _Refusal()
         handler = self._runner.server()
-        full = len(self._runner.server.connections) >= MAX_CONNECTIONS
 
         def end() -> None:
             if handler.transport is not None:
                 handler.transport.abort()
 
-        asyncio.get_running_loop().call_later(0 if full else CONNECTION_LIMIT_S, end)
+        asyncio.get_running_loop().call_later(CONNECTION_LIMIT_S, end)
         return handler
 
     @web.middleware
@@ -157,6 +158,14 @@ class ActivationPages:
 
     async def _in_thread(self, call: Callable[[], _Returned]) -> _Returned:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+class _Refusal(asyncio.Protocol):
+    """Ends a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 def _respond(reply: Reply, headers: dict[str, str] | None = None) -> web.Response:

@@ -4,12 +4,16 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from kms_fast.host.enrolment import apply_answer
+from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.publisher import Publisher
 from tests.hosts import run_cli
 from tests.services import PASSPHRASE, Example, Service, make_example, make_tls
 
@@ -201,3 +205,19 @@ def test_nothing_is_lost_when_it_fails(example: Example, service: Service, host:
     before = run_cli("host", "status", home=example.folder / host)[1]
     assert example.activate(host, "https://127.0.0.1:1")[0] == 1
     assert run_cli("host", "status", home=example.folder / host)[1] == before
+
+
+def test_a_host_whose_certificate_has_ended_renews(example: Example, service: Service, tmp_path: Path) -> None:
+    data = example.request("ended", example.make_key())
+    publisher = Publisher(example.home / "publisher")
+    past_ms = time.time_ns() // 1_000_000 - 3 * 3_600_000
+    issuer_key = publisher.read_issuer_key(PASSPHRASE.encode())
+    answer = certify(publisher, data, issuer_key, now_ms=past_ms, days=0).answer
+    publisher.close()
+    apply_answer(example.folder / "ended" / "host", answer, now_ms=past_ms)
+    code, told, _ = run_cli("serve", "--listen", "127.0.0.1:0", home=example.folder / "ended")
+    assert (code, told["name"]) == (1, "HOST_CERTIFICATE_DATES")
+    assert "kms-fast host renew" in told["cure"]
+    args = ("--url", service.url, "--ca", example.ca)
+    assert run_cli("host", "renew", *args, home=example.folder / "ended")[0] == 0
+    assert run_cli("host", "status", home=example.folder / "ended")[1]["days_left"] == 364

@@ -38,6 +38,10 @@ def test_a_missing_key_file_is_made_once(tmp_path: Path) -> None:
 def test_the_variable_comes_before_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KMS_FAST_PASSPHRASE", "from the environment")
     assert Passphrase(None, None).read() == Passphrase(None, None).choose() == b"from the environment"
+    # It is that of the keys there are, and so not that of those that are encrypted anew.
+    monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
+    with pytest.raises(ConfigurationError, match="no terminal to ask"):
+        Passphrase(None, None).choose_another()
 
 
 def test_without_a_terminal_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

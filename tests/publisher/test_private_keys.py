@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.publisher.private_keys import read_private_key, write_private_key
+from kms_fast.publisher.private_keys import change_passphrase, read_private_key, write_private_key
 from tests.publishing import PASSPHRASE
 
 # Opened by b"correct passphrase"; b"wrong 305" decrypts it to correct padding around bytes that are no key.
@@ -70,3 +70,20 @@ def test_other_files_are_refused(path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(ConfigurationError, match=problem):
             read_private_key(path, PASSPHRASE)
+
+
+def test_another_passphrase_opens_keys_then(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("root.key", "issuer.key")]
+    keys = [Ed25519PrivateKey.generate() for _ in paths]
+    for path, key in zip(paths, keys, strict=True):
+        write_private_key(path, key, PASSPHRASE)
+    before = [path.read_bytes() for path in paths]
+    for old, new in ((b"wrong passphrase", b"the new passphrase"), (PASSPHRASE, b"short")):
+        with pytest.raises(ConfigurationError):
+            change_passphrase(paths, old, new)
+        assert [path.read_bytes() for path in paths] == before
+    # As an attempt that ended between the two leaves them.
+    change_passphrase(paths[:1], PASSPHRASE, b"the new passphrase")
+    change_passphrase(paths, PASSPHRASE, b"the new passphrase")
+    opened = [read_private_key(path, b"the new passphrase") for path in paths]
+    assert [key.private_bytes_raw() for key in opened] == [key.private_bytes_raw() for key in keys]

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.host.enrolment import apply_answer, make_request
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import revoke
 from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
@@ -201,3 +203,26 @@ def test_a_signed_catalog_stays_the_same_file_until_it_changes(publisher: Publis
     for damaged in (first, second[:100], second.replace(b"Another", b"Changed"), b""):
         kept.write_bytes(damaged)
         assert sign(NOW_MS + 2 * DAY_MS) not in (first, second, damaged)
+
+
+def test_another_issuer_certifies_hosts_of_the_one_before(publisher: Publisher, tmp_path: Path) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    first = certify_host(publisher, tmp_path / "host", key)
+    revoke(publisher, [certify_host(publisher, tmp_path / "stolen", key).certificate.serial], PASSPHRASE, now_ms=NOW_MS)
+    old_key, old_cert = ((publisher.folder / name).read_bytes() for name in ("issuer.key", "issuer.cert"))
+    later_ms = NOW_MS + 600 * DAY_MS
+    issuer = publisher.renew_issuer(PASSPHRASE, now_ms=later_ms)
+    assert (issuer.serial, issuer.not_after_ms) == (2, later_ms - 4 * 3_600_000 + 730 * DAY_MS)
+    publisher.export(PASSPHRASE, now_ms=later_ms)
+    request = make_request(tmp_path / "host", now_ms=later_ms)
+    certified = certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=later_ms)
+    applied = apply_answer(tmp_path / "host", certified.answer, now_ms=later_ms)
+    assert (applied.issuer.serial, certified.renewal) == (2, True)
+    assert applied.certificate.host_id == first.certificate.host_id
+    assert len(applied.publisher.revoked) == 1
+    # As a crash between the two files, or a copy of one of them, leaves them.
+    (publisher.folder / "issuer.key").write_bytes(old_key)
+    with pytest.raises(ConfigurationError, match="publisher renew-issuer"):
+        publisher.read_issuer_key(PASSPHRASE)
+    (publisher.folder / "issuer.cert").write_bytes(old_cert)
+    Publisher(publisher.folder).read_issuer_key(PASSPHRASE)
