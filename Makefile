@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CORE := setup.py kms_fast/_core.pyx $(wildcard kms_fast/_core/*.pxi kms_fast/_core/*.pxd kms_fast/_core/*.h)
 
-.PHONY: help demo test lint build check-dist durability guard bench clean
+.PHONY: help demo test walkthrough lint build check-dist durability guard bench clean
 
 help:            ## Show these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -15,6 +15,9 @@ demo: .venv/core.stamp            ## Run a publisher, a host and ten seconds of 
 
 test: .venv/core.stamp .venv/test.stamp            ## Run the test suite
 	$(BIN)/python -m pytest $(TESTS)
+
+walkthrough: .venv/core.stamp .venv/test.stamp            ## Run docs/walkthrough.md on real servers, and compare: RECORD=1 writes it anew
+	@$(BIN)/python -m tests.walkthrough $(if $(RECORD),--record)
 
 lint: .venv/core.stamp .venv/test.stamp .venv/lint.stamp            ## Run ruff, mypy, stubtest and cython-lint
 	$(BIN)/ruff check .

@@ -13,6 +13,11 @@ def check_address(ctx: click.Context, param: click.Parameter, value: str) -> str
     return _check(parse_address, ctx, param, value)
 
 
+def check_optional_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """As `check_address`, for an option that need not be given."""
+    return None if value is None else check_address(ctx, param, value)
+
+
 def check_domain(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """A click callback: the text as it is. Raises click.BadParameter when it is no DNS domain."""
     return _check(parse_domain, ctx, param, value)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.address import check_address, check_domain
+from kms_fast.cli.address import check_address, check_domain, check_optional_address
 from kms_fast.cli.client_service import run_service
 from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state
 from kms_fast.cli.logs import logging_options
@@ -35,13 +35,16 @@ def command() -> None:
     """
 
 
-@command.command("install-key")
-@click.argument("key")
-@click.option(
+publisher_option = click.option(
     "--publisher",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The publisher's publisher.json; needed once, it is kept with the key.",
 )
+
+
+@command.command("install-key")
+@click.argument("key")
+@publisher_option
 @home_option
 @json_option
 def install_key(key: str, publisher: Path | None, home: Path, out: Output) -> None:
@@ -139,18 +142,31 @@ def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 
 
 @command.command
+@publisher_option
+@click.option("--key", help="Install this setup key first, as install-key does.")
+@click.option("--host", callback=check_optional_address, help="Ask only this host from now on, as set-host does.")
 @sku_option
 @home_option
 @json_option
-def activate(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def activate(
+    publisher: Path | None, key: str | None, host: str | None, sku: uuid.UUID | None, home: Path, out: Output
+) -> None:
     """Ask the hosts now. Exit code 1 and the result's code when none grants.
 
     \b
     Examples:
       kms-fast client activate
-      kms-fast client activate --json
+      kms-fast client activate --publisher publisher.json --key XXXXX-XXXXX-XXXXX-XXXXX-XXXXX
+      kms-fast client activate --host kms.example.com --json
     """
-    client = Client(home=home)
+    client = Client(home=home, publisher=publisher.read_bytes() if publisher else None)
+    if key is not None:
+        installed = client.install_key(key).id
+        if sku not in (None, installed):
+            raise click.UsageError(f"--key is a key of the product {installed}, not of --sku.")
+        sku = installed
+    if host is not None:
+        client.set_host(host, sku)
     out.progress("asking the activation hosts")
     lease = client.activate(sku)
     status = client.status(lease.leaf.sku)

@@ -35,7 +35,7 @@ def describe_product(status: Status, *, verbose: bool) -> str:
         fields["because"] = f"{reason.message} {reason.result.cure} ({reason.result.hex})"
     if (lease := status.lease) is not None:
         fields["activated"] = f"{format_time(lease.received_ms)}, for {format_span(lease.leaf.validity_min)}"
-        fields["count"] = f"{lease.leaf.count} machines, {lease.leaf.threshold} needed"
+        fields["count"] = f"{lease.leaf.count} seen, {lease.leaf.threshold} needed"
         fields["proof"] = f"host {uuid.UUID(bytes=lease.header.host_id)}, batch {lease.to_json()['batch']}"
     if (failure := status.failure) is not None:
         fields["last failure"] = f"{format_time(failure.time_ms)}: {failure.message}"
@@ -98,7 +98,7 @@ def _describe_attempt(attempt: Attempt) -> str:
     if attempt.count is not None:
         facts.append(f"count {attempt.count} of {attempt.threshold}")
     if attempt.host_ahead_ms is not None:
-        facts.append(f"host's clock {attempt.host_ahead_ms / 1000:+.1f} s")
+        facts.append(f"host's clock {round(attempt.host_ahead_ms / 1000, 1) or 0.0:+.1f} s")
     text = "  ".join(facts)
     return f"{text}\n    {attempt.message}" if attempt.code else text
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, home_option, json_option, list_fields
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
 from kms_fast.host.enrolment import Installation, read_installation
@@ -57,7 +57,9 @@ def status(verbose: bool, home: Path, loaded: LoadedSettings, out: Output) -> No
     if verbose:
         described |= _describe_service(loaded.settings, running)
         described |= {"requests": asyncio.run(_describe_requests(installation, loaded.settings, home))}
-    out.result(described)
+    # Why it was not renewed is among the warnings, in words.
+    shown = {name: value for name, value in described.items() if name != "renewal_failed"}
+    out.result(described, "\n".join(list_fields(shown)))
 
 
 def _describe_certificate(installation: Installation, folder: Path, days_left: int) -> dict[str, Any]:

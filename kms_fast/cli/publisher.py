@@ -10,6 +10,7 @@ from kms_fast.cli.certify import certify_host
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.cli.publisher_backup import backup, restore
+from kms_fast.cli.publisher_init import init
 from kms_fast.cli.publisher_keys import customers, disable_key, host_key, keys
 from kms_fast.cli.publisher_products import add_product, client_key
 from kms_fast.cli.publisher_revocation import revoke
@@ -28,7 +29,7 @@ def command() -> None:
 
     \b
     From nothing to a certified host:
-      kms-fast publisher init "Example Ltd"
+      kms-fast publisher init "Example Ltd"              (with --product it does the next three too)
       kms-fast publisher add-product "Example Desktop 1" --family desktop
       kms-fast publisher export --out publisher.json
       kms-fast publisher host-key
@@ -42,6 +43,7 @@ def command() -> None:
 
 
 for sub_command in (
+    init,
     add_product,
     client_key,
     certify_host,
@@ -57,36 +59,6 @@ for sub_command in (
     restore,
 ):
     command.add_command(sub_command)
-
-
-@command.command
-@click.argument("name")
-@click.option("--activation-url", default="", help="HTTPS address of the publisher's activation service, if any.")
-@click.option("--srv-name", default=policy.SRV_NAME, show_default=True, help="DNS service name of the hosts.")
-@home_option
-@passphrase_options
-@json_option
-def init(name: str, activation_url: str, srv_name: str, home: Path, passphrase: Passphrase, out: Output) -> None:
-    """Make a publisher called NAME: root key, issuer key, empty catalog.
-
-    \b
-    Examples:
-      kms-fast publisher init "Example Ltd"
-      kms-fast publisher init Lab --key-file lab.key --home ./lab
-    """
-    folder = home / "publisher"
-    publisher = Publisher.create(
-        folder, name, passphrase.choose(), now_ms=_now_ms(), activation_url=activation_url, srv_name=srv_name
-    )
-    with closing(publisher):
-        catalog = folder / "catalog.toml"
-        publisher_id = str(publisher.read_catalog().publisher_id)
-    out.result(
-        {"publisher_id": publisher_id, "name": name, "folder": folder, "catalog": catalog},
-        f"Made publisher {name} ({publisher_id}) in {folder}.\n"
-        "Keep copies of root.key, issuer.key and publisher.db, and of the passphrase: nothing can replace them.\n"
-        'Next: kms-fast publisher add-product "PRODUCT" --family desktop',
-    )
 
 
 @command.command

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.world import SETUP_KEYS
 from tests.hosts import PUBLISHER_ID, SKUS, RunningHost, make_realm, run_cli, serve
 
 KEYS = {name: sku.setup_key(PUBLISHER_ID).text for name, sku in SKUS.items()}
@@ -219,3 +220,15 @@ def test_history_tells_each_attempt(tmp_path: Path, real_host: RunningHost) -> N
     assert re.search(r"0x00000000 ACTIVATED  count \d+ of 1  host's clock [+-]\d+\.\d s", text)
     assert "2 times  127.0.0.1:1  0xC004F074 NO_HOST_REACHED" in text
     assert "Connection refused" in text
+
+
+def test_one_command_installs_the_key_and_sets_the_host(real_host: RunningHost, tmp_path: Path) -> None:
+    realm, address = real_host.realm, "{}:{}".format(*real_host.address)
+    options = ["--publisher", realm.publisher_json, "--host", address, "--key"]
+    code, told, _ = run_cli("client", "activate", *options, SETUP_KEYS["desktop"][:-1], home=tmp_path)
+    assert (code, told["name"]) == (1, "KEY_INVALID")
+    code, told, _ = run_cli("client", "activate", *options, SETUP_KEYS["desktop"], home=tmp_path)
+    assert (code, told["state_name"], told["host"]) == (0, "licensed", address)
+    other = ["--key", SETUP_KEYS["server"], "--sku", realm.skus["desktop"].id]
+    code, told, _ = run_cli("client", "activate", *map(str, other), home=tmp_path)
+    assert (code, told["name"]) == (2, "COMMAND_INVALID")

@@ -233,3 +233,13 @@ def test_a_folder_that_cannot_be_made_is_named(fail: Command, host_key: str, tmp
 def test_wrong_usage_exits_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(args) == 2
     assert "--help" in capsys.readouterr().err
+
+
+def test_init_with_a_product_leaves_nothing_to_do(succeed: Command) -> None:
+    options = ["--product", "Runner", "--family", "ci"]
+    assert run(["publisher", "init", "Example", *options]) == 2
+    made = succeed("publisher", "init", "Example", *options, "--threshold", "1", "--out", "publisher.json")
+    assert made["setup_key"] == succeed("publisher", "client-key", "Runner")["setup_key"]
+    succeed("host", "request", "--publisher", "publisher.json", "--key", made["host_key"], "--out", "host.request")
+    succeed("publisher", "certify", "host.request", "--out", "host.answer")
+    assert succeed("host", "apply", "host.answer")["families"] == {"ci": 1}

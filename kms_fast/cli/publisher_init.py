@@ -1,0 +1,85 @@
+"""``kms-fast publisher init``: a publisher, and on request everything that its first host and machine need."""
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.passphrase import Passphrase, passphrase_options
+from kms_fast.files import PUBLIC, read_bounded, write_atomically
+from kms_fast.model import policy
+from kms_fast.publisher.publisher import Publisher
+
+
+@click.command
+@click.argument("name")
+@click.option("--activation-url", default="", help="HTTPS address of the publisher's activation service, if any.")
+@click.option("--srv-name", default=policy.SRV_NAME, show_default=True, help="DNS service name of the hosts.")
+@click.option("--product", help="Also add this product, export publisher.json and make a host key.")
+@click.option("--family", default="desktop", show_default=True, help="The product's family.")
+@click.option("--threshold", type=click.IntRange(1), help="Of a new family: machines needed (25, 5, 5 for usual ones).")
+@click.option(
+    "--out", "path", type=click.Path(dir_okay=False, path_type=Path), help="With a product: a copy of publisher.json."
+)
+@home_option
+@passphrase_options
+@json_option
+def init(
+    name: str,
+    activation_url: str,
+    srv_name: str,
+    product: str | None,
+    family: str,
+    threshold: int | None,
+    path: Path | None,
+    home: Path,
+    passphrase: Passphrase,
+    out: Output,
+) -> None:
+    """Make a publisher called NAME: root key, issuer key, empty catalog.
+
+    With --product also what its first host and machine need: the product in the catalog, publisher.json, a host key
+    and the product's setup key.
+
+    \b
+    Examples:
+      kms-fast publisher init "Example Ltd"
+      kms-fast publisher init Lab --product Runner --family ci --threshold 1 --key-file lab.key --out publisher.json
+    """
+    if product is None and (path or threshold):
+        raise click.UsageError("--out and --threshold belong to --product.")
+    if product is not None and threshold is None and family not in policy.THRESHOLDS:
+        usual = ", ".join(f"{known} {number}" for known, number in policy.THRESHOLDS.items())
+        raise click.UsageError(f"--family {family} has no usual threshold ({usual}): say it with --threshold.")
+    folder, secret, now_ms = home / "publisher", passphrase.choose(), time.time_ns() // 1_000_000
+    publisher = Publisher.create(folder, name, secret, now_ms=now_ms, activation_url=activation_url, srv_name=srv_name)
+    with closing(publisher):
+        publisher_id = str(publisher.read_catalog().publisher_id)
+        fields = {"publisher_id": publisher_id, "name": name, "folder": folder, "catalog": folder / "catalog.toml"}
+        text = (
+            f"Made publisher {name} ({publisher_id}) in {folder}.\n"
+            "Keep copies of root.key, issuer.key and publisher.db, and of the passphrase: nothing can replace them.\n"
+        )
+        if product is None:
+            out.result(fields, f'{text}Next: kms-fast publisher add-product "PRODUCT" --family desktop')
+            return
+        sku, _ = publisher.add_product(product, family, threshold=threshold)
+        publisher.export(secret, now_ms=now_ms)
+        setup_key = sku.setup_key(publisher.publisher_id).text
+        host_key = publisher.make_host_key(now_ms=now_ms).key.text
+    written = folder / "publisher.json"
+    if path is not None:
+        write_atomically(path, read_bounded(written), mode=PUBLIC)
+        written = path
+    following = f"activate --publisher {written} --key HOSTKEY"
+    if not activation_url:
+        following = f"request --publisher {written} --key HOSTKEY --out host.request"
+    out.result(
+        {**fields, "file": written, "product": product, "setup_key": setup_key, "host_key": host_key},
+        f"{text}Wrote {written}, which clients and hosts take with --publisher.\n"
+        f"Setup key of {product}, the same on every machine: {setup_key}\n"
+        f"Host key, shown once: {host_key}\n"
+        f"Next, on the host: kms-fast host {following}",
+    )
