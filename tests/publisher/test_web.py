@@ -1,6 +1,7 @@
 """The activation service's sockets: who sends slowly, or nothing, or comes with too many."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from kms_fast.publisher import web
 from kms_fast.publisher.service import ActivationService
 from tests.publishing import PASSPHRASE, make_publisher
+from tests.services import make_tls
 
 
 @pytest.fixture
@@ -67,3 +69,24 @@ async def test_more_connections_than_it_takes(service: ActivationService, monkey
             await writer.wait_closed()
         while not (await send(address, ask)).startswith(b"HTTP/1.1 200 OK"):
             await asyncio.sleep(0.01)
+
+
+async def test_more_tls_connections_than_it_takes(
+    service: ActivationService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 0)
+    make_tls(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.key")
+    pages = web.ActivationPages(service, tls)
+    address = await pages.open("127.0.0.1:0")
+    trust = ssl.create_default_context(cafile=str(tmp_path / "tls-ca.pem"))
+    try:
+        reader, writer = await asyncio.open_connection(*address, ssl=trust, server_hostname="localhost")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.read() == b""
+        writer.close()
+    except (ConnectionError, ssl.SSLError):
+        pass  # it ended before this side was done with the handshake
+    finally:
+        await pages.close()
