@@ -62,8 +62,9 @@ async def test_more_connections_than_it_takes(service: ActivationService, monkey
     ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     async with open_pages(service) as address:
         idle = [await asyncio.open_connection(*address) for _ in range(2)]
-        assert (await send(address, ask))[:15] in (b"", b"HTTP/1.1 200 OK")
-        assert await send(address, b"") == b""
+        # Both may not have been accepted yet.
+        while await send(address, ask):
+            await asyncio.sleep(0.01)
         for _, writer in idle:
             writer.close()
             await writer.wait_closed()
