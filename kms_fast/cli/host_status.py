@@ -84,6 +84,7 @@ def _describe_service(settings: HostSettings, running: Sequence[HostProcess]) ->
         "listen": list(settings.listen),
         "activation_interval": _show_interval("activation_interval", settings.activation_interval_min),
         "renewal_interval": _show_interval("renewal_interval", settings.renewal_interval_min),
+        "dns_domain": list(settings.dns_domain),
         "running": [
             {
                 "pid": process.pid,

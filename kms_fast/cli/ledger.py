@@ -21,7 +21,8 @@ from kms_fast.host.prune import prune_ledger
 from kms_fast.host.segment import END
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.settings import HostSettings, host_options, parse_quantity
+from kms_fast.model.quantities import parse_quantity
+from kms_fast.model.settings import HostSettings, host_options
 
 
 class TimeType(click.ParamType[int]):

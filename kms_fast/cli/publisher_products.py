@@ -7,7 +7,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.model.catalog import MAX_GENERATION
-from kms_fast.model.settings import format_quantity, parse_quantity
+from kms_fast.model.quantities import format_quantity, parse_quantity
 from kms_fast.publisher.publisher import Publisher
 
 

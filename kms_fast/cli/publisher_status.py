@@ -12,7 +12,7 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.errors import KmsFastError
 from kms_fast.model import policy
 from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.settings import parse_quantity
+from kms_fast.model.quantities import parse_quantity
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import RequestRecord
 from kms_fast.results import find_result

@@ -19,7 +19,8 @@ from kms_fast.host.enrolment import Installation, read_installation, read_publis
 from kms_fast.host.epoch import Epoch, open_epoch
 from kms_fast.host.ledger import Ledger
 from kms_fast.messages import log
-from kms_fast.model.settings import HostSettings, format_quantity
+from kms_fast.model.quantities import format_quantity
+from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
 from kms_fast.store import Counts
 

@@ -16,7 +16,7 @@ from kms_fast.model import policy, signing
 from kms_fast.model.certificate import IssuerCertificate, Rights
 from kms_fast.model.document import Fields, canonical_json, malformed, read_document, write_document
 from kms_fast.model.keys import MAX_REFERENCE, SECRET_SIZE, KeyKind, ProductKey, derive_sku_keys, publisher_tag
-from kms_fast.model.settings import format_quantity
+from kms_fast.model.quantities import format_quantity
 
 FORMAT: Final = "kms_fast catalog 1"
 MAX_THRESHOLD: Final = 100_000

@@ -22,7 +22,7 @@ from kms_fast.model.catalog import (
 )
 from kms_fast.model.document import Fields
 from kms_fast.model.keys import KeyKind, parse_key
-from kms_fast.model.settings import format_quantity, parse_quantity
+from kms_fast.model.quantities import format_quantity, parse_quantity
 
 _ERROR: Final = "CONFIGURATION_INVALID"
 

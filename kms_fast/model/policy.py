@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
-from kms_fast.model.settings import format_quantity
+from kms_fast.model.quantities import format_quantity
 
 MINUTE_MS: Final = 60_000
 DAY_MIN: Final = 1440

@@ -15,20 +15,12 @@ import msgspec
 from msgspec import Meta
 
 from kms_fast.model.names import check_name, parse_domain, parse_server
+from kms_fast.model.quantities import UNITS, format_quantity, parse_quantity
 
 DEFAULT_PORT = 1688
 # What a running host keeps until its next start.
 FIXED_SETTINGS = ("listen", "workers", "store", "web")
 
-_TIMES_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-# Suffix of a field -> the scales its option may be written in, how much one of the field's unit is in them, an example.
-_UNITS = {
-    "ms": (_TIMES_MS, 1, "2ms"),
-    "s": (_TIMES_MS, 1_000, "30s"),
-    "min": (_TIMES_MS, 60_000, "2h"),
-    "bytes": (_SIZES, 1, "64MiB"),
-}
 _DAY_S = 86_400
 
 # Design rule of the intervals that a host may set: 15 minutes to 30 days.
@@ -333,7 +325,7 @@ def host_options() -> dict[str, Option]:
     options = {}
     for field in msgspec.structs.fields(HostSettings):
         stem, _, suffix = field.name.rpartition("_")
-        unit = suffix if suffix in _UNITS else None
+        unit = suffix if suffix in UNITS else None
         name = stem if unit else field.name
         meta = hints[field.name].__metadata__[-1]
         example = meta.examples[0] if meta.examples else None
@@ -349,31 +341,6 @@ def _find_bounds(annotation: Any) -> tuple[Any, Any]:
         if (found := _find_bounds(part)) != (None, None):
             return found
     return None, None
-
-
-def parse_quantity(text: Any, unit: str) -> int:
-    """``"30d"`` or ``"64MiB"`` as a whole number of ``unit``.
-
-    Raises:
-        ValueError: no number with one of the unit's scales, or not a whole number of ``unit``.
-    """
-    scales, one, example = _UNITS[unit]
-    match = re.fullmatch(r"(\d+)\s*([A-Za-z]+)", text) if isinstance(text, str) else None
-    if match is None or match[2] not in scales:
-        raise ValueError(f'expected a whole number and one of {", ".join(scales)}, such as "{example}"')
-    number, rest = divmod(int(match[1]) * scales[match[2]], one)
-    if rest:
-        raise ValueError(f"{text} is not a whole number of {unit}")
-    return number
-
-
-def format_quantity(number: int, unit: str) -> str:
-    """The shortest text that :func:`parse_quantity` reads as ``number``."""
-    scales, one, _ = _UNITS[unit]
-    if number == 0:
-        return f"0{next(iter(scales))}"
-    name, scale = max((item for item in scales.items() if number * one % item[1] == 0), key=lambda item: item[1])
-    return f"{number * one // scale}{name}"
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -20,6 +20,7 @@ from kms_fast.cli.doctor.ladder import Verdict
 from kms_fast.cli.doctor.lookup import find_host_records, find_named, find_set_hosts
 from kms_fast.discovery.address import HostAddress
 from kms_fast.errors import ConfigurationError
+from kms_fast.model.settings import HostSettings
 
 SERVICE = "_kms-fast._tcp"
 RECORDS = {"_kms-fast._tcp.example.test.": ["20 0 1688 spare.example.test.", "10 0 1700 kms.example.test."]}
@@ -58,7 +59,7 @@ def resolver_for() -> Iterator[Callable[[str], dns.resolver.Resolver]]:
 
 
 def make_client(**status: Any) -> ClientContext:
-    known = SimpleNamespace(**{"host": None, "cached_host": None} | status)
+    known = SimpleNamespace(**{"host": None, "cached_host": None, "domain": None} | status)
     return ClientContext(Path("home"), 0, statuses=[known])  # type: ignore[list-item]
 
 
@@ -103,6 +104,8 @@ def test_a_client_asks_dns_and_then_the_host_that_answered_last(
     cached = find_set_hosts(make_client(cached_host="old:1688"), SERVICE, resolver_for("empty.test"))
     assert (cached.finding.verdict, list(cached.hosts)) == (Verdict.WARNING, [HostAddress("old")])
     assert "_kms-fast._tcp.empty.test. (the name does not exist)" in cached.finding.what
+    elsewhere = find_set_hosts(make_client(domain="example.test"), SERVICE, resolver_for("empty.test"))
+    assert list(elsewhere.hosts) == FOUND, "in the domain that was set, not in the machine's"
     nothing = find_set_hosts(make_client(), SERVICE, resolver_for("empty.test"))
     assert (nothing.finding.verdict, list(nothing.hosts)) == (Verdict.FAILED, [])
 
@@ -110,6 +113,8 @@ def test_a_client_asks_dns_and_then_the_host_that_answered_last(
 def test_a_host_without_records_is_told_which_to_make(resolver_for: Callable[[str], dns.resolver.Resolver]) -> None:
     context = HostContext(Path("home"), None, 0)
     assert list(find_host_records(context, SERVICE, resolver_for("example.test")).hosts) == FOUND
+    publishing = HostContext(Path("home"), None, 0, settings=HostSettings(dns_domain=("example.test:5:1",)))
+    assert list(find_host_records(publishing, SERVICE, resolver_for("empty.test")).hosts) == FOUND
     finding = find_host_records(context, SERVICE, resolver_for("empty.test")).finding
     assert finding.verdict is Verdict.WARNING
     assert finding.details["record"].startswith("_kms-fast._tcp.empty.test. 3600 IN SRV 0 0 1688 ")

@@ -4,12 +4,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.host.running import activate, connect_to_each, log_of, renew
+from tests.host.running import activate, connect_to_each, log_of, renew, wait_for
 from tests.hosts import Realm, run_cli, serve
 from tests.reference.rpc import Connection
 from tests.system.asker import Asker
@@ -78,6 +77,13 @@ def test_reloading_what_does_not_run(realm: Realm) -> None:
     assert not list((realm.home / "host").glob("serve-*.json"))
 
 
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process (proc(5), ShdPnd)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = next(line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending, 16) >> (number - 1) & 1)
+
+
 def test_a_host_that_dies_of_a_reload_is_told(realm: Realm, tmp_path: Path) -> None:
     with serve(realm) as host:
         host.process.send_signal(signal.SIGSTOP)
@@ -86,7 +92,7 @@ def test_a_host_that_dies_of_a_reload_is_told(realm: Realm, tmp_path: Path) -> N
             stdout=subprocess.PIPE,
             text=True,
         )
-        time.sleep(1)
+        wait_for(lambda: is_pending(host.process.pid, signal.SIGHUP))
         host.process.kill()
         told = json.loads(reload.communicate(timeout=60)[0])
         assert (reload.returncode, told["name"]) == (1, "PROCESS_FAILED")

@@ -22,7 +22,8 @@ from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, list_running
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, format_time
-from kms_fast.model.settings import HostSettings, format_quantity, mask_password, parse_address
+from kms_fast.model.quantities import format_quantity
+from kms_fast.model.settings import HostSettings, mask_password, parse_address
 from kms_fast.results import BY_NAME
 
 SECRET_FILES: Final = ("host.key", "keys.json", "catalog.json")

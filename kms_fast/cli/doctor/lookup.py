@@ -13,6 +13,7 @@ from kms_fast.cli.doctor.ladder import Finding, describe_error, ok, warn
 from kms_fast.discovery.address import HostAddress, parse_address
 from kms_fast.discovery.srv import Service, find_hosts
 from kms_fast.errors import NoHost
+from kms_fast.model.names import parse_domain
 from kms_fast.model.settings import DEFAULT_PORT
 
 
@@ -52,8 +53,9 @@ def find_set_hosts(client: ClientContext, service: str, resolver: dns.resolver.R
     if set_hosts:
         hosts = [parse_address(host) for host in set_hosts]
         return Lookup.of(ok(f"Set by client set-host, so nothing is looked up: {', '.join(set_hosts)}."), hosts)
+    domain = next((status.domain for status in client.statuses if status.domain is not None), None)
     try:
-        return _list_records(find_hosts(Service(service), resolver), service)
+        return _list_records(find_hosts(Service(service, domain), resolver), service)
     except NoHost as error:
         cached = list(dict.fromkeys(status.cached_host for status in client.statuses if status.cached_host))
         if not cached:
@@ -63,9 +65,13 @@ def find_set_hosts(client: ClientContext, service: str, resolver: dns.resolver.R
 
 
 def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Resolver | None = None) -> Lookup:
-    """The records that this host's clients find. Without any, clients have to be told where it is."""
+    """The records that this host's clients find: in the first domain that it publishes in, else in this machine's own.
+
+    Without any, clients have to be told where it is.
+    """
+    domain = next((parse_domain(text).name for text in host.settings.dns_domain), None)
     try:
-        return _list_records(find_hosts(Service(service), resolver), service)
+        return _list_records(find_hosts(Service(service, domain), resolver), service)
     except NoHost as error:
         port = host.addresses[0][1] if host.addresses else DEFAULT_PORT
         owner = next(iter(error.details["names"]), f"{service}.DOMAIN.")
