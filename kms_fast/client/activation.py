@@ -16,6 +16,7 @@ from kms_fast.discovery.srv import Service
 from kms_fast.errors import ActivationError
 from kms_fast.model.lease import Leaf
 from kms_fast.model.policy import JITTER, MINUTE_MS, RESEND_MS, clamp_interval, renewal_delay_ms
+from kms_fast.model.revocation import RevocationList
 
 
 class InstalledProduct:
@@ -70,21 +71,32 @@ class InstalledProduct:
         inquiry = round_.inquiry
         if (self.state.cmid.bytes, self.product.key) != (inquiry.fields.cmid, inquiry.trust.key.text):
             return ActivationError("The key was changed while it was being activated: activate again.")
-        if inquiry.revocations is not None:
-            self.state.revocations = inquiry.revocations.to_bytes()
+        self._learn(inquiry.revocations)
         signed = [outcome for outcome in round_.outcomes if outcome.checked is not None]
         if signed:
             self.product.pending = None
         now_ms = self._clock.now_ms()
         self.product.note(describe_attempt(round_, now_ms))
+        # A host or domain that was set meanwhile is asked at once, as its command said, whatever came of the others.
+        same = round_.route == self.product.route
         if round_.grant is not None:
-            self._store(round_.grant, inquiry.request)
+            due_ms = self._store(round_.grant, inquiry.request)
+            if same:
+                self.product.next_attempt_ms = due_ms
+                self.product.cached_host = str(round_.grant.host) if self.product.host_cache else None
             return None
         error = round_.failure()
         self.product.failure = Failure(now_ms, error.result.code, error.message)
-        delay_ms = self._retry_interval_min(signed) * MINUTE_MS * (1 + JITTER * random.random())
-        self.product.next_attempt_ms = now_ms + int(delay_ms)
+        if same:
+            delay_ms = self._retry_interval_min(signed) * MINUTE_MS * (1 + JITTER * random.random())
+            self.product.next_attempt_ms = now_ms + int(delay_ms)
         return error
+
+    def _learn(self, revocations: RevocationList | None) -> None:
+        """Keep a round's list, unless another process has learned a newer one meanwhile."""
+        known = self.state.revocations
+        if revocations is not None and (known is None or revocations.number > RevocationList.parse(known).number):
+            self.state.revocations = revocations.to_bytes()
 
     def _read_pending(self) -> RequestFields | None:
         """The fields of the pending request, while it is less than an hour old and still tells the truth."""
@@ -114,20 +126,19 @@ class InstalledProduct:
     def _plan(self, domain: str | None) -> Plan:
         product = self.product
         if product.host is not None:
-            return Plan([parse_address(product.host)], None)
+            return Plan([parse_address(product.host)], None, product.route)
         cached = [] if product.cached_host is None else [parse_address(product.cached_host)]
-        return Plan(cached, Service(self.trust.publisher.srv_name, product.domain or domain))
+        return Plan(cached, Service(self.trust.publisher.srv_name, product.domain or domain), product.route)
 
-    def _store(self, grant: Outcome, request: bytes) -> None:
+    def _store(self, grant: Outcome, request: bytes) -> int:
+        """Keep a grant; returns when it is to be renewed."""
         boot_id, boot_ms = self._clock.since_boot() or ("", 0)
         self.product.lease = StoredLease(request, grant.answer, self._clock.now_ms(), boot_id, boot_ms)
         self.product.failure = self.product.warned_days = None
-        self.product.cached_host = str(grant.host) if self.product.host_cache else None
         lease = verify_lease(self.product.lease, self.trust)
         self.state.mark_ms = max(self.state.mark_ms, lease.header.time_ms)
-        self.product.next_attempt_ms = lease.received_ms + renewal_delay_ms(
-            lease.leaf.renewal_interval_min, lease.leaf.validity_min, random.random()
-        )
+        leaf = lease.leaf
+        return lease.received_ms + renewal_delay_ms(leaf.renewal_interval_min, leaf.validity_min, random.random())
 
     def _retry_interval_min(self, signed: list[Outcome]) -> int:
         """The activation interval: of the newest signed word of a host, at first of the catalog."""

@@ -1,13 +1,16 @@
 """The asyncio shell: streams and timeouts around the sans-I/O round. The state file is read and written in place."""
 
 import asyncio
+import socket
 import uuid
+from contextlib import ExitStack
 
 from kms_fast.client.blocking import ANSWER_S, CONNECT_S, READ_BYTES, describe_failure
 from kms_fast.client.exchange import HostExchange
 from kms_fast.client.installation import Installation
 from kms_fast.client.lease import Lease
 from kms_fast.client.round import Round
+from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service, find_hosts_async
 from kms_fast.errors import NoHost
 
@@ -39,11 +42,9 @@ async def carry_out(round_: Round) -> None:
 
 
 async def ask(exchange: HostExchange) -> None:
-    """Carry out one exchange: 5 s to connect, 10 s for the answer."""
-    host = exchange.host
+    """Carry out one exchange: 5 s to connect to each address of the host, 10 s for the answer."""
     try:
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_connection(host.name, host.port)
+        reader, writer = await _connect(exchange.host)
     except (OSError, UnicodeError) as error:
         exchange.lose(describe_failure(error))
         return
@@ -62,3 +63,22 @@ async def ask(exchange: HostExchange) -> None:
         exchange.lose(f"the connection broke: {describe_failure(error)}")
     finally:
         writer.close()
+
+
+async def _connect(host: HostAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As `socket.create_connection`; not every event loop has ``happy_eyeballs_delay``. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    failure = OSError("its name has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM):
+        with ExitStack() as opened:
+            try:
+                connection = opened.enter_context(socket.socket(family, kind, protocol))
+                connection.setblocking(False)
+                async with asyncio.timeout(CONNECT_S):
+                    await loop.sock_connect(connection, address)
+            except OSError as error:
+                failure = error
+                continue
+            opened.pop_all()
+        return await asyncio.open_connection(sock=connection)
+    raise failure

@@ -25,10 +25,14 @@ from kms_fast.results import find_result
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Whom to ask: these hosts in order, then those that the service's records name; None to look nothing up."""
+    """Whom to ask: these hosts in order, then those that the service's records name; None to look nothing up.
+
+    ``route``: the product's, of which this was made.
+    """
 
     hosts: Sequence[HostAddress]
     service: Service | None
+    route: tuple[str | None, ...] = ()
 
 
 class Round:
@@ -36,6 +40,7 @@ class Round:
 
     def __init__(self, inquiry: Inquiry, plan: Plan) -> None:
         self.inquiry = inquiry
+        self.route = plan.route
         self.outcomes: list[Outcome] = []
         self._waiting = list(plan.hosts)
         self._asked: set[HostAddress] = set()

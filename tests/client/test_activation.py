@@ -1,5 +1,7 @@
 """What an activation sends, stores and leaves as it was, and when the next one is due."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from kms_fast.client import Client, LicenceState, Refused
@@ -13,6 +15,7 @@ from tests.client.world import (
     ScriptedHost,
     activate,
     carry_out,
+    make_revocations,
     read_sent,
     reason,
 )
@@ -128,6 +131,34 @@ def test_two_rounds_at_once_both_succeed(client: Client, realm: Realm, clock: Fa
         carry_out(round_, {"host:1688": ScriptedHost(realm, clock)})
     assert [client.finish(round_).leaf.count for round_ in rounds] == [1, 1]
     assert [len(attempts) for _, attempts in client.history()] == [2]
+
+
+@pytest.mark.parametrize("granted", [False, True])
+@pytest.mark.parametrize("change", ["set_host", "clear_host", "set_domain"])
+def test_a_host_set_during_a_round_is_asked_at_once(
+    client: Client, realm: Realm, clock: FakeClock, granted: bool, change: str
+) -> None:
+    client.set_host("host")
+    round_ = client.begin()
+    carry_out(round_, {"host:1688": ScriptedHost(realm, clock) if granted else "it is down"})
+    getattr(client, change)(*() if change == "clear_host" else ("new.example.test",))
+    with nullcontext() if granted else pytest.raises(ActivationError):
+        client.finish(round_)
+    assert client.is_due()
+    assert client.status().cached_host is None
+
+
+def test_a_revocation_list_does_not_go_back(client: Client, realm: Realm, clock: FakeClock) -> None:
+    client.set_host("host")
+    rounds = []
+    for number in (2, 3):
+        rounds.append(client.begin())
+        newer = make_revocations(realm, [9], number)
+        host = ScriptedHost(realm, clock, header={"revocation_list": number}, revocations=newer)
+        carry_out(rounds[-1], {"host:1688": host})
+    for round_ in reversed(rounds):
+        client.finish(round_)
+    assert client.machine().revocations == 3
 
 
 def test_renewal_is_due_after_the_interval_and_at_most_a_tenth_more(
