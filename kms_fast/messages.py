@@ -91,6 +91,8 @@ _ROWS = (
     ("SEGMENT_LEFT", ERROR, "{error} ({error.result.name}) The segment is not recorded any further."),
     ("PRUNED", INFO, "dropped the records of {batches} batches, older than keep_records"),
     ("PRUNE_FAILED", ERROR, "{error} ({error.result.name}) The ledger is pruned again in an hour."),
+    ("HOST_ASKED", INFO, "{event}"),
+    ("HOST_ANSWERED", INFO, "{event}"),
     ("PRODUCT_ACTIVATED", INFO, "{product} is activated until {until}"),
     ("PRODUCT_REFUSED", WARNING, "{product} was not activated: {error} {error.result.cure} ({error.result.hex})"),
     ("PRODUCT_EXPIRES", WARNING, "{product} expires within {within} and has not been renewed"),

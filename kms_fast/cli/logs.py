@@ -87,7 +87,7 @@ class _JsonFormatter(logging.Formatter):
         self._who = {"process": who} if who else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        # A row of kms_fast.messages or a number of kms_fast.model.events; what other libraries log has neither.
+        # A row of kms_fast.messages; what other libraries log has none.
         event = getattr(record, "event", None)
         told: dict[str, Any] = {
             "time_ms": int(record.created * 1000),

@@ -173,12 +173,11 @@ class Installation:
 
     def note_expiry_warning(self, sku: uuid.UUID | None = None) -> int | None:
         """30, 7 or 1 when the lease has at most so many days left and nobody was told so yet; noted as told."""
-        status = self.status(sku)
-        days = status.warning_days
-        if days is None:
+        days = self.status(sku).warning_days
+        if days is None or self._open(self._require_state(), sku).product.was_warned(days):
             return None
         with self._changing(sku) as opened:
-            if opened.product.warned_days is not None and opened.product.warned_days <= days:
+            if opened.product.was_warned(days):
                 return None
             opened.product.warned_days = days
         return days

@@ -32,8 +32,8 @@ class Event:
         return self.line
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {
+        """The number as ``id``, and the fields by name."""
+        return {"id": self.number} | {
             name: _write(name, value) if name == "result" or isinstance(value, UUID) else value
             for name, value in self._items()
         }

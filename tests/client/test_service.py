@@ -87,12 +87,16 @@ async def test_expiry_is_warned_of_once(
     activate(client, ScriptedHost(realm, clock))
     client.set_host("127.0.0.1:1")
     clock.sleep(days * DAY_MS)
+    await look(make_service(tmp_path, clock, []))
+    state_file = tmp_path / "client" / "state.json"
+    written = state_file.stat().st_ino
     for _ in range(2):  # a service that is started again does not tell it again
         service = make_service(tmp_path, clock, [])
         for _ in range(2):
             await look(service)
     told = [message for message in caplog.messages if "expires within" in message]
     assert told == [f"Desktop 3 expires within {warning} and has not been renewed" for warning in warnings]
+    assert state_file.stat().st_ino == written, "what was told already is not noted again"
 
 
 async def test_a_new_lease_is_warned_of_anew(
@@ -112,7 +116,7 @@ async def test_a_change_of_state_is_told_once(
     activate(client, ScriptedHost(realm, clock))
     client.set_host("127.0.0.1:1")
     service = make_service(tmp_path, clock, [])
-    with caplog.at_level(logging.INFO, logger="kms_fast.client"):
+    with caplog.at_level(logging.INFO, logger="kms_fast"):
         for days in (1, 180, 1, 30, 1):
             clock.sleep(days * DAY_MS)
             await look(service)

@@ -59,6 +59,7 @@ def test_the_fields_of_a_line(event: Event, line: str) -> None:
 def test_json_has_the_fields_by_name() -> None:
     event = HostRequest(result=COUNT_TOO_LOW, threshold=25, name="a,b", sku=SKU_ID, **MACHINE)
     assert event.to_json() == {
+        "id": 12290,
         "result": "0xC004F038",
         "threshold": 25,
         "name": "a,b",

@@ -88,7 +88,7 @@ def test_events_in_json(tmp_path: Path, real_host: RunningHost) -> None:
     client = install(tmp_path, real_host, "desktop")
     with run_service(tmp_path, "--log-format", "json") as service:
         lines = [json.loads(line) for line in service.log.splitlines()]
-    events = [line["event"] for line in lines if "event" in line]
+    events = [line["fields"]["event"] for line in lines if line["event"] in ("HOST_ASKED", "HOST_ANSWERED")]
     assert [event["id"] for event in events] == [12288, 12289]
     assert events[0]["cmid"] == str(client.status().cmid)
     assert (events[1]["result"], events[1]["activated"]) == ("0x00000000", True)
