@@ -14,7 +14,7 @@ def check_address(ctx: click.Context, param: click.Parameter, value: str) -> str
 
 
 def check_optional_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """As `check_address`, for an option that need not be given."""
+    """As `check_address`, for what need not be given."""
     return None if value is None else check_address(ctx, param, value)
 
 

@@ -139,18 +139,36 @@ class StateFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.json"
+        self._holds_lock = False
 
     def read(self) -> State | None:
         """The state, None when there is none yet. Raises `ConfigurationError` for a damaged file and keeps it aside."""
         try:
+            return self._parse()
+        except msgspec.DecodeError:
+            pass
+        with self.locked():
+            try:
+                return self._parse()  # it may be another file by now
+            except msgspec.DecodeError as error:
+                kept = self.path.with_name(f"{self.path.name}.damaged-{uuid.uuid4().hex[:8]}")
+                self.path.replace(kept)
+                raise self._refuse(error, f"it was kept as {kept}", kept=str(kept)) from None
+
+    def look(self) -> State | None:
+        """As `read`, but a damaged file is left where it is."""
+        try:
+            return self._parse()
+        except msgspec.DecodeError as error:
+            raise self._refuse(error, "it was left as it is") from None
+
+    def _parse(self) -> State | None:
+        try:
             data = read_bounded(self.path)
         except FileNotFoundError:
             return None
-        try:
-            found = msgspec.json.decode(data, type=_Format).format
-            state = msgspec.json.decode(data, type=State) if found in READABLE else None
-        except msgspec.DecodeError as error:
-            raise self._keep_aside(str(error)) from None
+        found = msgspec.json.decode(data, type=_Format).format
+        state = msgspec.json.decode(data, type=State) if found in READABLE else None
         if state is None:
             raise ConfigurationError(
                 f"{self.path} has the format {found!r}; this version of kms_fast reads up to {FORMAT!r}.",
@@ -161,24 +179,29 @@ class StateFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock between processes; makes the folder if it is missing."""
+        """Hold the lock between processes, once however often it is asked for; makes the folder if it is missing."""
+        if self._holds_lock:
+            yield
+            return
         self.path.parent.mkdir(mode=SECRET_FOLDER, parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "ab", opener=_open_private) as lock:
             _lock(lock)
-            yield
+            self._holds_lock = True
+            try:
+                yield
+            finally:
+                self._holds_lock = False
 
     def write(self, state: State) -> None:
         """Replace the file, with the lock held: the new one is whole on disk before it takes the old one's place."""
         write_atomically(self.path, msgspec.json.format(msgspec.json.encode(state)) + b"\n", mode=SECRET)
 
-    def _keep_aside(self, why: str) -> ConfigurationError:
-        kept = self.path.with_name(f"{self.path.name}.damaged-{uuid.uuid4().hex[:8]}")
-        self.path.replace(kept)
+    def _refuse(self, error: msgspec.DecodeError, done: str, **details: str) -> ConfigurationError:
         return ConfigurationError(
-            f"The client's state file {self.path} is damaged ({why}); it was kept as {kept}. "
+            f"The client's state file {self.path} is damaged ({error}); {done}. "
             "Restore it from a backup, or install the setup key and activate again.",
             file=str(self.path),
-            kept=str(kept),
+            **details,
         )
 
 

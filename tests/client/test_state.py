@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kms_fast.client import Attempt, Client
+from kms_fast.client import state as state_module
 from kms_fast.client.state import FORMAT, HISTORY_SIZE, MESSAGE_SIZE, Product, State, StateFile, StoredLease
 from kms_fast.errors import ConfigurationError
 from tests.client.world import DAY_MS, MACHINE, FakeClock
@@ -59,6 +60,22 @@ def test_a_damaged_file_is_kept_aside(file: StateFile, data: bytes) -> None:
         file.read()
     assert Path(caught.value.details["kept"]).read_bytes() == data
     assert file.read() is None
+
+
+def test_a_damaged_file_that_is_only_looked_at_stays(file: StateFile) -> None:
+    file.path.write_bytes(b"{")
+    with pytest.raises(ConfigurationError, match="left as it is"):
+        file.look()
+    assert file.path.read_bytes() == b"{"
+
+
+def test_a_file_that_was_put_right_meanwhile_stays(file: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes it while this one waits for the lock."""
+    good = file.path.read_bytes()
+    file.path.write_bytes(b"{")
+    monkeypatch.setattr(state_module, "_lock", lambda _: file.path.write_bytes(good))
+    assert file.read() is not None
+    assert sorted(path.name for path in file.path.parent.iterdir()) == ["state.json", "state.lock"]
 
 
 def test_a_file_of_a_later_format_stays_where_it_is(file: StateFile) -> None:

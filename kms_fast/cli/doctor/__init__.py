@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kms_fast.cli.address import check_optional_address
 from kms_fast.cli.doctor.client import ACTIVATION_CHECKS, CLIENT_CHECKS, ClientContext
 from kms_fast.cli.doctor.host import HOST_CHECKS, HostContext
 from kms_fast.cli.doctor.ladder import Finding, Verdict, climb, fail
@@ -46,7 +47,7 @@ class Examination:
 
 
 @click.command
-@click.argument("where", required=False, metavar="[DOMAIN|HOST]")
+@click.argument("where", required=False, metavar="[DOMAIN|HOST]", callback=check_optional_address)
 @click.option("--activate", is_flag=True, help="At the end activate this machine's products for real.")
 @click.option("--service", metavar="NAME", help="Look up this service instead of the publisher's, such as _vlmcs._tcp.")
 @CONFIG_OPTION

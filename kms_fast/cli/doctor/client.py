@@ -1,11 +1,12 @@
 """What can be wrong on a machine that is to be activated: its key, its licence, its clock, and a real activation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, warn
+from kms_fast.cli.client_status import describe_state
+from kms_fast.cli.doctor.ladder import Check, Finding, describe_error, fail, ok, warn
 from kms_fast.client import Client, LicenceState, Status
 from kms_fast.client.state import State, StateFile
 from kms_fast.client.trust import Trust
@@ -30,7 +31,7 @@ class ClientContext:
 def check_keys(context: ClientContext) -> Finding:
     """A setup key is installed, and the state is this user's alone."""
     file = StateFile(context.home / "client")
-    context.state = state = file.read()
+    context.state = state = file.look()
     context.trusts = trusts = list_trusts(state)
     if not trusts:
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
@@ -57,17 +58,23 @@ def list_trusts(state: State | None) -> list[Trust]:
 
 
 def check_licence(context: ClientContext) -> Finding:
-    """The licence state of each product, and why the last attempt failed."""
+    """The licence state of each product, what is wrong with it, and why the last attempt failed."""
     client = Client(home=context.home)
     context.statuses = statuses = [client.status(trust.sku.id) for trust in context.trusts]
     worst = max(statuses, key=lambda status: _SEVERITY[status.state])
-    listed = ", ".join(f"{status.sku.name}: {_say_state(status)}" for status in statuses)
+    what = f"{', '.join(f'{status.sku.name}: {describe_state(status)}' for status in statuses)}."
     if worst.state is LicenceState.LICENSED:
-        return ok(f"{listed}.")
-    because = "" if worst.failure is None else f" The last attempt failed: {worst.failure.message}"
-    cure = "Activate: kms-fast client activate." if worst.failure is None else find_result(worst.failure.code).cure
+        return ok(what)
+    reason, cure = worst.licence.reason, BY_NAME["GRACE_ENDED"].cure
+    if reason is not None:
+        what, cure = f"{what} {reason.message}", reason.result.cure
+    if worst.failure is not None:
+        what += f" The last attempt failed: {worst.failure.message}"
+        # A grace ends for want of an activation; other reasons have nothing to do with it.
+        if reason is None or reason.result.name == "GRACE_ENDED":
+            cure = find_result(worst.failure.code).cure
     judge = warn if worst.state is LicenceState.INITIAL_GRACE else fail
-    return judge(f"{listed}.{because}", cure)
+    return judge(what, cure)
 
 
 _SEVERITY: Final = {
@@ -77,11 +84,6 @@ _SEVERITY: Final = {
     LicenceState.UNLICENSED: 3,
     LicenceState.NOTIFICATION: 4,
 }
-
-
-def _say_state(status: Status) -> str:
-    name = status.state.name.lower().replace("_", " ")
-    return f"{name}, {status.minutes_left // 1440} days left" if status.minutes_left else name
 
 
 def check_clock(context: ClientContext) -> Finding:
@@ -97,11 +99,21 @@ def check_clock(context: ClientContext) -> Finding:
 def check_activation(context: ClientContext) -> Finding:
     """A real activation of every product."""
     client = Client(home=context.home)
-    leases = [(sku.name, client.activate(sku.id)) for sku in client.skus()]
-    if not leases:
+    skus = client.skus()
+    if not skus:
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
-    until = ", ".join(f"{name} until {format_time(lease.expires_ms)}" for name, lease in leases)
-    return ok(f"Activated: {until}.")
+    told: list[str] = []
+    errors: list[KmsFastError] = []
+    for sku in skus:
+        try:
+            told.append(f"Activated: {sku.name} until {format_time(client.activate(sku.id).expires_ms)}.")
+        except KmsFastError as error:
+            told.append(f"{sku.name}: {error.message}")
+            errors.append(error)
+    if not errors:
+        return ok(" ".join(told))
+    cures = " ".join(dict.fromkeys(error.result.cure for error in errors))
+    return replace(describe_error(errors[0]), what=" ".join(told), cure=cures)
 
 
 CLIENT_CHECKS: Final = (

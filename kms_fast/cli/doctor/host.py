@@ -63,7 +63,7 @@ class HostContext:
 
 def check_configuration(context: HostContext) -> Finding:
     """The settings, as serve would read them."""
-    loaded = load_settings(context.config, {}, os.environ)
+    loaded = load_settings(context.config, {}, os.environ, home=context.home)
     context.settings = loaded.settings
     given = [name for name, source in loaded.sources.items() if source != "default"]
     return ok(f"The settings are valid: {', '.join(given) or 'all at their defaults'}.")
@@ -76,7 +76,7 @@ def check_files(context: HostContext) -> Finding:
         names = " ".join(map(str, open_))
         return fail(f"Others may read {names}, which hold secrets.", f"chmod 600 {names}", files=list(map(str, open_)))
     owner = context.folder.stat().st_uid
-    foreign = [path for path in context.folder.rglob("*") if path.lstat().st_uid != owner]
+    foreign = [path for path in context.folder.rglob("*") if _owner_of(path) not in (owner, None)]
     if foreign:
         return fail(
             f"{len(foreign)} of the files in {context.folder} do not belong to its owner, such as {foreign[0]}: a "
@@ -203,6 +203,14 @@ HOST_CHECKS: Final = (
     Check("store", check_store, needs=("configuration",)),
     Check("disk", check_disk, needs=("configuration",)),
 )
+
+
+def _owner_of(path: Path) -> int | None:
+    """None when it is gone: a host that runs replaces and removes files."""
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:
+        return None
 
 
 def _name_of(user: int) -> str:

@@ -1,0 +1,29 @@
+"""Homes and a port for the tests of ``kms-fast doctor``."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.examinations import make_client
+from tests.hosts import Realm, make_realm
+
+
+@pytest.fixture
+def free_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Where hosts of these tests are set to listen; nobody does."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    monkeypatch.setenv("KMS_FAST_LISTEN", f"127.0.0.1:{port}")
+    return port
+
+
+@pytest.fixture
+def realm(tmp_path: Path) -> Realm:
+    return make_realm(tmp_path)
+
+
+@pytest.fixture
+def client_home(tmp_path: Path, realm: Realm) -> Path:
+    """The home of a client with a setup key."""
+    return make_client(tmp_path / "client-home", realm)

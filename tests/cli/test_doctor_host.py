@@ -1,0 +1,171 @@
+"""``kms-fast doctor`` on a host: each check against the real thing, whole and broken."""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kms_fast.cli.doctor.host import HostContext, check_files, check_firewall
+from kms_fast.cli.doctor.ladder import Verdict
+from kms_fast.host.presence import HostProcess
+from tests.batches import BatchMaker
+from tests.examinations import DAY_MS, HOUR_MS, examine, verdicts
+from tests.hosts import Realm, make_realm, run_cli, serve
+from tests.system.asker import Asker, now_ms
+
+pytestmark = pytest.mark.usefixtures("free_port")
+
+
+def test_a_host_that_runs(realm: Realm) -> None:
+    with serve(realm) as host:
+        checks = examine(realm.home)
+        assert f"process {host.process.pid}" in checks["port"]["what"]
+    # No other machine reaches this one, and no record is in DNS.
+    expected = dict.fromkeys(checks, "ok") | {"firewall": "warning", "lookup": "warning"}
+    assert verdicts(checks) == expected
+    assert list(checks)[:8] == ["configuration", "files", "certificate", "clock", "port", "firewall", "store", "disk"]
+    assert list(checks)[9:] == ["name", "reach", "interface", "host certificate", "host clock"]
+    assert "Certificate 1 of Testing Ltd" in checks["host certificate"]["what"]
+    assert f"SRV 0 0 {host.address[1]} " in checks["lookup"]["cure"]
+
+
+def test_what_it_looks_at_is_left_alone(realm: Realm) -> None:
+    before = {path: path.stat() for path in realm.home.rglob("*")}
+    examine(realm.home)
+    after = {path: path.stat() for path in realm.home.rglob("*")}
+    assert {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in after.items() if path.is_file()} == {
+        path: (stat.st_ino, stat.st_mtime_ns) for path, stat in before.items() if path.is_file()
+    }
+
+
+def test_a_wrong_configuration(realm: Realm, tmp_path: Path) -> None:
+    config = tmp_path / "host.toml"
+    config.write_text("lissten = 3\n")
+    checks = examine(realm.home, "--config", str(config))
+    assert checks["configuration"]["code"] == "0xE04B0006"
+    assert "the nearest is listen" in checks["configuration"]["what"]
+    skipped = [name for name, finding in checks.items() if finding["what"] == "because configuration failed"]
+    assert skipped == ["port", "firewall", "store", "disk"]
+    assert checks["certificate"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["host.key", "catalog.json"])
+def test_secrets_that_others_may_read_and_the_cure(realm: Realm, name: str) -> None:
+    path = realm.home / "host" / name
+    path.chmod(0o640)
+    finding = examine(realm.home)["files"]
+    assert (finding["verdict"], finding["details"]["files"]) == ("failed", [str(path)])
+    subprocess.run(finding["cure"], shell=True, check=True, timeout=30)
+    assert examine(realm.home)["files"]["verdict"] == "ok"
+
+
+def test_files_of_another_user(realm: Realm, unavailable: Callable[[str], None]) -> None:
+    if os.geteuid() != 0:
+        unavailable("files that belong to other users are for root to make")
+    path = realm.home / "host" / "publisher.json"
+    os.chown(path, 65_534, -1)
+    finding = examine(realm.home)["files"]
+    assert (finding["verdict"], finding["details"]["files"]) == ("failed", [str(path)])
+    assert finding["cure"].startswith("chown -R root ")
+
+
+def remove_certificate(realm: Realm) -> None:
+    (realm.home / "host" / "host.cert").unlink()
+
+
+def damage_catalog(realm: Realm) -> None:
+    path = realm.home / "host" / "catalog.json"
+    path.write_bytes(path.read_bytes().replace(b"Desktop", b"Dexktop"))
+
+
+@pytest.mark.parametrize(("break_it", "code"), [(remove_certificate, "0xC004F041"), (damage_catalog, "0xC004F02C")])
+def test_a_certificate_that_is_missing_or_wrong(realm: Realm, break_it: Callable[[Realm], None], code: str) -> None:
+    break_it(realm)
+    finding = examine(realm.home)["certificate"]
+    assert (finding["verdict"], finding["code"]) == ("failed", code)
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict", "code"),
+    [
+        ({"days": 0}, "failed", "0xE04B0005"),
+        ({"days": 30}, "warning", None),
+        ({"revoked": [1]}, "failed", "0xE04B0029"),
+        ({"now_ms": now_ms() + 400 * DAY_MS}, "failed", "0xE04B0005"),
+    ],
+    ids=["ended", "ends soon", "revoked", "not yet"],
+)
+def test_dates_and_revocation(tmp_path: Path, options: dict[str, Any], verdict: str, code: str | None) -> None:
+    finding = examine(make_realm(tmp_path, **options).home)["certificate"]
+    assert (finding["verdict"], finding["code"]) == (verdict, code)
+
+
+def test_a_clock_behind_what_was_signed(realm: Realm) -> None:
+    maker = BatchMaker(realm)
+    ledger = maker.open_ledger()
+    signed_ms = now_ms() + HOUR_MS
+    maker.write(ledger, maker.collect([Asker.of(realm, "desktop").ask().request]), signed_ms)
+    ledger.close()
+    finding = examine(realm.home)["clock"]
+    assert (finding["verdict"], finding["details"]["newest_ms"]) == ("failed", signed_ms)
+
+
+def test_a_port_that_is_free_and_one_that_is_taken(realm: Realm, free_port: int) -> None:
+    assert examine(realm.home)["port"]["verdict"] == "warning"
+    with socket.create_server(("127.0.0.1", free_port)):
+        checks = examine(realm.home)
+    assert (checks["port"]["verdict"], checks["port"]["code"]) == ("failed", "0xE04B0009")
+    assert checks["firewall"]["what"] == "because port failed"
+
+
+def test_an_address_that_others_use(realm: Realm) -> None:
+    with serve(realm, listen="0.0.0.0:0") as host:
+        finding = examine(realm.home)["firewall"]
+    if finding["verdict"] != "skipped":  # a machine without a network
+        assert finding["verdict"] == "ok"
+        assert f":{host.address[1]}" in finding["details"]["address"]
+        assert "can only be seen from one of them" in finding["what"]
+
+
+def test_an_address_that_cannot_be_reached(realm: Realm, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody listens stands for what a firewall rejects."""
+    process = HostProcess(pid=1, version="", started_ms=0, addresses=(f"0.0.0.0:{free_port}",), workers=1)
+    monkeypatch.setattr("kms_fast.cli.doctor.host._find_own_address", lambda: "127.0.0.1")
+    finding = check_firewall(HostContext(realm.home, None, 0, running=[process]))
+    assert finding.verdict is Verdict.FAILED
+    assert "Connection refused" in finding.what
+
+
+def test_a_damaged_store(realm: Realm) -> None:
+    (realm.home / "host" / "counts.db").write_bytes(b"no database" * 1000)
+    finding = examine(realm.home)["store"]
+    assert (finding["verdict"], finding["code"]) == ("failed", "0xE04B0045")
+
+
+def test_a_database_that_does_not_answer(realm: Realm, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    monkeypatch.setenv("KMS_FAST_STORE", f"postgresql://kms:secret@127.0.0.1:{free_port}/kms")
+    finding = examine(realm.home)["store"]
+    assert (finding["verdict"], finding["code"]) == ("failed", "0xE04B000F")
+    assert "secret" not in json.dumps(finding)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(2.0, "failed"), (0.5, "warning"), (0.0, "ok")])
+def test_room_on_the_disk(realm: Realm, monkeypatch: pytest.MonkeyPatch, share: float, verdict: str) -> None:
+    disk = os.statvfs(realm.home)
+    monkeypatch.setenv("KMS_FAST_LOW_WATER", f"{int(disk.f_bavail * disk.f_frsize * share)}B")
+    assert examine(realm.home)["disk"]["verdict"] == verdict
+
+
+def test_settings_of_the_home(realm: Realm) -> None:
+    run_cli("host", "configure", "--low-water", "1MiB", home=realm.home)
+    assert "low_water" in examine(realm.home)["configuration"]["what"]
+
+
+def test_a_file_that_vanishes_is_passed_over(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "rglob", lambda self, _: [self / "counts.db-journal"])
+    assert check_files(HostContext(realm.home, None, 0)).verdict is Verdict.OK
