@@ -41,7 +41,7 @@ def command(what: str | None, store: str | None, config: Path | None, home: Path
     # Only now: settings that are wrong must not keep anybody from being told what their error means.
     from kms_fast.cli.machine import explain_cmid, explain_name, has_inventory, load_store
 
-    settings = load_store(config, store)
+    settings = load_store(config, store, home)
     if (cmid := _parse_cmid(what)) is not None:
         explain_cmid(cmid, settings, home, out)
     elif not has_inventory(settings, home) or not explain_name(what, settings, home, out):

@@ -18,9 +18,9 @@ from kms_fast.store import Client
 MOST_NAMED = 100
 
 
-def load_store(config: Path | None, store: str | None) -> HostSettings:
+def load_store(config: Path | None, store: str | None, home: Path) -> HostSettings:
     """The settings that say where the inventory is. Raises `ConfigurationError`."""
-    return load_settings(config, {"store": store} if store else {}, os.environ).settings
+    return load_settings(config, {"store": store} if store else {}, os.environ, home=home).settings
 
 
 def has_inventory(settings: HostSettings, home: Path) -> bool:
@@ -30,7 +30,9 @@ def has_inventory(settings: HostSettings, home: Path) -> bool:
 
 def explain_cmid(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> None:
     """Print the story of the machine with this CMID. Raises `KmsFastError` (MACHINE_UNKNOWN)."""
-    clients = ask_inventory(settings, home, lambda inventory: inventory.get(cmid.bytes))
+    # Without one the ledger may have the machine all the same.
+    asked = has_inventory(settings, home)
+    clients = ask_inventory(settings, home, lambda inventory: inventory.get(cmid.bytes)) if asked else []
     attempts = find_attempts(
         home / "host" / "ledger", cmid.bytes, lambda so_far: out.progress(f"{so_far} attempts found in the ledger")
     )

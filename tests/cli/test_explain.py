@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 from kms_fast.cli.main import run
+from kms_fast.cli.settings import settings_file
 from kms_fast.cli.story import Story, find_causes, format_difference
 from kms_fast.host.attempts import Attempt, find_attempts
+from kms_fast.host.segment import list_segments
 from kms_fast.model.lease import Leaf
 from kms_fast.model.policy import MINUTE_MS
 from kms_fast.results import BY_NAME
 from kms_fast.store import Client
 from kms_fast.store.sqlite_inventory import SqliteInventory
+from tests.batches import BatchMaker
 from tests.host.running import wait_for
-from tests.hosts import RunningHost, make_realm, run_cli, serve
+from tests.hosts import Realm, RunningHost, make_realm, run_cli, serve
 from tests.reference.rpc import Connection
 from tests.store.inventory_contract import DAY_MS, NOW_MS, SKU, granted
 from tests.system.asker import Asker, now_ms
@@ -132,6 +135,29 @@ def test_attempts_are_those_of_the_ledger(host: RunningHost) -> None:
     assert (attempt.name, attempt.address, attempt.state) == ("büro", "127.0.0.1", 5)
     assert (attempt.previous_cmid, attempt.predecessor) == (b"q" * 16, None)
     assert (attempt.leaf.result, attempt.leaf.count, attempt.leaf.threshold) == (BY_NAME["COUNT_TOO_LOW"].code, 1, 3)
+
+
+def test_a_machine_that_only_the_ledger_has(tmp_path: Path) -> None:
+    with serve(make_realm(tmp_path)) as host:
+        ask(host, CMID.bytes, "desk-1")
+    (host.realm.home / "host" / "inventory.db").unlink()
+    assert explain(host, CMID)["attempts_in_ledger"] == 1
+
+
+def test_the_store_is_that_of_the_home_s_settings(host: RunningHost) -> None:
+    settings_file(host.realm.home).write_text('store = "postgresql://kms@127.0.0.1:1/kms"\n')
+    assert explain(host, CMID)["name"] == "STORE_UNAVAILABLE"
+
+
+def test_a_segment_that_is_pruned_meanwhile_is_passed_over(realm: Realm) -> None:
+    maker, asker = BatchMaker(realm), Asker.of(realm, "desktop")
+    for _ in range(2):
+        ledger = maker.open_ledger()
+        maker.write(ledger, maker.collect([asker.ask(cmid=CMID.bytes).request]), now_ms())
+        ledger.close()
+    folder = realm.home / "host" / "ledger"
+    last = list_segments(folder)[-1]
+    assert len(find_attempts(folder, CMID.bytes, lambda _: last.unlink(missing_ok=True))) == 1
 
 
 def make_story(*attempts: Attempt, now_ms: int = NOW_MS, **client: Any) -> Story:
