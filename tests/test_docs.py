@@ -34,6 +34,13 @@ def walk_commands(command: click.Command, path: str = "kms-fast") -> Iterator[tu
 COMMANDS = dict(walk_commands(cli))
 
 
+@pytest.mark.parametrize("path", [path for path, command in COMMANDS.items() if not isinstance(command, click.Group)])
+def test_help_has_examples(path: str) -> None:
+    shown = re.findall(rf"(?:^ +|&& )(?:\w+=\S* )*({path}\b.*)", COMMANDS[path].help or "", re.MULTILINE)
+    assert shown
+    assert [complaint for line in shown if (complaint := complain(line))] == []
+
+
 def find_commands(text: str) -> Iterator[str]:
     """Command lines of kms-fast: in code blocks and between backticks, continuation lines joined."""
     for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL):

@@ -65,7 +65,12 @@ def install_key(key: str, publisher: Path | None, home: Path, out: Output) -> No
 @home_option
 @json_option
 def uninstall_key(sku: uuid.UUID | None, home: Path, out: Output) -> None:
-    """Remove a product's setup key and activation."""
+    """Remove a product's setup key and activation.
+
+    \b
+    Example:
+      kms-fast client uninstall-key
+    """
     removed = Client(home=home).uninstall_key(sku)
     out.result({"product": removed.name, "sku": str(removed.id)}, f"Removed the key and activation of {removed.name}.")
 
@@ -92,7 +97,12 @@ def set_host(host: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
 @home_option
 @json_option
 def clear_host(sku: uuid.UUID | None, home: Path, out: Output) -> None:
-    """Find hosts by DNS again, and forget the one that answered last."""
+    """Find hosts by DNS again, and forget the one that answered last.
+
+    \b
+    Example:
+      kms-fast client clear-host
+    """
     Client(home=home).clear_host(sku)
     out.result({"host": None}, "Hosts are looked up in DNS.")
 
@@ -118,7 +128,12 @@ def set_domain(domain: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 @home_option
 @json_option
 def clear_domain(sku: uuid.UUID | None, home: Path, out: Output) -> None:
-    """Look the hosts' record up in the machine's own DNS domain and search list again."""
+    """Look the hosts' record up in the machine's own DNS domain and search list again.
+
+    \b
+    Example:
+      kms-fast client clear-domain
+    """
     Client(home=home).clear_domain(sku)
     out.result({"domain": None}, "Hosts are looked up in this machine's DNS domains.")
 
@@ -242,7 +257,13 @@ def run(home: Path, out: Output) -> None:
 @home_option
 @json_option
 def expiry(sku: uuid.UUID | None, home: Path, out: Output) -> None:
-    """Show when the present licence state ends, one line for each product."""
+    """Show when the present licence state ends, one line for each product.
+
+    \b
+    Examples:
+      kms-fast client expiry
+      kms-fast client expiry --json
+    """
     statuses = _read_statuses(home, sku)
     for status in statuses:
         if status.warning_days is not None:
@@ -259,17 +280,24 @@ def expiry(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 @home_option
 @json_option
 def rearm(home: Path, out: Output) -> None:
-    """Make this a new machine: a new CMID, no activation, the grace anew. At most five times; for cloned images."""
+    """Make this a new machine: a new CMID, no activation, the grace anew. At most five times; for cloned images.
+
+    \b
+    Example:
+      kms-fast client rearm
+    """
     left = Client(home=home).rearm()
     out.result({"rearms_left": left}, f"Rearmed; {left} more times are left. Next: kms-fast client activate")
 
 
-def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool = False) -> list[Status]:
+def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool | None = None) -> list[Status]:
+    """``removed_too``: None for a command that has no ``--all``."""
     client = Client(home=home)
     removed = [status for status in client.removed() if sku in (None, status.sku.id)] if removed_too else []
     if sku is not None:
         return removed or [client.status(sku)]
     statuses = [client.status(installed.id) for installed in client.skus()] + removed
     if not statuses:
-        raise KmsFastError("No client setup key is installed; --all shows removed ones.", name="NO_KEY_INSTALLED")
+        hint = "; --all shows removed ones" if removed_too is False and client.removed() else ""
+        raise KmsFastError(f"No client setup key is installed{hint}.", name="NO_KEY_INSTALLED")
     return statuses

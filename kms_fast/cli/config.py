@@ -28,7 +28,13 @@ def command() -> None:
 @settings_options
 @json_option
 def show(loaded: LoadedSettings, home: Path, out: Output) -> None:
-    """Print each setting, its value and where the value comes from; a password in an URL as ***."""
+    """Print each setting, its value and where the value comes from; a password in an URL as ***.
+
+    \b
+    Examples:
+      kms-fast config show
+      kms-fast config show --config kms-fast.toml --json
+    """
     table = Table("option", "value", "from", box=None, pad_edge=False)
     rows = {}
     for name, option in host_options().items():
@@ -43,7 +49,12 @@ def show(loaded: LoadedSettings, home: Path, out: Output) -> None:
 @settings_options
 @json_option
 def validate(loaded: LoadedSettings, home: Path, out: Output) -> None:
-    """Check the settings as serve would read them; a failure names what is wrong and where."""
+    """Check the settings as serve would read them; a failure names what is wrong and where.
+
+    \b
+    Example:
+      kms-fast config validate --config kms-fast.toml
+    """
     given = [f"{name} ({source})" for name, source in loaded.sources.items() if source != "default"]
     out.result({"given": given}, f"The settings are valid: {', '.join(given) or 'all at their defaults'}.")
 
@@ -51,5 +62,10 @@ def validate(loaded: LoadedSettings, home: Path, out: Output) -> None:
 @command.command
 @json_option
 def example(out: Output) -> None:
-    """Print a complete configuration file with every option explained."""
+    """Print a complete configuration file with every option explained.
+
+    \b
+    Example:
+      kms-fast config example > kms-fast.toml
+    """
     out.result({"example": render_example()}, render_example())

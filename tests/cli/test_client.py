@@ -202,6 +202,8 @@ def test_status_of_all_shows_removed_products(tmp_path: Path, real_host: Running
     run(tmp_path, "uninstall-key")
     code, result = run(tmp_path, "status")
     assert (code, result["name"]) == (1, "NO_KEY_INSTALLED")
+    assert "--all shows removed ones" in result["message"]
+    assert "--all" not in run(tmp_path, "expiry")[1]["message"]
     [product] = run(tmp_path, "status", "--all")[1]["products"]
     assert (product["product"], product["state"], product["key_last_five"]) == ("Desktop 3", 0, None)
     assert "setup key         removed" in show(tmp_path, "status", "--all")
