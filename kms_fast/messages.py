@@ -43,7 +43,14 @@ _ROWS = (
             "limit (ulimit -n, LimitNOFILE=) or lower max_connections"
         ),
     ),
-    ("SERVICE_MANAGER_NOT_TOLD", WARNING, "the service manager at {address} cannot be told: {reason}"),
+    (
+        "SERVICE_MANAGER_NOT_TOLD",
+        WARNING,
+        (
+            "the service manager at {address} cannot be told: {reason}. Restart the service; if none manages it, "
+            "unset NOTIFY_SOCKET"
+        ),
+    ),
     ("CHILD_DIED", ERROR, "{error} It starts again in {delay_s:.1f} s."),
     ("CHILD_BACK", INFO, "{name} is back (process {pid})"),
     ("CHILD_PRINTED", WARNING, "{name} said on its stdout: {line!r}"),
@@ -99,7 +106,11 @@ _ROWS = (
     ("PRODUCT_WELL", INFO, "{state}{reason}"),
     ("PRODUCT_UNLICENSED", WARNING, "{state}{reason}"),
     ("PRODUCT_LEFT", ERROR, "{subject} cannot be looked after: {error} {error.result.cure} ({error.result.hex})"),
-    ("STATE_UNUSABLE", ERROR, "{subject} cannot be looked after: {error}"),
+    (
+        "STATE_UNUSABLE",
+        ERROR,
+        "{subject} cannot be looked after: {error}. Free space or correct rights; it is tried again.",
+    ),
     ("KEY_AWAITED", WARNING, "waiting for a key: {error}"),
     ("SERVICE_STARTED", INFO, "activation service on {url}: {installed}"),
     ("SERVICE_STOPPED", INFO, "stopped"),

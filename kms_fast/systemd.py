@@ -3,6 +3,7 @@
 Without these variables nothing is said and nothing is taken.
 """
 
+import functools
 import os
 import socket
 import time
@@ -24,7 +25,13 @@ def notify(state: str) -> None:
         try:
             notifier.sendto(state.encode(), name)
         except OSError as error:
-            log("SERVICE_MANAGER_NOT_TOLD", address=address, reason=error.strerror)
+            _complain(address, error.strerror)
+
+
+@functools.cache
+def _complain(address: str, reason: str) -> None:
+    """Once: a service that looks every 30 seconds has something to say each time."""
+    log("SERVICE_MANAGER_NOT_TOLD", address=address, reason=reason)
 
 
 def notify_reloading() -> None:

@@ -196,4 +196,8 @@ def test_an_event_is_a_line_for_people_and_fields_for_programs() -> None:
     )
     text, line = (run_python(code, form).communicate(timeout=60)[1] for form in ("text", "json"))
     assert text.endswith(" INFO 12294 corp.example: published R at S\n")
-    assert json.loads(line)["fields"] == {"event": {"id": 12294, "domain": "corp.example"}, "record": "R", "server": "S"}
+    assert json.loads(line)["fields"] == {
+        "event": {"id": 12294, "domain": "corp.example"},
+        "record": "R",
+        "server": "S",
+    }

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from kms_fast.systemd import notify
 from tests.host.running import activate
 from tests.hosts import Realm, serve
 from tests.reference.rpc import Connection
@@ -26,6 +29,16 @@ def test_the_service_manager_is_told(realm: Realm, tmp_path: Path) -> None:
             assert manager.recv(4096) == b"READY=1"
             assert host.stop() == 0
             assert manager.recv(4096) == b"STOPPING=1"
+
+
+def test_a_service_manager_that_is_gone_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    for _ in range(2):
+        notify("READY=1")
+    [message] = caplog.messages
+    assert "cannot be told: No such file or directory" in message
 
 
 def test_sockets_of_a_service_manager(realm: Realm) -> None:

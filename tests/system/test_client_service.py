@@ -123,6 +123,7 @@ def test_a_state_file_that_may_not_be_read(tmp_path: Path, real_host: RunningHos
         service.begin_look()
         service.await_notice("STATUS=no state")
         assert "Is a directory" in service.log
+        assert "Free space or correct rights" in service.log
         state.rmdir()
         state.with_suffix(".away").rename(state)
         service.look()
