@@ -89,23 +89,38 @@ def _see_clones(story: Story) -> Iterator[Cause]:
 
 
 def _see_forks(story: Story) -> Iterator[Cause]:
-    # A request that was sent again has the same hash, and is no second machine.
-    requests: dict[bytes, set[bytes]] = {}
-    for attempt in story.attempts:
-        if attempt.predecessor is not None and attempt.leaf.result == 0:
-            requests.setdefault(attempt.predecessor, set()).add(attempt.leaf.request_hash)
-    forked = sum(len(successors) > 1 for successors in requests.values())
-    if forked:
+    forked, proved = 0, False
+    for sku in story.skus:
+        chain = [one for one in story.attempts if one.leaf.sku_id == sku and one.predecessor and one.leaf.result == 0]
+        places: dict[bytes | None, list[int]] = {}
+        for place, attempt in enumerate(chain):
+            places.setdefault(attempt.predecessor, []).append(place)
+        for where in places.values():
+            successors = [chain[place].leaf for place in where]
+            # A request that was sent again has the same hash, and is no second machine.
+            if len({leaf.request_hash for leaf in successors}) > 1:
+                forked += 1
+                went_back = where[-1] - where[0] >= len(where)  # another lease was renewed in between
+                proved = proved or went_back or len({leaf.hardware_digest for leaf in successors}) > 1
+    if proved:
         yield Cause(
             "LEASE_RENEWED_TWICE",
             f"{forked} of its leases have two successors: the state of one machine exists twice.",
             "Look for a copy of the machine, or one put back to an earlier snapshot; on a copy: kms-fast client rearm.",
+        )
+    elif forked:
+        yield Cause(
+            "ANSWER_LOST",
+            f"{forked} of its leases have two successors: an answer was lost on the way, or its state exists twice.",
+            "Nothing, unless there may be a copy of the machine; on a copy: kms-fast client rearm.",
         )
 
 
 def _see_refusal(story: Story) -> Iterator[Cause]:
     for sku in story.skus:
         last, client = story.last_of(sku), story.client_of(sku)
+        if last is not None and client is not None and last.time_ms < client.last_seen_ms:
+            last = None  # another host of the same store has decided since
         if last is not None:
             code = last.leaf.result
         elif client is not None and client.refused_ms is not None and client.refused_ms >= (client.activated_ms or 0):

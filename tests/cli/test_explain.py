@@ -173,6 +173,15 @@ GRANTED = Attempt(
 )  # fmt: skip
 
 
+REFUSED_LONG_AGO = replace(
+    GRANTED, time_ms=NOW_MS - 40 * DAY_MS, leaf=replace(GRANTED.leaf, result=BY_NAME["COUNT_TOO_LOW"].code)
+)
+
+
+def renewed(predecessor: bytes, request: bytes) -> Attempt:
+    return replace(GRANTED, predecessor=predecessor * 32, leaf=replace(GRANTED.leaf, request_hash=request * 32))
+
+
 @pytest.mark.parametrize(
     ("story", "expected"),
     [
@@ -185,6 +194,11 @@ GRANTED = Attempt(
             make_story(replace(GRANTED, predecessor=b"p" * 32), replace(GRANTED, predecessor=b"p" * 32)),
             "NOTHING_WRONG",  # sent again
         ),
+        (make_story(renewed(b"p", b"1"), renewed(b"p", b"2")), "ANSWER_LOST"),
+        (make_story(renewed(b"p", b"1"), renewed(b"p", b"2"), renewed(b"q", b"3")), "ANSWER_LOST"),
+        (make_story(renewed(b"p", b"1"), renewed(b"q", b"2"), renewed(b"p", b"3")), "LEASE_RENEWED_TWICE"),
+        # A host of the same store granted since.
+        (make_story(REFUSED_LONG_AGO), "NOTHING_WRONG"),
         (make_story(refusals=1, refused_ms=NOW_MS + 1, refusal=BY_NAME["CLOCKS_DIFFER"].code), "CLOCKS_DIFFER"),
         (make_story(refusals=1, refused_ms=NOW_MS - 1, refusal=BY_NAME["CLOCKS_DIFFER"].code), "NOTHING_WRONG"),
     ],
