@@ -15,7 +15,7 @@ from kms_fast.discovery.address import parse_address
 from kms_fast.discovery.srv import Service
 from kms_fast.errors import ActivationError
 from kms_fast.model.lease import Leaf
-from kms_fast.model.policy import JITTER, MINUTE_MS, RESEND_MS, clamp_interval, renewal_delay_ms
+from kms_fast.model.policy import RESEND_MS, renewal_delay_ms, retry_delay_ms
 from kms_fast.model.revocation import RevocationList
 
 
@@ -88,8 +88,7 @@ class InstalledProduct:
         error = round_.failure()
         self.product.failure = Failure(now_ms, error.result.code, error.message)
         if same:
-            delay_ms = self._retry_interval_min(signed) * MINUTE_MS * (1 + JITTER * random.random())
-            self.product.next_attempt_ms = now_ms + int(delay_ms)
+            self.product.next_attempt_ms = now_ms + self._retry_delay_ms(signed)
         return error
 
     def _learn(self, revocations: RevocationList | None) -> None:
@@ -140,10 +139,10 @@ class InstalledProduct:
         leaf = lease.leaf
         return lease.received_ms + renewal_delay_ms(leaf.renewal_interval_min, leaf.validity_min, random.random())
 
-    def _retry_interval_min(self, signed: list[Outcome]) -> int:
-        """The activation interval: of the newest signed word of a host, at first of the catalog."""
-        for outcome in signed:
-            if outcome.checked is not None:
-                return clamp_interval(Leaf.parse(outcome.checked.leaf).activation_interval_min)
+    def _retry_delay_ms(self, signed: list[Outcome]) -> int:
+        """The activation interval, of the newest signed word of a host, else of the lease or the catalog, as a delay."""
         lease = self.judge().lease
-        return clamp_interval((lease.leaf if lease else self.trust.sku).activation_interval_min)
+        terms = lease.leaf if lease else self.trust.sku
+        words = [Leaf.parse(outcome.checked.leaf) for outcome in signed if outcome.checked is not None]
+        interval_min = (words[0] if words else terms).activation_interval_min
+        return retry_delay_ms(interval_min, terms.validity_min, random.random())

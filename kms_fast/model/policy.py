@@ -79,6 +79,15 @@ def renewal_delay_ms(renewal_interval_min: int, validity_min: int, jitter: float
     return int(shortest_ms * (1 + JITTER * jitter))
 
 
+def retry_delay_ms(activation_interval_min: int, validity_min: int, jitter: float) -> int:
+    """How long a client waits after a failed attempt: min(interval, validity / 4), and up to 10 % more.
+
+    A renewal begins at half the validity, so a lease shorter than the interval is tried for again before it ends.
+    """
+    shortest_ms = min(clamp_interval(activation_interval_min) * MINUTE_MS, validity_min * MINUTE_MS // 4)
+    return int(shortest_ms * (1 + JITTER * jitter))
+
+
 def expiry_warning_days(validity_min: int, minutes_left: int) -> int | None:
     """The smallest of 30, 7 and 1 days that a lease does not exceed any more; None while there is nothing to warn of.
 

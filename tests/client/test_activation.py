@@ -180,6 +180,17 @@ def test_a_short_lease_is_renewed_at_half_its_validity(client: Client, realm: Re
     assert client.is_due()
 
 
+def test_a_short_lease_is_tried_for_again_before_it_ends(client: Client, realm: Realm, clock: FakeClock) -> None:
+    activate(client, ScriptedHost(realm, clock, leaf={"validity": 60}))
+    clock.sleep(33 * MINUTE_MS)
+    with pytest.raises(Refused):
+        activate(client, ScriptedHost(realm, clock, count=1, threshold=9, leaf={"validity": 60}))
+    clock.sleep(15 * MINUTE_MS - 1)
+    assert not client.is_due()
+    clock.sleep(15 * MINUTE_MS // 10 + 1)
+    assert client.is_due()
+
+
 @pytest.mark.parametrize(("said", "minutes"), [(240, 240), (1, 15), (10**6, 43_200)])
 def test_retries_follow_the_hosts_interval_within_bounds(
     client: Client, realm: Realm, clock: FakeClock, said: int, minutes: int

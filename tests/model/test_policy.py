@@ -16,6 +16,12 @@ def test_a_client_renews_at_the_interval_or_half_the_validity() -> None:
     assert policy.renewal_delay_ms(policy.RENEWAL_INTERVAL_MIN, policy.VALIDITY_MIN, 0.5) == int(week * 1.05)
 
 
+def test_a_client_tries_again_after_the_interval_or_a_quarter_of_the_validity() -> None:
+    assert policy.retry_delay_ms(policy.ACTIVATION_INTERVAL_MIN, policy.VALIDITY_MIN, 0) == 120 * MINUTE_MS
+    assert policy.retry_delay_ms(policy.ACTIVATION_INTERVAL_MIN, 60, 0) == 15 * MINUTE_MS
+    assert policy.retry_delay_ms(1, policy.VALIDITY_MIN, 0.5) == int(15 * MINUTE_MS * 1.05)
+
+
 @pytest.mark.parametrize(
     ("validity_days", "days_left", "warning"),
     [
