@@ -36,6 +36,15 @@ def test_machines_of_one_ipv6_network_are_one_peer(service: ActivationService) -
     assert ask(service, b"", "2001:db8::1", now_s=1.0) == (400, "OFFLINE_DATA_MALFORMED")
 
 
+def test_ipv4_addresses_in_ipv6_form_are_each_their_own(service: ActivationService) -> None:
+    """As a listener for both sees them."""
+    answers = [ask(service, b"", f"::ffff:10.0.0.{number}") for number in range(PEER_BURST + 1)]
+    assert answers == [(400, "OFFLINE_DATA_MALFORMED")] * (PEER_BURST + 1)
+    for _ in range(PEER_BURST - 1):
+        ask(service, b"", "10.0.0.1")
+    assert ask(service, b"", "::ffff:10.0.0.1") == (429, "TOO_MANY_REQUESTS")
+
+
 def test_a_flood_fills_no_log(service: ActivationService, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(PEER_BURST + 1000):
         ask(service, b"", "10.0.0.1", now_s=100.0)
