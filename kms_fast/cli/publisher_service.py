@@ -4,7 +4,9 @@ import asyncio
 import ipaddress
 import signal
 import ssl
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,6 @@ from kms_fast.model import policy
 from kms_fast.model.settings import parse_address
 
 if TYPE_CHECKING:
-    from kms_fast.publisher.service import ActivationService
     from kms_fast.publisher.web import ActivationPages
 
 _LIMIT_BYTES = 1 << 20
@@ -88,8 +89,10 @@ def serve(
     """
     from kms_fast.publisher.publisher import Publisher
     from kms_fast.publisher.service import ActivationService
+    from kms_fast.publisher.web import ActivationPages
 
-    tls = _open_tls(listen, tls_cert, tls_key)
+    load_tls = _choose_tls(listen, tls_cert, tls_key)
+    tls = load_tls() if load_tls else None
     with closing(Publisher(home / "publisher")) as publisher:
         service = ActivationService(
             publisher,
@@ -98,34 +101,31 @@ def serve(
             peer_per_hour=peer_limit,
             key_per_hour=key_limit,
         )
-        asyncio.run(_serve(service, listen, tls, out))
+        asyncio.run(_serve(ActivationPages(service, tls), listen, load_tls, out))
 
 
-class _Tls:
-    """A TLS context and the files it was made of; `reload` reads them anew."""
+def _load_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A context of its own for what is in the files now: one that fails to load is left without a key.
 
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._certificate, self._key = certificate, key
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.reload()
-
-    def reload(self) -> None:
-        """Use what is in the files for connections from now on. Raises OSError or `ConfigurationError`."""
-        for path in (self._certificate, self._key):
-            read_bounded(path, _LIMIT_BYTES)
-        try:
-            self.context.load_cert_chain(self._certificate, self._key, password="")
-        except ssl.SSLError as error:
-            raise ConfigurationError(
-                f"{self._certificate} and {self._key} are not a TLS certificate and its private key, unencrypted PEM: "
-                f"{error.reason or error}.",
-                file=str(self._certificate),
-            ) from None
+    Raises OSError or `ConfigurationError`.
+    """
+    for path in (certificate, key):
+        read_bounded(path, _LIMIT_BYTES)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"{certificate} and {key} are not a TLS certificate and its private key, unencrypted PEM: "
+            f"{error.reason or error}.",
+            file=str(certificate),
+        ) from None
+    return context
 
 
-def _open_tls(listen: str, certificate: Path | None, key: Path | None) -> _Tls | None:
+def _choose_tls(listen: str, certificate: Path | None, key: Path | None) -> Callable[[], ssl.SSLContext] | None:
     if certificate is not None and key is not None:
-        return _Tls(certificate, key)
+        return partial(_load_tls, certificate, key)
     if certificate is not None or key is not None:
         raise click.UsageError("Give --tls-cert and --tls-key together.")
     host, _ = parse_address(listen)
@@ -138,23 +138,22 @@ def _open_tls(listen: str, certificate: Path | None, key: Path | None) -> _Tls |
     return None
 
 
-async def _serve(service: "ActivationService", listen: str, tls: _Tls | None, out: Output) -> None:
-    from kms_fast.publisher.web import ActivationPages
-
+async def _serve(
+    pages: "ActivationPages", listen: str, load_tls: Callable[[], ssl.SSLContext] | None, out: Output
+) -> None:
     loop, stop, interrupt = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupt.set)
-    pages = ActivationPages(service, tls.context if tls else None)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(_reload(pages, tls))
+        task = loop.create_task(_reload(pages, load_tls))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     address, port = await pages.open(listen)
-    url = f"{'https' if tls else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
+    url = f"{'https' if load_tls else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
     log("SERVICE_STARTED", url=url, installed=await pages.describe())
     out.line({"event": "listening", "address": address, "port": port, "url": url}, f"listening on {url}")
     systemd.notify("READY=1")
@@ -167,10 +166,10 @@ async def _serve(service: "ActivationService", listen: str, tls: _Tls | None, ou
     log("SERVICE_STOPPED")
 
 
-async def _reload(pages: "ActivationPages", tls: _Tls | None) -> None:
+async def _reload(pages: "ActivationPages", load_tls: Callable[[], ssl.SSLContext] | None) -> None:
     try:
-        if tls is not None:
-            tls.reload()
+        if load_tls is not None:
+            pages.tls = load_tls()
     except (ConfigurationError, OSError) as error:
         log("TLS_NOT_RELOADED", error=error)
     else:

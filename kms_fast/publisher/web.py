@@ -8,9 +8,11 @@ GET /healthz              that the service lives
 import asyncio
 import errno
 import hashlib
+import re
+import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -31,19 +33,23 @@ CONNECTION_LIMIT_S: Final = 30.0
 DRAIN_LIMIT_S: Final = 20.0
 # How long what is left of a refused request is read, so that its sender sees the answer and no reset.
 LINGER_S: Final = 2.0
+# How long it waits when there is no descriptor for one more connection.
+ACCEPT_PAUSE_S: Final = 1.0
 
+_WITH_PORT: Final = re.compile(r"\[(?P<v6>[^]]+)\](:\d+)?|(?P<v4>[^:]+):\d+")
 _Returned = TypeVar("_Returned")
 
 
 class ActivationPages:
     """The service's pages, from `open` to `close`.
 
-    ``tls``: without it the pages are for a proxy on this machine, which names the peer in ``X-Forwarded-For``.
+    ``tls``: of connections from now on; without it the pages are for a proxy on this machine, which names the peer in
+    ``X-Forwarded-For``.
     """
 
     def __init__(self, service: ActivationService, tls: ssl.SSLContext | None) -> None:
         self._service = service
-        self._tls = tls
+        self.tls = tls
         # The service's records take one caller at a time, and their syncs must not hold up the event loop.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="certify")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._count, _tell_errors])
@@ -54,36 +60,32 @@ class ActivationPages:
                 web.get("/healthz", self._show_health),
             ]
         )
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=DRAIN_LIMIT_S,
-            lingering_time=LINGER_S,
-        )
-        self._server: asyncio.Server | None = None
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=DRAIN_LIMIT_S)
+        self._listeners: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._connections: set[asyncio.Task[None]] = set()
         self._answering = 0
         self._drained = asyncio.Event()
 
     async def open(self, address: str) -> tuple[str, int]:
         """Listen on ADDR:PORT; the address and port it became. Raises `KmsFastError`."""
         host, port = parse_address(address)
+        loop = asyncio.get_running_loop()
         await self._runner.setup()
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._accept,
-                host,
-                port,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_LIMIT_S if self._tls else None,
-            )
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for family, _, _, _, where in dict.fromkeys(found):
+                listener = socket.create_server(where, family=family)
+                listener.setblocking(False)
+                self._listeners.append(listener)
         except OSError as error:
-            await self._runner.cleanup()
+            await self.close()
             if error.errno == errno.EADDRINUSE:
                 what = f"Cannot listen on {address}: another program does already."
                 raise KmsFastError(what, name="ADDRESS_IN_USE", address=address) from error
             raise ConfigurationError(f"Cannot listen on {address}: {error.strerror}.") from error
-        shown: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
+        self._accepting = [loop.create_task(self._accept(listener)) for listener in self._listeners]
+        shown: tuple[str, int] = self._listeners[0].getsockname()[:2]
         return shown
 
     async def describe(self) -> str:
@@ -92,8 +94,9 @@ class ActivationPages:
 
     async def close(self) -> None:
         """Accept nobody any more, answer those who asked, and end."""
-        if self._server is not None:
-            self._server.close()
+        await _cancel(self._accepting)
+        for listener in self._listeners:
+            listener.close()
         # aiohttp drops what is still to come of a request once it shuts down.
         self._drained.clear()
         with suppress(TimeoutError):
@@ -101,20 +104,42 @@ class ActivationPages:
                 if self._answering:
                     await self._drained.wait()
         await self._runner.cleanup()
+        await _cancel(self._connections)
         self._thread.shutdown()
 
-    def _accept(self) -> asyncio.Protocol:
+    async def _accept(self, listener: socket.socket) -> None:
+        # Not asyncio's server: that one tells of a connection only after its TLS handshake.
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError:
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if len(self._connections) >= MAX_CONNECTIONS:
+                accepted.close()
+                continue
+            task = loop.create_task(self._serve(accepted))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        """Serve one connection, from its handshake until it ends or has lasted for too long."""
         assert self._runner.server is not None
-        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
-            return _Refusal()
-        handler = self._runner.server()
-
-        def end() -> None:
-            if handler.transport is not None:
-                handler.transport.abort()
-
-        asyncio.get_running_loop().call_later(CONNECTION_LIMIT_S, end)
-        return handler
+        transport, connection = None, _Connection(self._runner.server)
+        try:
+            with suppress(OSError):
+                async with asyncio.timeout(CONNECTION_LIMIT_S):
+                    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                        lambda: connection,
+                        accepted,
+                        ssl=self.tls,
+                        ssl_handshake_timeout=HANDSHAKE_LIMIT_S if self.tls else None,
+                    )
+                    await connection.ended.wait()
+        finally:
+            if transport is not None:
+                transport.abort()
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -152,20 +177,48 @@ class ActivationPages:
         return web.json_response({"ok": True})
 
     def _find_peer(self, request: web.Request) -> str:
-        forwarded = request.headers.get("X-Forwarded-For", "") if self._tls is None else ""
+        # A proxy may add to the line that came, or a line of its own.
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ())) if self.tls is None else ""
         # The last one is what the proxy saw; whoever sent the request may have written those before.
-        return forwarded.rpartition(",")[2].strip()[:64] or request.remote or ""
+        peer = forwarded.rpartition(",")[2].strip()
+        if match := _WITH_PORT.fullmatch(peer):
+            peer = match["v6"] or match["v4"]
+        return peer[:64] or request.remote or ""
 
     async def _in_thread(self, call: Callable[[], _Returned]) -> _Returned:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
 
-class _Refusal(asyncio.Protocol):
-    """Ends a connection that is one too many."""
+class _Connection(web.RequestHandler):
+    """A connection as aiohttp handles it, that tells of its end, and answers what is not HTTP as all the rest."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+    __slots__ = ("ended",)
+
+    def __init__(self, server: web.Server) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(server, loop=loop, access_log=None, lingering_time=LINGER_S)  # type: ignore[arg-type]
+        self.ended = asyncio.Event()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.ended.set()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status != 400:
+            return super().handle_error(request, status, exc, message)
+        return _end(_respond(_refuse(400, "What was sent is not HTTP.", "OFFLINE_DATA_MALFORMED")))
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _respond(reply: Reply, headers: dict[str, str] | None = None) -> web.Response:
@@ -175,9 +228,20 @@ def _respond(reply: Reply, headers: dict[str, str] | None = None) -> web.Respons
     return web.Response(status=reply.status, body=reply.body, content_type="application/json", headers=headers)
 
 
+def _refuse(status: int, what: str, name: str) -> Reply:
+    return Reply(status, render_error(KmsFastError(what, name=name)))
+
+
+def _end(response: web.StreamResponse) -> web.StreamResponse:
+    """Every connection ends with its answer."""
+    response.headers["Server"] = "kms_fast"
+    response.force_close()
+    return response
+
+
 @web.middleware
 async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors of HTTP and of this program as JSON too; every connection ends with its answer."""
+    """Errors of HTTP and of this program as JSON too."""
     try:
         response = await handler(request)
     except web.HTTPException as error:
@@ -185,11 +249,8 @@ async def _tell_errors(request: web.Request, handler: Handler) -> web.StreamResp
         what = error.text or error.reason
         if error.status == 413:
             what = f"The request is longer than the {MAX_REQUEST_BYTES:,} bytes that a host request may have."
-        response = _respond(Reply(error.status, render_error(KmsFastError(what, name=name))))
+        response = _respond(_refuse(error.status, what, name))
     except Exception as error:
         log("REQUEST_BUG", traceback=error)
-        told = KmsFastError("The publisher's activation service failed.", name="PUBLISHER_FAILED")
-        response = _respond(Reply(500, render_error(told)))
-    response.headers["Server"] = "kms_fast"
-    response.force_close()
-    return response
+        response = _respond(_refuse(500, "The publisher's activation service failed.", "PUBLISHER_FAILED"))
+    return _end(response)

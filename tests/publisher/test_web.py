@@ -1,6 +1,7 @@
 """The activation service's sockets: who sends slowly, or nothing, or comes with too many."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kms_fast.publisher import web
-from kms_fast.publisher.service import ActivationService
+from kms_fast.publisher.service import ActivationService, Reply
 from tests.publishing import PASSPHRASE, make_publisher
 from tests.services import make_tls
 
@@ -28,9 +29,10 @@ async def open_pages(service: ActivationService) -> AsyncIterator[tuple[str, int
     await pages.close()
 
 
-async def send(address: tuple[str, int], data: bytes) -> bytes:
+async def send(address: tuple[str, int], data: bytes, trust: ssl.SSLContext | None = None) -> bytes:
     """Send this and wait for whatever comes until the end."""
-    reader, writer = await asyncio.open_connection(*address)
+    server_hostname = "localhost" if trust else None
+    reader, writer = await asyncio.open_connection(*address, ssl=trust, server_hostname=server_hostname)
     writer.write(data)
     try:
         return await reader.read()
@@ -57,37 +59,78 @@ async def test_a_head_that_does_not_come(
         assert await send(address, data) == b""
 
 
-async def test_more_connections_than_it_takes(service: ActivationService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
-    ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with open_pages(service) as address:
-        idle = [await asyncio.open_connection(*address) for _ in range(2)]
-        # Both may not have been accepted yet.
-        while await send(address, ask):
-            await asyncio.sleep(0.01)
-        for _, writer in idle:
-            writer.close()
-            await writer.wait_closed()
-        while not (await send(address, ask)).startswith(b"HTTP/1.1 200 OK"):
-            await asyncio.sleep(0.01)
-
-
-async def test_more_tls_connections_than_it_takes(
-    service: ActivationService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("with_tls", [False, True])
+async def test_more_connections_than_it_takes(
+    service: ActivationService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_tls: bool
 ) -> None:
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 0)
-    make_tls(tmp_path)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.key")
-    pages = web.ActivationPages(service, tls)
+    """A connection counts from the first moment on, before it is known to speak TLS, and until it has ended."""
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 2)
+    trust = None
+    pages = web.ActivationPages(service, None)
+    if with_tls:
+        make_tls(tmp_path)
+        pages.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        pages.tls.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.key")
+        trust = ssl.create_default_context(cafile=str(tmp_path / "tls-ca.pem"))
     address = await pages.open("127.0.0.1:0")
-    trust = ssl.create_default_context(cafile=str(tmp_path / "tls-ca.pem"))
-    try:
-        reader, writer = await asyncio.open_connection(*address, ssl=trust, server_hostname="localhost")
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert await reader.read() == b""
+
+    async def ask() -> bytes:
+        try:
+            return await send(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", trust)
+        except (ConnectionError, ssl.SSLError):
+            return b""
+
+    silent = [await asyncio.open_connection(*address) for _ in range(2)]
+    assert await ask() == b""
+    for _, writer in silent:
         writer.close()
-    except (ConnectionError, ssl.SSLError):
-        pass  # it ended before this side was done with the handshake
-    finally:
-        await pages.close()
+        await writer.wait_closed()
+    while not (await ask()).startswith(b"HTTP/1.1 200 OK"):
+        await asyncio.sleep(0.01)
+    await pages.close()
+
+
+async def test_a_connection_that_ended_leaves_nothing(service: ActivationService) -> None:
+    async with open_pages(service) as address:
+        before = asyncio.all_tasks()
+        assert (await send(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        while asyncio.all_tasks() != before:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\n:\r\n\r\n"])
+async def test_what_is_not_http_is_answered_like_all_the_rest(service: ActivationService, data: bytes) -> None:
+    async with open_pages(service) as address:
+        head, _, body = (await send(address, data)).partition(b"\r\n\r\n")
+    assert (head.split(b" ")[1], json.loads(body)["name"]) == (b"400", "OFFLINE_DATA_MALFORMED")
+    assert b"Server: kms_fast\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("lines", "peer"),
+    [
+        (["10.9.9.9, 192.0.2.7"], "192.0.2.7"),
+        (["10.9.9.9", "192.0.2.7"], "192.0.2.7"),
+        (["10.9.9.9", "10.9.9.8, 192.0.2.7:4711"], "192.0.2.7"),
+        (["[2001:db8::7]:4711"], "2001:db8::7"),
+        (["[2001:db8::7]"], "2001:db8::7"),
+        (["2001:db8::7"], "2001:db8::7"),
+        ([""], "127.0.0.1"),
+        ([], "127.0.0.1"),
+    ],
+)
+async def test_the_peer_is_whom_the_proxy_saw(
+    service: ActivationService, monkeypatch: pytest.MonkeyPatch, lines: list[str], peer: str
+) -> None:
+    """Whoever asks may write a line of its own; the proxy's is the last."""
+    asked = []
+
+    def answer(data: bytes, peer: str, **_: float) -> Reply:
+        asked.append(peer)
+        return Reply(200, b"{}")
+
+    monkeypatch.setattr(service, "answer_request", answer)
+    head = "".join(f"X-Forwarded-For: {line}\r\n" for line in lines).encode()
+    async with open_pages(service) as address:
+        await send(address, b"POST /v1/host-requests HTTP/1.1\r\nHost: x\r\n" + head + b"Content-Length: 0\r\n\r\n")
+    assert asked == [peer]
