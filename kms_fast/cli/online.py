@@ -1,6 +1,5 @@
 """The publisher's activation service as a host sees it: HTTPS, through the proxy that the environment names."""
 
-import ipaddress
 import json
 import os
 import ssl
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.model.activation_url import check_activation_url
 
 CONNECT_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 60.0
@@ -33,16 +33,15 @@ class ActivationClient:
     ca: Path | None = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
         if not self.url:
             raise ConfigurationError(
                 "The publisher file names no activation service: give its address (--url), or renew by files.",
                 name="PUBLISHER_UNREACHABLE",
             )
-        if parts.scheme not in ("https", "http") or not parts.hostname:
-            raise ConfigurationError(f"{self.url!r} is not the address of an activation service: write https://NAME.")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
-            raise ConfigurationError(f"{self.url} is not encrypted: http:// is for a service on this machine only.")
+        try:
+            check_activation_url(self.url)
+        except ValueError as error:
+            raise ConfigurationError(f"{error}.") from None
 
     async def certify(self, request: bytes) -> bytes:
         """The host answer to a host request."""
@@ -127,10 +126,3 @@ def _explain(error: Exception, url: str) -> KmsFastError:
     else:
         what = f"{url}: {str(error) or type(error).__name__}"
     return KmsFastError(f"{what}.", name="PUBLISHER_UNREACHABLE", url=url)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,7 +1,6 @@
 """``kms-fast publisher serve``: the activation service that hosts ask over HTTPS."""
 
 import asyncio
-import ipaddress
 import signal
 import ssl
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
 from kms_fast.messages import log
 from kms_fast.model import policy
+from kms_fast.model.activation_url import is_loopback
 from kms_fast.model.settings import parse_address
 
 if TYPE_CHECKING:
@@ -129,11 +129,7 @@ def _choose_tls(listen: str, certificate: Path | None, key: Path | None) -> Call
     if certificate is not None or key is not None:
         raise click.UsageError("Give --tls-cert and --tls-key together.")
     host, _ = parse_address(listen)
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not loopback:
+    if not is_loopback(host):
         raise click.UsageError(f"Without --tls-cert and --tls-key it listens on loopback only, not on {listen}.")
     return None
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from kms_fast.errors import ConfigurationError, KeyInvalid
 from kms_fast.model import policy
+from kms_fast.model.activation_url import check_activation_url
 from kms_fast.model.catalog import (
     MAX_FAMILY_NUMBER,
     MAX_GENERATION,
@@ -73,6 +74,11 @@ def parse_catalog_toml(text: str, where: str = "catalog.toml") -> PublisherCatal
     publisher_id = publisher.uuid("id")
     name = publisher.text("name")
     activation_url = publisher.text("activation_url", "")
+    if activation_url:
+        try:
+            check_activation_url(activation_url)
+        except ValueError as error:
+            publisher.refuse("activation_url", f"cannot be used: {error}")
     srv_name = publisher.text("srv_name", policy.SRV_NAME)
     publisher.finish()
     families = tuple(_read_family(fields) for fields in document.objects("family"))

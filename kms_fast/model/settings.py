@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from kms_fast.model.activation_url import check_activation_url
 from kms_fast.model.names import check_name, parse_domain, parse_server
 from kms_fast.model.quantities import UNITS, format_quantity, parse_quantity
 
@@ -96,6 +97,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Address of the publisher's activation service; not set: as the publisher file says.",
             examples=["https://activation.example"],
+            extra={"check": check_activation_url},
         ),
     ] = None
     activation_ca: Annotated[

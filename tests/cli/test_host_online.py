@@ -111,7 +111,7 @@ def test_without_an_address_the_offline_exchange_is_named(example: Example, host
     assert "kms-fast host request" in told["cure"]
 
 
-@pytest.mark.parametrize("url", ["http://activation.example", "ftp://127.0.0.1", "activation.example", "https://"])
+@pytest.mark.parametrize("url", ["http://activation.example", "ftp://127.0.0.1", "activation.example", "https://[bad"])
 def test_an_address_that_is_none(example: Example, host: str, url: str) -> None:
     code, told = example.activate(host, url)
     assert (code, told["name"]) == (1, "CONFIGURATION_INVALID")

@@ -99,6 +99,11 @@ def test_wrong_values_tell_option_and_place(text: str, said: str, write: Any) ->
         ("keep_records", "1h", "--keep-records 1h: expected at least 1d"),
         ("web", "8080", "--web 8080: '8080' is not an address and a port: write ADDRESS:8080"),
         ("listen", ("1.2.3.4",), "--listen 1.2.3.4: '1.2.3.4' is not an address and a port: write 1.2.3.4:PORT"),
+        (
+            "activation_url",
+            "a.example",
+            "--activation-url a.example: 'a.example' is not the address of an activation service: write https://NAME",
+        ),
         ("store", "s3cret", "--store: not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE"),
     ],
 )

@@ -50,6 +50,11 @@ def test_a_short_file_gets_the_defaults() -> None:
     [
         (("[[family]]", "[[family"), "not valid TOML.*line"),
         (("[publisher]", "[publishr]"), "field 'publisher' is missing"),
+        (
+            ("https://a.example", "http://a.example"),
+            "publisher: field 'activation_url' cannot be used: .*not encrypted",
+        ),
+        (("https://a.example", "https://[bad"), "publisher: field 'activation_url' cannot be used: .* write https://"),
         (("threshold = 1", "threshold = 0"), "family 1: field 'threshold' must be an integer from 1"),
         (("threshold = 1", "treshold = 1"), "family 1: field 'threshold' is missing"),
         (("threshold = 1", "threshold = 1\nlimit = 2"), "family 1: field 'limit' is not known"),
