@@ -49,17 +49,24 @@ CREATE TABLE requests (
 class Database:
     """A connection to the file. One process at a time writes; others wait up to five seconds."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create it. Raises OSError or `KmsFastError` (STORAGE_FAILED, NOT_ALLOWED, CONFIGURATION_INVALID)."""
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open it, or make one that is empty: without numbers and serials that were given out it must not be replaced.
+
+        Raises OSError or `KmsFastError` (STORAGE_FAILED, NOT_ALLOWED, CONFIGURATION_INVALID).
+        """
         self._path = path
-        if not path.exists():
+        if create:
             path.touch(SECRET)
+        elif not path.exists():
+            raise _lost(path)
         with self._translated():
             self._connection = apsw.Connection(str(path))
             self._connection.set_busy_timeout(WAIT_MS)
             self._connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
         with self.transaction():
             version = self._integer("PRAGMA user_version")
+            if not version and not create:
+                raise _lost(path)
             if version > len(MIGRATIONS):
                 raise ConfigurationError(f"{path} was made by a newer version of kms_fast (its schema is {version}).")
             for script in MIGRATIONS[version:]:
@@ -106,3 +113,10 @@ class Database:
         """The first column of the first row; 0 when there is none."""
         rows = self._rows(statement, values)
         return rows[0][0] or 0 if rows else 0
+
+
+def _lost(path: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} is missing or empty. An empty one would give serials and numbers out again: make the publisher from a "
+        "backup, in an empty home (kms-fast publisher restore FILE)."
+    )

@@ -95,6 +95,7 @@ class Publisher:
         write_private_key(folder / "root.key", root, passphrase)
         write_private_key(folder / "issuer.key", issuer, passphrase)
         write_atomically(folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
+        Records(folder / "publisher.db", create=True).close()
         write_atomically(folder / "catalog.toml", head.encode(), mode=SECRET)
         return cls(folder)
 
@@ -243,10 +244,23 @@ class Publisher:
         root = read_private_key(self.folder / "root.key", passphrase)
         with self.records.transaction():
             unsigned = self._publisher_file((signing.public_bytes(root),), now_ms)
-            number = self.records.number_for("publisher", publisher_digest(unsigned))
+            digest = publisher_digest(unsigned)
+            number = self.records.number_for("publisher", digest, taken=self._find_taken_number(digest))
             publisher = replace(unsigned, number=number)
             write_atomically(self.folder / "publisher.json", publisher.to_signed_json(root), mode=PUBLIC)
         return publisher
+
+    def _find_taken_number(self, digest: bytes) -> int:
+        """The number of a ``publisher.json`` of other content; 0 for none.
+
+        A crash between the file and the end of the transaction leaves one whose number the records do not know.
+        """
+        path = self.folder / "publisher.json"
+        try:
+            exported = PublisherFile.parse(read_bounded(path)) if path.exists() else None
+        except ConfigurationError:
+            return 0
+        return exported.number if exported and publisher_digest(exported) != digest else 0
 
     def _publisher_file(self, roots: tuple[bytes, ...], now_ms: int) -> PublisherFile:
         catalog = self.read_catalog()

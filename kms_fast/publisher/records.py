@@ -174,9 +174,9 @@ class Records(Database):
         """Note that a certificate is revoked; False when it was already."""
         return self._execute("INSERT OR IGNORE INTO revocations VALUES (?,?)", (serial, now_ms)) > 0
 
-    def revoked_serials(self) -> tuple[int, ...]:
-        """Serials of all revoked certificates, ascending."""
-        return tuple(row[0] for row in self._rows("SELECT serial FROM revocations ORDER BY serial"))
+    def list_revoked(self) -> list[HostCertificate]:
+        """All revoked certificates, by serial."""
+        return [record.certificate for record in self.list_certificates() if record.revoked_ms is not None]
 
     def newest_revocation_list(self) -> tuple[int, bytes]:
         """Number and bytes of the newest revocation list; 0 and none before the first."""
@@ -192,17 +192,18 @@ class Records(Database):
         """Keep a signed revocation list."""
         self._execute("INSERT INTO revocation_lists VALUES (?,?)", (number, data))
 
-    def number_for(self, kind: str, digest: bytes) -> int:
+    def number_for(self, kind: str, digest: bytes, *, taken: int = 0) -> int:
         """The number of a file of this kind with this content: the last one while it is the same, otherwise the next.
 
-        Gives a new number out; ask inside a transaction.
+        It is above ``taken``, which a file with other content has. Gives a new number out; ask inside a transaction.
         """
         rows = self._rows("SELECT number, digest FROM numbers WHERE kind = ?", (kind,))
         number, known = rows[0] if rows else (0, b"")
-        if known == digest:
+        if known == digest and number > taken:
             return int(number)
-        self._execute("INSERT OR REPLACE INTO numbers VALUES (?,?,?)", (kind, number + 1, digest))
-        return int(number) + 1
+        number = max(number, taken) + 1
+        self._execute("INSERT OR REPLACE INTO numbers VALUES (?,?,?)", (kind, number, digest))
+        return int(number)
 
     def skip_numbers(self) -> None:
         """Leave out the numbers that may have been given out after these records were copied."""

@@ -3,10 +3,11 @@
 from collections.abc import Collection
 
 from kms_fast.errors import ConfigurationError
+from kms_fast.model import policy
 from kms_fast.model.certificate import host_id
 from kms_fast.model.revocation import MAX_SERIALS, RevocationList, issue_revocation_list
 from kms_fast.publisher.publisher import Publisher
-from kms_fast.publisher.records import HostKeyRecord
+from kms_fast.publisher.records import HostKeyRecord, Records
 
 
 def find_serials_of_host(publisher: Publisher, host: bytes, now_ms: int) -> list[int]:
@@ -42,8 +43,8 @@ def _find_serials(publisher: Publisher, host: bytes, now_ms: int) -> list[int]:
 def revoke(publisher: Publisher, serials: Collection[int], passphrase: bytes, *, now_ms: int) -> RevocationList:
     """Revoke host certificates: the next revocation list holds their serials, or nothing is changed.
 
-    Raises OSError or `ConfigurationError`: a serial that was not issued or is revoked already, too many of them,
-    KEY_FILE_LOCKED.
+    The list leaves out what nobody holds a lease of any more. Raises OSError or `ConfigurationError`: a serial that was
+    not issued or is revoked already, too many of them, KEY_FILE_LOCKED.
     """
     issuer_key = publisher.read_issuer_key(passphrase)
     records = publisher.records
@@ -53,11 +54,27 @@ def revoke(publisher: Publisher, serials: Collection[int], passphrase: bytes, *,
                 raise ConfigurationError(f"No certificate with serial {serial} was issued.")
             if not records.add_revocation(serial, now_ms):
                 raise ConfigurationError(f"Certificate {serial} is revoked already.")
-        revoked = records.revoked_serials()
-        if len(revoked) > MAX_SERIALS:
-            raise ConfigurationError(f"A revocation list holds at most {MAX_SERIALS} serials.")
         revocations = issue_revocation_list(
-            issuer_key, publisher.issuer, number=records.next_revocation_number(), issued_ms=now_ms, serials=revoked
+            issuer_key,
+            publisher.issuer,
+            number=records.next_revocation_number(),
+            issued_ms=now_ms,
+            serials=_list_serials(records, now_ms),
         )
         records.add_revocation_list(revocations.number, revocations.to_bytes())
     return revocations
+
+
+def _list_serials(records: Records, now_ms: int) -> list[int]:
+    """Serials of the revoked certificates that a lease may still come from: they ended less than 365 days ago."""
+    oldest_ms = now_ms - policy.MAX_VALIDITY_MIN * 60_000
+    listed = [certificate for certificate in records.list_revoked() if certificate.not_after_ms >= oldest_ms]
+    if len(listed) > MAX_SERIALS:
+        first_ms = min(certificate.not_after_ms for certificate in listed)
+        room = policy.format_time(now_ms + first_ms - oldest_ms)
+        raise ConfigurationError(
+            f"The revocation list would have {len(listed)} serials, and holds at most {MAX_SERIALS}; nothing was "
+            f"revoked. Revoke fewer, the most dangerous first; kms-fast publisher disable-key keeps the hosts of a key "
+            f"from renewing. The next serial leaves the list on {room}."
+        )
+    return [certificate.serial for certificate in listed]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.files import write_atomically
 from kms_fast.host.enrolment import apply_answer, make_request
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.keys import KeyKind, parse_key
@@ -138,6 +139,52 @@ def test_an_export_gets_a_new_number_only_when_it_changed(publisher: Publisher) 
     assert exported.number == 2
     assert PublisherFile.parse((publisher.folder / "publisher.json").read_bytes()) == exported
     assert publisher.read_exported()[1] == exported
+
+
+def test_a_number_whose_export_was_interrupted_is_given_to_nothing_else(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends between the file, which hosts may take, and the end of the transaction."""
+
+    def write_and_end(path: Path, data: bytes, *, mode: int) -> None:
+        write_atomically(path, data, mode=mode)
+        raise KeyboardInterrupt
+
+    def interrupt_export() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr("kms_fast.publisher.publisher.write_atomically", write_and_end)
+            with pytest.raises(KeyboardInterrupt):
+                publisher.export(PASSPHRASE, now_ms=NOW_MS)
+
+    before = (publisher.folder / "catalog.toml").read_text()
+    publisher.add_product("Desktop 2", "desktop")
+    interrupt_export()
+    on_disk = (publisher.folder / "publisher.json").read_bytes()
+    assert PublisherFile.parse(on_disk).number == 2
+    assert publisher.export(PASSPHRASE, now_ms=NOW_MS + 1).number == 2
+    (publisher.folder / "catalog.toml").write_text(before)
+    interrupt_export()
+    publisher.add_product("Desktop 4", "desktop")
+    assert publisher.export(PASSPHRASE, now_ms=NOW_MS).number == 4
+    for damaged in (b"", b"{}"):
+        (publisher.folder / "publisher.json").write_bytes(damaged)
+        assert publisher.export(PASSPHRASE, now_ms=NOW_MS).number == 4
+
+
+def test_a_lost_database_is_not_replaced(tmp_path: Path) -> None:
+    make_publisher(tmp_path).close()
+    (tmp_path / "publisher.db").unlink()
+    with pytest.raises(ConfigurationError, match=r"publisher\.db is missing.*kms-fast publisher restore"):
+        Publisher(tmp_path)
+    assert not (tmp_path / "publisher.db").exists()
+
+
+def test_a_wrong_activation_address_makes_no_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"'activation_url' cannot be used: .*is not encrypted"):
+        Publisher.create(
+            tmp_path / "new", "Example", PASSPHRASE, now_ms=NOW_MS, activation_url="http://activation.example"
+        )
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_wrong_passphrase_exports_nothing(publisher: Publisher) -> None:

@@ -17,7 +17,7 @@ from tests.publishing import NOW_MS
 
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
-    opened = Records(tmp_path / "publisher.db")
+    opened = Records(tmp_path / "publisher.db", create=True)
     yield opened
     opened.close()
 
@@ -57,6 +57,16 @@ def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         Records(path)
 
 
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_file_that_was_lost_is_not_replaced(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "lost.db"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"kms-fast publisher restore"):
+        Records(path)
+    assert (path.read_bytes() if path.exists() else None) == content
+
+
 def test_only_its_owner_may_read_it(tmp_path: Path, records: Records) -> None:
     assert stat.S_IMODE((tmp_path / "publisher.db").stat().st_mode) == 0o600
 
@@ -84,11 +94,12 @@ def test_the_log_keeps_so_many_refusals(records: Records, monkeypatch: pytest.Mo
 def test_numbers_are_left_out(records: Records) -> None:
     with records.transaction():
         assert [records.number_for("catalog", digest) for digest in (b"a", b"b", b"b")] == [1, 2, 2]
+        assert [records.number_for("catalog", b"b", taken=taken) for taken in (1, 2, 2, 7)] == [2, 3, 3, 8]
     records.skip_numbers()
     skipped = records_module.SKIPPED_NUMBERS
     assert (records.next_serial(), records.next_revocation_number()) == (skipped + 1, skipped + 1)
     with records.transaction():
-        assert records.number_for("catalog", b"b") == skipped + 3
+        assert records.number_for("catalog", b"b") == skipped + 9
         assert records.number_for("publisher", b"c") == skipped + 1
     records.add_revocation_list(records.next_revocation_number(), b"list")
     assert records.next_revocation_number() == skipped + 2

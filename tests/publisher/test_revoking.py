@@ -7,10 +7,11 @@ import pytest
 
 from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import make_request
+from kms_fast.publisher import revoking
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import find_serials_of_host, find_serials_of_key, revoke
-from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
+from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher, request_certificate
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_one_that_cannot_be_revoked_revokes_none(publisher: Publisher, tmp_path:
     serial = certify_host(publisher, tmp_path / "host", key).certificate.serial
     with pytest.raises(ConfigurationError, match="serial 99"):
         revoke(publisher, [serial, 99], PASSPHRASE, now_ms=NOW_MS)
-    assert publisher.records.revoked_serials() == ()
+    assert publisher.records.list_revoked() == []
 
 
 def test_a_revoked_host_needs_another_private_key(publisher: Publisher, tmp_path: Path) -> None:
@@ -57,3 +58,21 @@ def test_a_revoked_host_needs_another_private_key(publisher: Publisher, tmp_path
     (tmp_path / "host" / "host.key").unlink()
     again = certify(publisher, make_request(tmp_path / "host", now_ms=NOW_MS), issuer_key, now_ms=NOW_MS)
     assert (again.renewal, again.uses[0][1].activations_of_host) == (False, 2)
+
+
+def test_what_ended_longer_ago_than_any_lease_leaves_the_list(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoking, "MAX_SERIALS", 2)
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    first, second = (certify_host(publisher, tmp_path / f"host{number}", key).certificate for number in range(2))
+    request = request_certificate(publisher, tmp_path / "later", key)
+    later = certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS + DAY_MS).certificate
+    assert revoke(publisher, [first.serial, second.serial], PASSPHRASE, now_ms=NOW_MS).serials == (1, 2)
+    last_ms = first.not_after_ms + 365 * DAY_MS
+    with pytest.raises(ConfigurationError, match=r"at most 2;.*disable-key.*leaves the list on 2029-01-14 08:00:00"):
+        revoke(publisher, [later.serial], PASSPHRASE, now_ms=last_ms)
+    assert len(publisher.records.list_revoked()) == 2
+    assert revoke(publisher, [later.serial], PASSPHRASE, now_ms=last_ms + 1).serials == (later.serial,)
+    # It stays revoked: its host gets no other certificate for the same private key.
+    assert publisher.records.find_revoked(first.host_id) == first.serial
