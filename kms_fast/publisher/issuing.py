@@ -82,10 +82,10 @@ def _certify(
 ) -> Certified:
     if request.publisher_id != publisher.publisher_id:
         raise ConfigurationError("The host request is meant for another publisher.", name="OFFLINE_DATA_MALFORMED")
-    publisher_data, exported = publisher.read_exported()
-    publisher.issuer.verify(exported.roots, publisher.publisher_id, Rights.HOST_CERTIFICATES, now_ms)
     records = publisher.records
     with records.transaction():
+        publisher_data, exported = publisher.read_exported()
+        publisher.issuer.verify(exported.roots, publisher.publisher_id, Rights.HOST_CERTIFICATES, now_ms)
         keys = _check_keys(publisher, request)
         for key in keys:
             admit(key)

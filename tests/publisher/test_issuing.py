@@ -10,6 +10,7 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import make_request, read_installation
 from kms_fast.model.exchange import HostKeySecrets, build_host_request
 from kms_fast.model.keys import KeyKind, new_key
+from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.publisher.issuing import Certified, certify
 from kms_fast.publisher.publisher import Publisher
 from tests.publishing import (
@@ -84,6 +85,21 @@ def test_keys_of_different_customers_do_not_merge(publisher: Publisher, tmp_path
     request = request_certificate(publisher, tmp_path / "host", *keys)
     with pytest.raises(ConfigurationError, match="different customers"):
         certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
+
+
+def test_the_export_is_read_while_nobody_can_change_it(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revocation in between would go into no answer that says it is of the newest list."""
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    read = publisher.read_exported
+
+    def read_within() -> tuple[bytes, PublisherFile]:
+        assert publisher.records._connection.in_transaction
+        return read()
+
+    monkeypatch.setattr(publisher, "read_exported", read_within)
+    certify_host(publisher, tmp_path / "host", key)
 
 
 def test_a_renewal_takes_nothing_from_the_key(publisher: Publisher, tmp_path: Path) -> None:
