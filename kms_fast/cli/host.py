@@ -15,7 +15,7 @@ from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import read_bounded
 from kms_fast.host.enrolment import apply_answer, make_request
-from kms_fast.host.host_keys import read_keys
+from kms_fast.host.host_keys import read_keys_by_id
 from kms_fast.host.presence import reload_running
 from kms_fast.model.compact import pack_request
 from kms_fast.model.exchange import HostRequest
@@ -74,9 +74,10 @@ def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, ho
     publisher_data = read_bounded(publisher_path, _LIMIT_BYTES) if publisher_path else None
     typed = [read_key(key) for key in keys]
     data = make_request(folder, typed, publisher_data=publisher_data, now_ms=_now_ms())
-    fields = forms.write(data, pack_request(HostRequest.parse(data)))
-    stored = read_keys(folder)
-    used = [key.last_five for key in stored.keys] if stored else []
+    parsed = HostRequest.parse(data)
+    fields = forms.write(data, pack_request(parsed))
+    known = read_keys_by_id(folder)
+    used = [known[key_id].last_five for key_id in parsed.key_ids]
     forms.show(
         out,
         {**fields, "folder": folder, "keys": used},

@@ -59,6 +59,9 @@ def service_options(function: Callable[..., None]) -> Callable[..., None]:
 def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, out: Output) -> None:
     """Keep what is derived from each host KEY, or from @FILE that holds it; the keys themselves are kept nowhere.
 
+    They replace at once those that were installed before. Keys given to host activate or host request replace those
+    only when the publisher has certified this host with them.
+
     \b
     Examples:
       kms-fast host install-key --publisher publisher.json HOSTKEY

@@ -31,6 +31,7 @@ FILES: Final = (
     "publisher.json",
     "keys.json",
     "kms-fast.toml",
+    "pending/keys.json",
     "pending/request.json",
     "pending/publisher.json",
 )

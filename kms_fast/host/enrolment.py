@@ -7,12 +7,12 @@ In the host's folder:
     catalog.json    the signed catalog with its secrets (0600)
     publisher.json  the publisher file
     keys.json       what is derived from the host keys (0600), so that a renewal need not ask for them again
-    pending/        the outstanding request and the publisher file it was made with
+    pending/        the outstanding request, the publisher file and the host keys it was made with
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +26,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
-from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, write_keys
+from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, read_keys_by_id, write_keys
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.catalog_file import CatalogFile
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, parse_chain, verify_chain
 from kms_fast.model.compact import CompactAnswer
-from kms_fast.model.exchange import HostAnswer, HostKeySecrets, build_host_request
+from kms_fast.model.exchange import HostAnswer, HostKeySecrets, HostRequest, build_host_request
 from kms_fast.model.keys import MAX_KEYS_PER_HOST, KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
 
@@ -67,40 +67,15 @@ class Installation:
         )
 
 
-def install_keys(
-    folder: Path,
-    keys: Sequence[str],
-    *,
-    publisher_data: bytes | None = None,
-    installation_id: bytes | None = None,
-) -> StoredKeys:
-    """Keep what is derived from host keys as typed, and the publisher file they belong to, for the next request.
+def install_keys(folder: Path, keys: Sequence[str], *, publisher_data: bytes | None = None) -> StoredKeys:
+    """Keep what is derived from host keys as typed, in place of what is kept, and the publisher file they belong to.
 
-    ``publisher_data``: the publisher file; without it, the installed one or that of an earlier call. Without keys,
-    those that are kept. Raises OSError, `KeyInvalid` or `ConfigurationError`, and then keeps nothing.
+    ``publisher_data``: the publisher file; without it, the installed one or that of an earlier call. Raises OSError,
+    `KeyInvalid` or `ConfigurationError`, and then keeps nothing.
     """
-    publisher = _choose_publisher(folder, publisher_data)
-    parsed = [parse_key(key, expect=KeyKind.HOST, publisher_id=publisher.publisher_id) for key in keys]
-    if len(parsed) > MAX_KEYS_PER_HOST:
-        raise ConfigurationError(f"A host takes {MAX_KEYS_PER_HOST} host keys at most, not {len(parsed)}.")
-    stored = read_keys(folder)
-    if stored is not None and stored.publisher_id != publisher.publisher_id:
-        stored = None
-    if parsed:
-        derived = {key.text: HostKeySecrets.derive(key, publisher.publisher_id) for key in parsed}
-        secrets_of_keys = tuple(derived.values())
-    elif stored is not None:
-        secrets_of_keys = stored.keys
-    else:
-        raise ConfigurationError("This host has no host key yet: give the one you got from the publisher (--key).")
-    if installation_id is None:
-        installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
-    kept = StoredKeys(publisher.publisher_id, installation_id, secrets_of_keys)
-    make_folder(folder, mode=SECRET_FOLDER)
-    make_folder(folder / "pending", mode=SECRET_FOLDER)
+    kept = _choose_keys(folder, keys, publisher_data, None)
+    _make_pending(folder, publisher_data)
     write_keys(folder, kept)
-    if publisher_data is not None:
-        write_atomically(folder / "pending" / "publisher.json", publisher_data, mode=PUBLIC)
     return kept
 
 
@@ -114,19 +89,55 @@ def make_request(
 ) -> bytes:
     """Make a host request and keep what applying its answer will need; returns the request file's bytes.
 
-    The first one makes the host's private key. ``keys`` and the rest are those of `install_keys`, which also says what
-    is raised.
+    The first one makes the host's private key. Without ``keys``, those that are kept; given ones replace these only
+    with an answer that is applied. ``publisher_data`` is that of `install_keys`, which also says what is raised.
     """
-    kept = install_keys(folder, keys, publisher_data=publisher_data, installation_id=installation_id)
+    chosen = _choose_keys(folder, keys, publisher_data, installation_id)
+    pending = _make_pending(folder, publisher_data)
+    if keys:
+        write_keys(pending, chosen)
     request = build_host_request(
         _read_or_make_host_key(folder / "host.key"),
-        kept.keys,
-        publisher_id=kept.publisher_id,
-        installation_id=kept.installation_id,
+        chosen.keys,
+        publisher_id=chosen.publisher_id,
+        installation_id=chosen.installation_id,
         created_ms=now_ms,
     )
-    write_atomically(folder / "pending" / "request.json", request, mode=PUBLIC)
+    write_atomically(pending / "request.json", request, mode=PUBLIC)
     return request
+
+
+def _choose_keys(
+    folder: Path, keys: Sequence[str], publisher_data: bytes | None, installation_id: bytes | None
+) -> StoredKeys:
+    """What is derived from these keys; without any, what is kept, or was given with a request."""
+    publisher = _choose_publisher(folder, publisher_data)
+    parsed = [parse_key(key, expect=KeyKind.HOST, publisher_id=publisher.publisher_id) for key in keys]
+    if len(parsed) > MAX_KEYS_PER_HOST:
+        raise ConfigurationError(f"A host takes {MAX_KEYS_PER_HOST} host keys at most, not {len(parsed)}.")
+    stored = read_keys(folder) or read_keys(folder / "pending")
+    if stored is not None and stored.publisher_id != publisher.publisher_id:
+        stored = None
+    if parsed:
+        derived = {key.text: HostKeySecrets.derive(key, publisher.publisher_id) for key in parsed}
+        secrets_of_keys = tuple(derived.values())
+    elif stored is not None:
+        secrets_of_keys = stored.keys
+    else:
+        raise ConfigurationError("This host has no host key yet: give the one you got from the publisher (--key).")
+    if installation_id is None:
+        installation_id = stored.installation_id if stored else find_installation_id(publisher.publisher_id)
+    return StoredKeys(publisher.publisher_id, installation_id, secrets_of_keys)
+
+
+def _make_pending(folder: Path, publisher_data: bytes | None) -> Path:
+    """The folder of the outstanding request, with the publisher file for it."""
+    pending = folder / "pending"
+    make_folder(folder, mode=SECRET_FOLDER)
+    make_folder(pending, mode=SECRET_FOLDER)
+    if publisher_data is not None:
+        write_atomically(pending / "publisher.json", publisher_data, mode=PUBLIC)
+    return pending
 
 
 def find_publisher(folder: Path) -> PublisherFile:
@@ -174,12 +185,11 @@ def apply_answer(
     ``data``: the answer as a file, or compact: then ``catalog_file`` has what it names, unless that is here already.
     Raises OSError or `ConfigurationError`, VERSION_WENT_BACK and CATALOG_FILE_NEEDED among its names.
     """
-    stored = read_keys(folder)
+    keys = read_keys_by_id(folder)
     trusted = _read_publisher(folder / "publisher.json") or _read_publisher(folder / "pending" / "publisher.json")
-    if stored is None or trusted is None:
+    if not keys or trusted is None:
         raise ConfigurationError(f"No request was made here ({folder}): run kms-fast host request first.")
     public_key = signing.public_bytes(read_host_key(folder))
-    keys = {key.key_id: key for key in stored.keys}
     if isinstance(data, bytes):
         answer = HostAnswer.open(data, trusted=trusted, public_key=public_key, keys=keys, now_ms=now_ms)
     else:
@@ -194,15 +204,38 @@ def apply_answer(
             public_key=public_key,
             now_ms=now_ms,
         )
+        answer = replace(answer, key_id=given[0].key_id if given else None)
     _check_newer(folder, answer)
     _check_ledger(folder, answer.certificate)
     # Each file is replaced whole; in this order a host that starts between two of them still finds what it needs.
     write_atomically(folder / "publisher.json", answer.publisher_data, mode=PUBLIC)
     write_atomically(folder / "catalog.json", answer.catalog_data, mode=SECRET)
     write_atomically(folder / "host.cert", answer.chain_data, mode=PUBLIC)
+    _promote_keys(folder, answer.key_id)
     for name in ("request.json", "publisher.json"):
         (folder / "pending" / name).unlink(missing_ok=True)
     return answer
+
+
+def _promote_keys(folder: Path, key_id: bytes | None) -> None:
+    """Let the keys that came with a request replace those that are kept, if it was the one that was answered.
+
+    ``key_id``: the key that the answer's catalog was sealed under; None when it had no catalog.
+    """
+    pending = read_keys(folder / "pending")
+    if pending is None:
+        return
+    kept, path = read_keys(folder), folder / "pending" / "request.json"
+    kept_ids = {key.key_id for key in kept.keys} if kept else set()
+    pending_ids = {key.key_id for key in pending.keys}
+    if key_id in kept_ids ^ pending_ids:
+        is_answered = key_id in pending_ids
+    else:
+        # It does not tell them apart; the request made last does.
+        is_answered = path.exists() and set(HostRequest.parse(read_bounded(path)).key_ids) == pending_ids
+    if is_answered:
+        write_keys(folder, pending)
+        (folder / "pending" / "keys.json").unlink()
 
 
 def _read_present(*paths: Path) -> list[bytes]:

@@ -1,4 +1,7 @@
-"""What a host keeps of its host keys, ``keys.json``: derived secrets and last five characters, never the keys."""
+"""What a host keeps of its host keys, ``keys.json``: derived secrets and last five characters, never the keys.
+
+Those given with a request are in ``pending/keys.json`` until it is answered.
+"""
 
 import hashlib
 import secrets
@@ -44,6 +47,15 @@ def read_keys(folder: Path) -> StoredKeys | None:
         fields.finish()
     body.finish()
     return StoredKeys(publisher_id, installation_id, tuple(keys))
+
+
+def read_keys_by_id(folder: Path) -> dict[bytes, HostKeySecrets]:
+    """The host keys that an answer may be for: those that are kept, and those given with the outstanding request.
+
+    Raises OSError or `ConfigurationError`.
+    """
+    found = (read_keys(folder), read_keys(folder / "pending"))
+    return {key.key_id: key for stored in found if stored is not None for key in stored.keys}
 
 
 def write_keys(folder: Path, stored: StoredKeys) -> None:

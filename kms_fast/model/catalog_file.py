@@ -29,10 +29,14 @@ def build_catalog_file(catalog: bytes, publisher_data: bytes, *, publisher_id: b
 
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
-    """An opened catalog file: the bytes of ``catalog.json`` and ``publisher.json``, not verified yet."""
+    """An opened catalog file: the bytes of ``catalog.json`` and ``publisher.json``, not verified yet.
+
+    ``key_id``: the host key that it was sealed under.
+    """
 
     catalog_data: bytes = field(repr=False)
     publisher_data: bytes = field(repr=False)
+    key_id: bytes
 
     @classmethod
     def open(cls, data: bytes, *, trusted: PublisherFile, keys: Mapping[bytes, HostKeySecrets]) -> "CatalogFile":
@@ -52,4 +56,4 @@ class CatalogFile:
             raise malformed(f"The catalog file is not one of {trusted.name}.")
         if key_id not in keys:
             raise malformed("The catalog file is sealed for another host key than this host has.")
-        return cls(keys[key_id].open(sealed, publisher_id), write_publisher(publisher_document))
+        return cls(keys[key_id].open(sealed, publisher_id), write_publisher(publisher_document), key_id)

@@ -177,7 +177,10 @@ def build_host_answer(
 
 @dataclass(frozen=True, slots=True)
 class HostAnswer:
-    """An answer whose parts were all verified; the ``*_data`` are the files to install."""
+    """An answer whose parts were all verified; the ``*_data`` are the files to install.
+
+    ``key_id``: the host key that the catalog was sealed under; None when it came without one.
+    """
 
     certificate: HostCertificate
     issuer: IssuerCertificate
@@ -185,6 +188,7 @@ class HostAnswer:
     publisher: PublisherFile
     catalog_data: bytes = field(repr=False)
     publisher_data: bytes = field(repr=False)
+    key_id: bytes | None = None
 
     @property
     def chain_data(self) -> bytes:
@@ -232,6 +236,7 @@ class HostAnswer:
             publisher,
             catalog_data,
             publisher_data,
+            catalog_key_id,
         )
 
 

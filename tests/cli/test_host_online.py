@@ -207,6 +207,17 @@ def test_nothing_is_lost_when_it_fails(example: Example, service: Service, host:
     assert run_cli("host", "status", home=example.folder / host)[1] == before
 
 
+def test_a_key_that_is_refused_does_not_take_the_place_of_one_that_works(example: Example, service: Service) -> None:
+    first, refused = example.make_key(), example.make_key()
+    example.publisher("disable-key", refused[-5:])
+    assert example.activate("keyed", service.url, first)[0] == 0
+    code, told = example.activate("keyed", service.url, refused)
+    assert (code, told["name"]) == (1, "HOST_KEY_DISABLED")
+    assert example.activate("keyed", service.url)[0] == 0
+    shown = run_cli("host", "status", home=example.folder / "keyed")[1]["host_keys"]
+    assert shown == [f"…{first[-5:]}"]
+
+
 def test_a_host_whose_certificate_has_ended_renews(example: Example, service: Service, tmp_path: Path) -> None:
     data = example.request("ended", example.make_key())
     publisher = Publisher(example.home / "publisher")

@@ -71,6 +71,42 @@ def test_a_renewal_needs_no_key_and_keeps_the_private_key(publisher: Publisher, 
     assert request.installation_id == b"i" * 16
 
 
+def last_fives(folder: Path) -> list[str]:
+    stored = read_keys(folder)
+    return [] if stored is None else [secrets.last_five for secrets in stored.keys]
+
+
+def test_keys_of_a_request_count_when_it_is_answered(publisher: Publisher, host: Path, key: str) -> None:
+    """Whichever of two outstanding requests is answered, and in which form."""
+    issuer_key = publisher.read_issuer_key(PASSPHRASE)
+    second, third = (publisher.make_host_key(now_ms=NOW_MS).key.text for _ in range(2))
+    certify_host(publisher, host, key)
+    renewal = make_request(host, now_ms=NOW_MS)
+    request_of_second = request_certificate(publisher, host, second)
+    assert last_fives(host) == [key[-5:]]
+    apply_answer(host, certify(publisher, renewal, issuer_key, now_ms=NOW_MS).answer, now_ms=NOW_MS)
+    assert last_fives(host) == [key[-5:]]
+    apply_answer(host, certify(publisher, request_of_second, issuer_key, now_ms=NOW_MS).answer, now_ms=NOW_MS)
+    assert last_fives(host) == [second[-5:]]
+    # An answer in its compact form names no key: it is that of the request made last.
+    for typed, kept in (((), second), ((third,), third)):
+        data = request_certificate(publisher, host, *typed)
+        certified = certify(publisher, data, issuer_key, now_ms=NOW_MS)
+        apply_answer(host, certified.compact, now_ms=NOW_MS)
+        assert last_fives(host) == [kept[-5:]]
+    assert list((host / "pending").iterdir()) == []
+
+
+def test_a_key_that_both_have_tells_nothing(publisher: Publisher, host: Path, key: str) -> None:
+    certify_host(publisher, host, key)
+    request_certificate(publisher, host, key, publisher.make_host_key(now_ms=NOW_MS).key.text)
+    renewed = certify(
+        publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS
+    )
+    apply_answer(host, renewed.answer, now_ms=NOW_MS)
+    assert last_fives(host) == [key[-5:]]
+
+
 def test_the_first_request_needs_publisher_and_key(publisher: Publisher, host: Path, key: str) -> None:
     publisher_data = (publisher.folder / "publisher.json").read_bytes()
     with pytest.raises(ConfigurationError, match="--publisher"):
