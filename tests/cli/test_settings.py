@@ -121,10 +121,10 @@ def test_wrong_flags_are_wrong_commands(name: str, value: Any, said: str) -> Non
 
 def test_flags_of_some_settings_are_named_without_their_prefix(write: Any) -> None:
     path = write('dns_ttl = "1h"\n')
-    loaded = load_settings(path, {"dns_ttl": "5m"}, {}, "dns_")
+    loaded = load_settings(path, {"dns_ttl": "5m"}, {}, prefix="dns_")
     assert (loaded.settings.dns_ttl_s, loaded.sources["dns_ttl"]) == (300, "--ttl")
     with pytest.raises(ConfigurationError, match=r"^--ttl 1s: expected from 30s to 7d$"):
-        load_settings(None, {"dns_ttl": "1s"}, {}, "dns_")
+        load_settings(None, {"dns_ttl": "1s"}, {}, prefix="dns_")
 
 
 def test_only_what_fights_is_named(write: Any) -> None:
