@@ -85,7 +85,17 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
         return fresh, installed
 
     try:
-        asyncio.run(_supervise(home, settings, sockets, read_settings, presence, _announce(installation, sockets, out)))
+        supervisor = Supervisor(
+            home=str(home.absolute()),
+            settings=settings,
+            installation=installation,
+            sockets=sockets,
+            read_settings=read_settings,
+            presence=presence,
+            chores=[make_chore(folder, sockets[0][0].getsockname()[1])],
+            open_service=_open_service,
+        )
+        asyncio.run(supervisor.run(_announce(installation, sockets, out)))
     finally:
         presence.close()
 
@@ -150,26 +160,6 @@ def _open_sockets(folder: Path, settings: HostSettings) -> list[list[socket.sock
         return [address for process in list_running(folder) for address in process.addresses]
 
     return open_sockets(settings.listen, settings.workers, list_beside=list_beside)
-
-
-async def _supervise(
-    home: Path,
-    settings: HostSettings,
-    sockets: list[list[socket.socket]],
-    read_settings: Callable[[], tuple[HostSettings, Installation]],
-    presence: Presence,
-    on_listening: Callable[[], None],
-) -> None:
-    supervisor = Supervisor(
-        home=str(home.absolute()),
-        settings=settings,
-        sockets=sockets,
-        read_settings=read_settings,
-        presence=presence,
-        chores=[make_chore(home / "host", sockets[0][0].getsockname()[1])],
-        open_service=_open_service,
-    )
-    await supervisor.run(on_listening)
 
 
 def _open_service(settings: HostSettings, publisher: PublisherFile) -> PublisherService | None:

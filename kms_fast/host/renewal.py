@@ -5,17 +5,19 @@ A chore of the supervisor: once a day, more often when a certificate is short or
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from kms_fast.errors import KmsFastError
 from kms_fast.host.enrolment import (
+    Installation,
     apply_answer,
     apply_publisher_file,
     find_publisher,
     make_request,
     read_certificate,
+    read_publisher,
 )
 from kms_fast.messages import log
 from kms_fast.model.certificate import DAY_MS
@@ -45,26 +47,33 @@ OpenService = Callable[[HostSettings, PublisherFile], PublisherService | None]
 class Renewal:
     """Looks after the certificate in a host's folder.
 
-    ``open_service`` gives the publisher's service, None when it has none. ``on_change`` is called when something was
-    installed, ``on_attempt`` after each look with what failed (`KmsFastError.to_json` and ``time_ms``), or None.
+    ``installation``: what the host has in force. ``open_service`` gives the publisher's service, None when it has none.
+    ``reload`` lets the host take up what was installed, or raises `KmsFastError`; ``on_attempt`` is called after each
+    look with what failed (`KmsFastError.to_json` and ``time_ms``), or None.
     """
 
     def __init__(
         self,
         *,
         folder: Path,
+        installation: Installation,
         open_service: OpenService,
-        on_change: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
         on_attempt: Callable[[dict[str, Any] | None], None],
     ) -> None:
         self._folder = folder
         self._open_service = open_service
-        self._on_change = on_change
+        self._reload = reload
         self._on_attempt = on_attempt
         self._failures = 0
         self._failed: dict[str, Any] | None = None
         self._rests_until_ms = 0
-        self.not_after_ms = read_certificate(folder).not_after_ms
+        self.note_reload(installation)
+
+    def note_reload(self, installation: Installation) -> None:
+        """This is in force now."""
+        self._not_after_ms = installation.certificate.not_after_ms
+        self._in_force = (installation.certificate.serial, installation.publisher.number)
 
     def describe(self) -> dict[str, Any]:
         """What the health pages show: whole days that are left, and the last attempt if it failed."""
@@ -86,31 +95,46 @@ class Renewal:
     async def _look(self, settings: HostSettings) -> None:
         """Take the newest publisher file, and a certificate when it is time. Raises OSError or `KmsFastError`."""
         certificate = await asyncio.to_thread(read_certificate, self._folder)
-        self.not_after_ms = certificate.not_after_ms
         # A certificate that is short from the beginning is always due, and each renewal wakes this chore by its reload.
-        is_due = self._days_left() < CERTIFICATE_WARNING_DAYS and _now_ms() >= self._rests_until_ms
+        days_left = _count_days_until(certificate.not_after_ms)
+        is_due = days_left < CERTIFICATE_WARNING_DAYS and _now_ms() >= self._rests_until_ms
         publisher = await asyncio.to_thread(find_publisher, self._folder)
         service = self._open_service(settings, publisher) if settings.auto_renew else None
         if service is None:
             if is_due:
                 self._log_end("renew it: kms-fast host renew, or host request, publisher certify, host apply")
             return
+        # What an earlier look installed, and a reload refused.
+        await self._take_up()
         data = await service.fetch_publisher_file()
         if await asyncio.to_thread(apply_publisher_file, self._folder, data):
             publisher = await asyncio.to_thread(find_publisher, self._folder)
             log("PUBLISHER_FILE_INSTALLED", number=publisher.number)
-            self._on_change()
+            await self._take_up()
         if is_due and certificate.serial not in publisher.revoked:
             await self._renew(service)
+            await self._take_up()
 
     async def _renew(self, service: PublisherService) -> None:
         request = await asyncio.to_thread(make_request, self._folder, now_ms=_now_ms())
         data = await service.certify(request)
         applied = await asyncio.to_thread(apply_answer, self._folder, data, now_ms=_now_ms())
-        self.not_after_ms = applied.certificate.not_after_ms
-        self._rests_until_ms = _now_ms() + int(self._rest_s() * 1000)
-        log("RENEWED", serial=applied.certificate.serial, until=format_time(self.not_after_ms))
-        self._on_change()
+        not_after_ms = applied.certificate.not_after_ms
+        self._rests_until_ms = _now_ms() + int(_find_rest_s(not_after_ms) * 1000)
+        log("RENEWED", serial=applied.certificate.serial, until=format_time(not_after_ms))
+
+    async def _take_up(self) -> None:
+        """Let the host reload while it has not in force what is installed. Raises OSError or `KmsFastError`."""
+        installed = await asyncio.to_thread(_read_versions, self._folder)
+        if installed == self._in_force:
+            return
+        try:
+            await self._reload()
+        except KmsFastError as error:
+            if error.result.name != "CERTIFICATE_REVOKED":
+                raise
+            # The workers have taken up that they sign nothing any more.
+            self._in_force = installed
 
     def _note(self, error: KmsFastError | None) -> None:
         self._failures = 0 if error is None else self._failures + 1
@@ -119,16 +143,12 @@ class Renewal:
 
     def _choose_delay_s(self) -> float:
         """Until the next look: less than usual after a failure."""
-        delay_s = self._rest_s()
+        delay_s = _find_rest_s(self._not_after_ms)
         if self._failures:
             delay_s = min(delay_s, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 10))
             if self._days_left() < CERTIFICATE_URGENT_DAYS:
                 delay_s = min(delay_s, LONGEST_URGENT_RETRY_S)
         return delay_s
-
-    def _rest_s(self) -> float:
-        """A day, or a third of what is left of a short certificate."""
-        return min(DAY_S, max(SHORTEST_S, (self.not_after_ms - _now_ms()) / 3000))
 
     def _complain(self, failed: dict[str, Any], delay_s: float) -> None:
         again = f"{failed['message']} {failed['cure']} It is tried again in {delay_s / 60:.0f} min."
@@ -146,7 +166,21 @@ class Renewal:
             log("CERTIFICATE_ENDS", days=days, cure=what)
 
     def _days_left(self) -> int:
-        return (self.not_after_ms - _now_ms()) // DAY_MS
+        return _count_days_until(self._not_after_ms)
+
+
+def _read_versions(folder: Path) -> tuple[int, int]:
+    """What is installed: the certificate's serial and the publisher file's number."""
+    return read_certificate(folder).serial, read_publisher(folder).number
+
+
+def _find_rest_s(not_after_ms: int) -> float:
+    """A day, or a third of what is left of a short certificate."""
+    return min(DAY_S, max(SHORTEST_S, (not_after_ms - _now_ms()) / 3000))
+
+
+def _count_days_until(time_ms: int) -> int:
+    return (time_ms - _now_ms()) // DAY_MS
 
 
 def _explain(error: OSError) -> KmsFastError:

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,9 +37,9 @@ RELOAD_LIMIT_S: Final = 60.0
 class Supervisor:
     """Runs a host until told to stop.
 
-    ``sockets``: for each worker the ones it accepts on. ``read_settings`` reads and checks settings, certificate and
-    catalog anew, for a reload; it raises `KmsFastError`. ``open_service`` gives the publisher's activation service.
-    ``chores`` are done once the host listens, until it drains; renewing the certificate is one more.
+    ``sockets``: for each worker the ones it accepts on. ``read_settings`` reads and checks settings and
+    ``installation`` anew, for a reload; it raises `KmsFastError`. ``open_service`` gives the publisher's activation
+    service. ``chores`` are done once the host listens, until it drains; renewing the certificate is one more.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Supervisor:
         *,
         home: str,
         settings: HostSettings,
+        installation: Installation,
         sockets: Sequence[Sequence[socket.socket]],
         read_settings: Callable[[], tuple[HostSettings, Installation]],
         presence: Presence,
@@ -67,11 +69,13 @@ class Supervisor:
         self._health = HealthPages(self.describe)
         self._renewal = Renewal(
             folder=Path(home) / "host",
+            installation=installation,
             open_service=open_service,
-            on_change=self._reload.set,
+            reload=self._reload_and_tell,
             on_attempt=lambda failed: presence.update(renewal_failed=failed),
         )
         renewing = Chore("renewing the certificate", DAY_S, self._renewal.look)
+        self._reloading = asyncio.Lock()
         self._chores = Chores([*chores, renewing], lambda: self._settings)
 
     async def run(self, on_listening: Callable[[], None]) -> None:
@@ -204,18 +208,27 @@ class Supervisor:
             if not self._reload.is_set():
                 continue
             self._reload.clear()
+            with suppress(KmsFastError):
+                await self._reload_and_tell()
+
+    async def _reload_and_tell(self) -> None:
+        """Reload, and tell everybody who wants to know. Raises `KmsFastError`."""
+        async with self._reloading:
             systemd.notify_reloading()
-            told: dict[str, Any] | None = None
+            refused: KmsFastError | None = None
             try:
                 installation = await self._reload_once()
             except KmsFastError as error:
                 log("RELOAD_REFUSED", error=error)
-                told = error.to_json()
+                refused = error
             else:
                 log("RELOADED", installed=installation.describe())
                 self._chores.wake()
+            told = None if refused is None else refused.to_json()
             self._presence.update(reloads=self._presence.process.reloads + 1, reload_error=told)
             systemd.notify("READY=1")
+        if refused is not None:
+            raise refused
 
     async def _reload_once(self) -> Installation:
         try:
@@ -230,8 +243,8 @@ class Supervisor:
                 log("SETTING_KEPT", setting=name)
                 settings = msgspec.structs.replace(settings, **{name: getattr(self._settings, name)})
         self._settings = settings
-        self._renewal.not_after_ms = installation.certificate.not_after_ms
         await self._reload_children(settings)
+        self._renewal.note_reload(installation)
         return installation
 
     async def _reload_children(self, settings: HostSettings) -> None:

@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from kms_fast.errors import KmsFastError
-from kms_fast.host.renewal import Renewal
+from kms_fast.host.enrolment import apply_answer, read_certificate, read_installation
+from kms_fast.host.renewal import PublisherService, Renewal
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
 from kms_fast.model.settings import HostSettings
+from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.publisher import Publisher
 from tests.host.running import activate, fetch_health, find_web, log_of, renew, wait_for
 from tests.hosts import Realm, make_realm, run_cli, serve
+from tests.publishing import request_certificate
 from tests.reference.certificate import Revocations, build_query
 from tests.reference.rpc import GET_REVOCATIONS, Connection
 from tests.services import PASSPHRASE, make_example
@@ -37,11 +41,16 @@ def publisher_file(realm: Realm, number: int, *revoked: int) -> bytes:
 
 
 @contextmanager
-def giving(files: list[bytes]) -> Iterator[str]:
-    """The address of a service that gives out these publisher files, the last of them from then on."""
+def giving(files: list[bytes], gate: threading.Event | None = None) -> Iterator[str]:
+    """The address of a service that gives out these publisher files, the last of them from then on.
+
+    With a ``gate``, once that is open.
+    """
 
     class Pages(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if gate is not None:
+                gate.wait(30)
             data = files.pop(0) if len(files) > 1 else files[0]
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
@@ -157,6 +166,25 @@ def test_a_host_that_is_revoked_stops_signing(tmp_path: Path) -> None:
     assert run_cli("ledger", "verify", home=realm.home)[1]["records"] == 2
 
 
+def test_a_reload_that_fails_after_a_renewal_is_told(tmp_path: Path) -> None:
+    realm, config, gate = make_realm(tmp_path), tmp_path / "host.toml", threading.Event()
+    config.write_text("")
+    with (
+        giving([publisher_file(realm, 2, 77)], gate) as url,
+        serve(realm, "--config", str(config), "--activation-url", url, "--web", "127.0.0.1:0") as host,
+    ):
+        config.write_text("lissten = 3\n")
+        gate.set()
+        wait_for(lambda: fetch_health(find_web(host), "readyz")[1]["renewal_failed"] is not None)
+        assert "installed publisher file 2" in log_of(host)
+        failed = fetch_health(find_web(host), "readyz")[1]["renewal_failed"]
+        assert "there is no option lissten" in str(failed)
+        config.write_text("")
+        assert run_cli("host", "reload", home=realm.home)[0] == 0
+        wait_for(lambda: fetch_health(find_web(host), "readyz")[1]["renewal_failed"] is None)
+        assert host.stop() == 0
+
+
 class Service:
     """A publisher's service in this process that gives what a test says, or raises it."""
 
@@ -174,13 +202,26 @@ class Service:
         raise KmsFastError("No.", name="HOST_KEY_DISABLED")
 
 
-def look(realm: Realm, service: Service, times: int) -> tuple[list[float], list[str | None]]:
-    """What a renewal does in so many looks: how long it waits before each next one (s), and what failed."""
+def look(
+    folder: Path, service: PublisherService, times: int, *refusals: KmsFastError
+) -> tuple[list[float], list[str | None]]:
+    """What a renewal does in so many looks: how long it waits before each next one (s), and what failed.
+
+    ``refusals``: why the host does not reload, the first times.
+    """
     failed: list[str | None] = []
+    left = list(refusals)
+
+    async def reload() -> None:
+        if left:
+            raise left.pop(0)
+        renewal.note_reload(read_installation(folder))
+
     renewal = Renewal(
-        folder=realm.home / "host",
+        folder=folder,
+        installation=read_installation(folder),
         open_service=lambda settings, publisher: service,
-        on_change=lambda: None,
+        reload=reload,
         on_attempt=lambda told: failed.append(told and told["name"]),
     )
 
@@ -191,25 +232,67 @@ def look(realm: Realm, service: Service, times: int) -> tuple[list[float], list[
 
 
 def test_it_looks_once_a_day(realm: Realm) -> None:
-    waits_s, failed = look(realm, Service(realm.publisher_json.read_bytes()), 3)
+    waits_s, failed = look(realm.home / "host", Service(realm.publisher_json.read_bytes()), 3)
     assert (waits_s, failed) == ([DAY_S] * 3, [None] * 3)
 
 
 @pytest.mark.parametrize(("days", "longest_s"), [(365, DAY_S), (30, DAY_S), (5, 3600), (1, 3600)])
 def test_it_tries_again_later_each_time(tmp_path: Path, days: int, longest_s: float) -> None:
     unreachable = KmsFastError("Not there.", name="PUBLISHER_UNREACHABLE")
-    waits_s, failed = look(make_realm(tmp_path, days=days), Service(unreachable), 20)
+    waits_s, failed = look(make_realm(tmp_path, days=days).home / "host", Service(unreachable), 20)
     assert failed == ["PUBLISHER_UNREACHABLE"] * 20
     assert waits_s[:3] == [300, 600, 1200]
     assert waits_s[-1] == max(waits_s) == longest_s
 
 
-def test_a_short_certificate_is_looked_after_in_time(tmp_path: Path) -> None:
-    realm = make_realm(tmp_path, days=1)
-    waits_s, failed = look(realm, Service(realm.publisher_json.read_bytes()), 1)
-    # It has a key of its own, but no host key to ask with.
-    assert failed == ["CONFIGURATION_INVALID"]
-    assert waits_s[0] <= 300
+class Issuing:
+    """The service of a publisher in this process, whose certificates last a day."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def fetch_publisher_file(self) -> bytes:
+        return (self._publisher.folder / "publisher.json").read_bytes()
+
+    async def certify(self, request: bytes) -> bytes:
+        return issue(self._publisher, request)
+
+
+def issue(publisher: Publisher, request: bytes) -> bytes:
+    issuer_key = publisher.read_issuer_key(PASSPHRASE.encode())
+    return certify(publisher, request, issuer_key, now_ms=now_ms(), days=1).answer
+
+
+@pytest.fixture
+def issuing(tmp_path: Path) -> Iterator[Publisher]:
+    """A publisher whose one host, in the folder ``host`` beside it, has a certificate for a day."""
+    publisher = Publisher.create(tmp_path / "publisher", "Example", PASSPHRASE.encode(), now_ms=now_ms())
+    publisher.add_product("Desktop 1", "desktop")
+    publisher.export(PASSPHRASE.encode(), now_ms=now_ms())
+    request = request_certificate(publisher, tmp_path / "host", publisher.make_host_key(now_ms=now_ms()).key.text)
+    apply_answer(tmp_path / "host", issue(publisher, request), now_ms=now_ms())
+    yield publisher
+    publisher.close()
+
+
+def test_a_short_certificate_is_looked_after_in_time(issuing: Publisher, tmp_path: Path) -> None:
+    waits_s, failed = look(tmp_path / "host", Issuing(issuing), 1)
+    assert (failed, read_certificate(tmp_path / "host").serial) == ([None], 2)
+    assert waits_s == [pytest.approx(DAY_S / 3, rel=0.01)]
+
+
+def test_a_renewal_that_was_not_taken_up_is_tried_again(issuing: Publisher, tmp_path: Path) -> None:
+    wrong = KmsFastError("A setting is wrong.", name="CONFIGURATION_INVALID")
+    waits_s, failed = look(tmp_path / "host", Issuing(issuing), 3, wrong, wrong)
+    assert failed == ["CONFIGURATION_INVALID"] * 2 + [None]
+    assert waits_s[:2] == [300, 600]
+    assert read_certificate(tmp_path / "host").serial == 2
+
+
+def test_a_host_that_finds_itself_revoked_has_taken_that_up(realm: Realm) -> None:
+    revoked = KmsFastError("Revoked.", name="CERTIFICATE_REVOKED")
+    waits_s, failed = look(realm.home / "host", Service(publisher_file(realm, 2, 1)), 2, revoked)
+    assert (waits_s, failed) == ([DAY_S] * 2, [None] * 2)
 
 
 def test_a_publisher_file_that_is_not_trusted_or_older_is_not_taken(realm: Realm, tmp_path: Path) -> None:
@@ -217,6 +300,6 @@ def test_a_publisher_file_that_is_not_trusted_or_older_is_not_taken(realm: Realm
     newer, older = publisher_file(realm, 3), publisher_file(realm, 2)
     stranger = make_realm(tmp_path / "stranger")
     forged = replace(PublisherFile.parse(newer), number=9).to_signed_json(stranger.issuer_key)
-    _, failed = look(realm, Service(newer, older, b"<html>", forged), 4)
+    _, failed = look(realm.home / "host", Service(newer, older, b"<html>", forged), 4)
     assert failed == [None, None, "OFFLINE_DATA_MALFORMED", "OFFLINE_DATA_MALFORMED"]
     assert installed.read_bytes() == newer
