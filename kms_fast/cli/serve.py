@@ -6,7 +6,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -58,58 +58,72 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
     settings = loaded.settings
     start_logging(settings.log_level, settings.log_format, settings.log_file)
     folder = home / "host"
-    with _telling_failure():
+    with _telling_failure() as note_start:
         installation = read_checked(folder, settings)
         sockets = _open_sockets(folder, settings)
         asyncio.run(_check_state(home, settings, installation, accept_rollback))
-    # Whoever finds this host by its file may tell it to reload before it listens to that.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    presence = Presence(
-        folder,
-        HostProcess(
-            pid=os.getpid(),
-            version=__version__,
-            started_ms=wall_clock_ms(),
-            addresses=tuple(map(_show_address, sockets[0])),
-            workers=settings.workers,
-        ),
-    )
+        announce = _announce(installation, sockets, out)
 
-    def read_settings() -> tuple[HostSettings, Installation]:
-        try:
-            fresh = loaded.read_again()
-            installed = read_checked(folder, fresh)
-            start_logging(fresh.log_level, fresh.log_format, fresh.log_file)
-        except OSError as error:
-            raise translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED") from None
-        return fresh, installed
+        def tell_start() -> None:
+            note_start()
+            announce()
 
-    try:
-        supervisor = Supervisor(
-            home=str(home.absolute()),
-            settings=settings,
-            installation=installation,
-            sockets=sockets,
-            read_settings=read_settings,
-            presence=presence,
-            chores=[make_chore(folder, sockets[0][0].getsockname()[1])],
-            open_service=_open_service,
-        )
-        asyncio.run(supervisor.run(_announce(installation, sockets, out)))
-    finally:
-        presence.close()
+        # Whoever finds this host by its file may tell it to reload before it listens to that.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with closing(Presence(folder, _describe_process(settings, sockets))) as presence:
+            supervisor = Supervisor(
+                home=str(home.absolute()),
+                settings=settings,
+                installation=installation,
+                sockets=sockets,
+                read_settings=lambda: _read_again(folder, loaded),
+                presence=presence,
+                chores=[make_chore(folder, sockets[0][0].getsockname()[1])],
+                open_service=_open_service,
+            )
+            asyncio.run(supervisor.run(tell_start))
 
 
 @contextmanager
-def _telling_failure() -> Iterator[None]:
-    """Log event 12291 when the host cannot start: whoever watches the log does not see what the command says."""
+def _telling_failure() -> Iterator[Callable[[], None]]:
+    """Log event 12291 when the host cannot start: whoever watches the log does not see what the command says.
+
+    Gives what to call when it has started.
+    """
+    has_started = False
+
+    def note_start() -> None:
+        nonlocal has_started
+        has_started = True
+
     try:
-        yield
+        yield note_start
     except (KmsFastError, OSError) as error:
         told = error if isinstance(error, KmsFastError) else translate_os_error(error)
-        if told is not None:
+        if told is not None and not has_started:
             log("HOST_NOT_STARTED", event=StartFailed(result=told.result.code))
         raise
+
+
+def _read_again(folder: Path, loaded: LoadedSettings) -> tuple[HostSettings, Installation]:
+    """Settings and installation for a reload; the log follows them. Raises `KmsFastError`."""
+    try:
+        settings = loaded.read_again()
+        installation = read_checked(folder, settings)
+        start_logging(settings.log_level, settings.log_format, settings.log_file)
+    except OSError as error:
+        raise translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED") from None
+    return settings, installation
+
+
+def _describe_process(settings: HostSettings, sockets: list[list[socket.socket]]) -> HostProcess:
+    return HostProcess(
+        pid=os.getpid(),
+        version=__version__,
+        started_ms=wall_clock_ms(),
+        addresses=tuple(map(_show_address, sockets[0])),
+        workers=settings.workers,
+    )
 
 
 def read_checked(folder: Path, settings: HostSettings) -> Installation:

@@ -30,15 +30,17 @@ def realm(tmp_path: Path) -> Realm:
     return make_realm(tmp_path)
 
 
-def fail(realm: Realm, *options: str | Path, home: Path | None = None) -> Failure:
-    """Starts a host that cannot start: its line on stderr, and the name of the result that the line ends with."""
+def fail(realm: Realm, *options: str | Path, home: Path | None = None, events: int = 1) -> Failure:
+    """Starts a host that cannot start: its line on stderr, and the name of the result that the line ends with.
+
+    ``events``: of how many the log tells; with settings that cannot be read there is no log.
+    """
     listen = () if "--listen" in options else ("--listen", "127.0.0.1:0")
     command = [sys.executable, "-m", "kms_fast", "serve", "--home", home or realm.home, *listen, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    *events, line = done.stderr.splitlines()
-    # With settings that cannot be read there is no log to write it to.
-    assert all(" ERROR 12291 0x" in event for event in events)
+    *logged, line = done.stderr.splitlines()
+    assert [" ERROR 12291 0x" in event for event in logged] == [True] * events
     assert line.startswith("error: ")
     return line, line[line.rindex(" ") + 1 : -1]
 
@@ -157,10 +159,16 @@ def test_on_a_full_disk(realm: Realm, mount: Callable[..., Path]) -> None:
 def test_with_a_bad_configuration(realm: Realm, config: str, said: str) -> None:
     path = realm.home.parent / "host.toml"
     path.write_text(config + "\n")
-    line, name = fail(realm, "--config", path)
+    line, name = fail(realm, "--config", path, events=0)
     assert name == "CONFIGURATION_INVALID"
     assert str(path) in line
     assert said in line
+
+
+def test_with_health_pages_where_another_program_listens(realm: Realm) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        line, name = fail(realm, "--web", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert ("Health pages cannot listen" in line, name) == (True, "ADDRESS_IN_USE")
 
 
 def test_on_a_damaged_ledger(realm: Realm) -> None:
