@@ -11,7 +11,7 @@ from kms_fast.cli.settings import CONFIG_OPTION
 from kms_fast.results import BY_NAME, RESULTS, Result
 
 
-@click.command
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("what", required=False, metavar="[CODE|CMID|NAME]")
 @click.option("--store", metavar="URL", help="PostgreSQL URL; else what the settings say; else files in the home.")
 @CONFIG_OPTION

@@ -140,7 +140,7 @@ class InstalledProduct:
         return lease.received_ms + renewal_delay_ms(leaf.renewal_interval_min, leaf.validity_min, random.random())
 
     def _retry_delay_ms(self, signed: list[Outcome]) -> int:
-        """The activation interval, of the newest signed word of a host, else of the lease or the catalog, as a delay."""
+        """The activation interval that a host signed, else the lease's or the catalog's, as a delay."""
         lease = self.judge().lease
         terms = lease.leaf if lease else self.trust.sku
         words = [Leaf.parse(outcome.checked.leaf) for outcome in signed if outcome.checked is not None]

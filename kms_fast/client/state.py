@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -196,7 +196,7 @@ class StateFile:
         """Replace the file, with the lock held: the new one is whole on disk before it takes the old one's place."""
         write_atomically(self.path, msgspec.json.format(msgspec.json.encode(state)) + b"\n", mode=SECRET)
 
-    def _refuse(self, error: msgspec.DecodeError, done: str, **details: str) -> ConfigurationError:
+    def _refuse(self, error: msgspec.DecodeError, done: str, **details: Any) -> ConfigurationError:
         return ConfigurationError(
             f"The client's state file {self.path} is damaged ({error}); {done}. "
             "Restore it from a backup, or install the setup key and activate again.",

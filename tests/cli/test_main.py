@@ -216,7 +216,7 @@ def test_completion_of_a_command() -> None:
     "text", ["0xC004F038", "c004f038", "-1073418184", "3221549112", "count_too_low", "Count-Too-Low"]
 )
 def test_explain_takes_a_code_in_each_form(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["explain", "--json", "--", text]) == 0
+    assert main.run(["explain", "--json", text]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "COUNT_TOO_LOW"
 
 
