@@ -155,9 +155,10 @@ class Recorder:
         """Record a part, or wait when it is empty; the part behind it."""
         if not part.watermarks:
             self._keep_memory(part.fold)
-            self._note_recovery()
             await self._summarize_when_due(inventory)
             await self._prune_when_due(inventory)
+            # Not before: a store whose disk is full can be read, and fails at the first write.
+            self._note_recovery()
             await self._pause(POLL_S)
             return await self._read_part(tail)
         storing = asyncio.create_task(self._store(inventory, part))

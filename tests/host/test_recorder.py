@@ -310,6 +310,24 @@ async def test_an_outage_is_waited_for_and_told_once(
     assert "the inventory is recorded again" in caplog.text
 
 
+async def test_a_store_that_can_only_be_read_is_not_back(
+    tmp_path: Path, segment: SegmentWriter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    keep, failures = SqliteInventory.keep_summary, [KmsFastError("The disk is full.", name="STORE_UNAVAILABLE")] * 5
+
+    async def keep_late(inventory: SqliteInventory, summary: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await keep(inventory, summary)
+
+    monkeypatch.setattr(SqliteInventory, "keep_summary", keep_late)
+    async with running(make_recorder(tmp_path)):
+        await wait_until(lambda: "the inventory is recorded again" in caplog.text)
+    assert not failures
+    assert caplog.text.count("The disk is full") == caplog.text.count("the inventory is recorded again") == 1
+
+
 async def test_a_transaction_in_doubt_is_counted_once(tmp_path: Path, segment: SegmentWriter) -> None:
     """The connection is lost with the answer to COMMIT: it may have happened. Every other transaction did."""
     open_unsteady, attempts = make_unsteady(
