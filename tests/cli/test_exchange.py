@@ -121,10 +121,14 @@ def test_a_renewal_by_text_needs_no_catalog_file_until_the_catalog_changes(
     assert command("host", "apply", "-", pasted=renewed["text"])["name"] == "VERSION_WENT_BACK"
 
 
-def test_a_newer_publisher_file_may_come_by_itself(ask: dict[str, Any], host_key: str, command: Command) -> None:
+def test_a_newer_publisher_file_may_come_by_itself(ask: dict[str, Any], command: Command, tmp_path: Path) -> None:
     command("publisher", "certify", "host.request", "--out", "host.answer")
     command("host", "apply", "host.answer")
-    command("publisher", "revoke", "1")
+    # It is in the publisher file, not in the catalog that hosts get.
+    source = tmp_path / "home" / "publisher" / "catalog.toml"
+    source.write_text(
+        source.read_text().replace('activation_url = ""', 'activation_url = "https://activation.example"')
+    )
     command("publisher", "export", "--out", "publisher.json")
     asked = command("host", "request", "--publisher", "publisher.json", "--text", "-")
     answer = command("publisher", "certify", "-", "--text", "-", pasted=asked["text"])
