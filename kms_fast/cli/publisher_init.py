@@ -3,6 +3,7 @@
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,7 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
+from kms_fast.model.catalog import Sku
 from kms_fast.publisher.publisher import Publisher
 
 
@@ -60,26 +62,31 @@ def init(
         fields = {"publisher_id": publisher_id, "name": name, "folder": folder, "catalog": folder / "catalog.toml"}
         text = (
             f"Made publisher {name} ({publisher_id}) in {folder}.\n"
-            "Keep copies of root.key, issuer.key and publisher.db, and of the passphrase: nothing can replace them.\n"
+            "Keep a backup (kms-fast publisher backup FILE) and the passphrase: nothing can replace them.\n"
         )
         if product is None:
             out.result(fields, f'{text}Next: kms-fast publisher add-product "PRODUCT" --family desktop')
             return
         sku, _ = publisher.add_product(product, family, threshold=threshold)
-        publisher.export(secret, now_ms=now_ms)
-        setup_key = sku.setup_key(publisher.publisher_id).text
-        host_key = publisher.make_host_key(now_ms=now_ms).key.text
-    written = folder / "publisher.json"
+        first = _start_product(publisher, sku, secret, path, now_ms)
+    following = "activate" if activation_url else "request"
+    options = "" if activation_url else " --out host.request"
+    out.result(
+        {**fields, **first},
+        f"{text}Wrote {first['file']}, which clients and hosts take with --publisher.\n"
+        f"Setup key of {product}, the same on every machine: {first['setup_key']}\n"
+        f"Host key, shown once: {first['host_key']}\n"
+        f"Next, on the host: kms-fast host {following} --publisher {first['file']} --key HOSTKEY{options}",
+    )
+
+
+def _start_product(publisher: Publisher, sku: Sku, secret: bytes, path: Path | None, now_ms: int) -> dict[str, Any]:
+    """Export, copy publisher.json to ``path``, make a host key; what was made, as the command shows it."""
+    publisher.export(secret, now_ms=now_ms)
+    host_key = publisher.make_host_key(now_ms=now_ms).key.text
+    written = publisher.folder / "publisher.json"
     if path is not None:
         write_atomically(path, read_bounded(written), mode=PUBLIC)
         written = path
-    following = f"activate --publisher {written} --key HOSTKEY"
-    if not activation_url:
-        following = f"request --publisher {written} --key HOSTKEY --out host.request"
-    out.result(
-        {**fields, "file": written, "product": product, "setup_key": setup_key, "host_key": host_key},
-        f"{text}Wrote {written}, which clients and hosts take with --publisher.\n"
-        f"Setup key of {product}, the same on every machine: {setup_key}\n"
-        f"Host key, shown once: {host_key}\n"
-        f"Next, on the host: kms-fast host {following}",
-    )
+    setup_key = sku.setup_key(publisher.publisher_id).text
+    return {"file": written, "product": sku.name, "setup_key": setup_key, "host_key": host_key}
