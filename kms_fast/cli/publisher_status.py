@@ -85,13 +85,13 @@ def _read_since(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 @click.command
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many rows at most.")
-@click.option("--key", metavar="LAST5", default="", help="Only requests made with this host key.")
+@click.option("--key", metavar="LAST5", help="Only requests made with this host key.")
 @click.option("--peer", metavar="ADDRESS", default="", help="Only requests from this address.")
 @click.option("--refused/--granted", default=None, help="Only requests that were refused, or granted.")
 @click.option("--since", "since_ms", metavar="SPAN", callback=_read_since, help="Only the last 90m, 36h or 30d.")
 @home_option
 @json_option
-def log(limit: int, key: str, peer: str, refused: bool | None, since_ms: int, home: Path, out: Output) -> None:
+def log(limit: int, key: str | None, peer: str, refused: bool | None, since_ms: int, home: Path, out: Output) -> None:
     """List requests for certificates, newest first, by the activation service or by a file.
 
     \b
@@ -101,8 +101,9 @@ def log(limit: int, key: str, peer: str, refused: bool | None, since_ms: int, ho
       kms-fast publisher log --key 7Q2XM --json
     """
     with closing(Publisher(home / "publisher")) as publisher:
+        last_five = publisher.records.name_host_key(key).secrets.last_five if key is not None else ""
         rows = publisher.records.list_requests(
-            limit=limit, key=key.upper(), peer=peer, refused=refused, since_ms=since_ms
+            limit=limit, key=last_five, peer=peer, refused=refused, since_ms=since_ms
         )
     listed = list(map(_describe_request, rows))
     out.result({"requests": listed}, "\n".join(map(_show_request, listed)) or "No request fits.")

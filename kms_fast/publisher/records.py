@@ -12,7 +12,7 @@ from kms_fast.model.certificate import HostCertificate
 from kms_fast.model.exchange import HostKeySecrets
 from kms_fast.publisher.database import Database, Values
 
-# Refusals cost whoever asks nothing, so the log keeps so many rows of them; what was granted stays for ever.
+# Refusals cost whoever asks nothing, so the log keeps those among so many newest rows; what was granted stays for ever.
 KEPT_REFUSALS: Final = 100_000
 # By how much numbers are raised after a restoration: more than were given out since any backup worth restoring.
 SKIPPED_NUMBERS: Final = 100_000

@@ -5,12 +5,15 @@ import json
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from kms_fast.publisher.records import Records
+from kms_fast.results import BY_NAME
 from tests.host.running import wait_for
 from tests.hosts import run_cli
 from tests.services import PASSPHRASE, Example, make_example, make_tls
@@ -92,6 +95,13 @@ def test_refusals_reach_the_hosts_administrator(example: Example) -> None:
         code, told = example.activate("first", service.url)
         assert (code, told["code"], told["name"]) == (1, "0xC004C008", "HOST_KEY_USED_UP")
         assert "this host 1 of 1 times" in told["message"]
+        result = BY_NAME["HOST_KEY_USED_UP"]
+        assert (told["meaning"], told["cure"]) == (result.meaning, result.cure)
+        options = ("--url", service.url, "--ca", example.ca, "--home", example.folder / "first")
+        command = [sys.executable, "-m", "kms_fast", "host", "activate", *options]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+        for text in ("this host 1 of 1 times", result.cure, f"({result.hex} {result.name})"):
+            assert text in shown
         code, told = example.activate("second", service.url, disabled)
         assert (code, told["name"]) == (1, "HOST_KEY_DISABLED")
         assert disabled[-5:] in told["message"]
@@ -100,8 +110,12 @@ def test_refusals_reach_the_hosts_administrator(example: Example) -> None:
         example.publisher("disable-key", disabled[-5:], "--undo")
         assert example.activate("second", service.url)[0] == 0
     names = [row["name"] for row in example.publisher("log", "--refused")["requests"]]
-    assert names == ["OFFLINE_DATA_MALFORMED", "HOST_KEY_DISABLED", "HOST_KEY_USED_UP"]
-    assert len(example.publisher("log", "--key", disabled[-5:], "--granted")["requests"]) == 1
+    assert names == ["OFFLINE_DATA_MALFORMED", "HOST_KEY_DISABLED", "HOST_KEY_USED_UP", "HOST_KEY_USED_UP"]
+    key_id = next(key["key_id"] for key in example.publisher("keys")["keys"] if key["last_five"] == disabled[-5:])
+    for named in (disabled[-5:], disabled[-5:].lower(), key_id):
+        assert len(example.publisher("log", "--key", named, "--granted")["requests"]) == 1
+    code, told, _ = run_cli("publisher", "log", "--key", "00000", home=example.home)
+    assert (code, "no host key that ends in 00000" in told["message"]) == (1, True)
     assert example.publisher("log", "--peer", "10.0.0.1")["requests"] == []
 
 
