@@ -11,7 +11,6 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
-from kms_fast.model.catalog import Sku
 from kms_fast.publisher.publisher import Publisher
 
 
@@ -67,8 +66,7 @@ def init(
         if product is None:
             out.result(fields, f'{text}Next: kms-fast publisher add-product "PRODUCT" --family desktop')
             return
-        sku, _ = publisher.add_product(product, family, threshold=threshold)
-        first = _start_product(publisher, sku, secret, path, now_ms)
+        first = _start_product(publisher, product, family, threshold, secret, path, now_ms)
     following = "activate" if activation_url else "request"
     options = "" if activation_url else " --out host.request"
     out.result(
@@ -80,13 +78,22 @@ def init(
     )
 
 
-def _start_product(publisher: Publisher, sku: Sku, secret: bytes, path: Path | None, now_ms: int) -> dict[str, Any]:
-    """Export, copy publisher.json to ``path``, make a host key; what was made, as the command shows it."""
+def _start_product(
+    publisher: Publisher,
+    product: str,
+    family: str,
+    threshold: int | None,
+    secret: bytes,
+    path: Path | None,
+    now_ms: int,
+) -> dict[str, Any]:
+    """Add a product, export (a copy to ``path``), make a host key; what was made, as the command shows it."""
+    publisher.add_product(product, family, threshold=threshold)
     publisher.export(secret, now_ms=now_ms)
     host_key = publisher.make_host_key(now_ms=now_ms).key.text
     written = publisher.folder / "publisher.json"
     if path is not None:
         write_atomically(path, read_bounded(written), mode=PUBLIC)
         written = path
-    setup_key = sku.setup_key(publisher.publisher_id).text
-    return {"file": written, "product": sku.name, "setup_key": setup_key, "host_key": host_key}
+    setup_key = publisher.client_key(product).text
+    return {"file": written, "product": product, "setup_key": setup_key, "host_key": host_key}
