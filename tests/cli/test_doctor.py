@@ -14,7 +14,7 @@ from kms_fast.client import Client
 from kms_fast.discovery.address import HostAddress
 from tests.client.world import FakeClock, ScriptedHost, listening
 from tests.examinations import HOUR_MS, examine, make_client, verdicts
-from tests.hosts import Realm, RunningHost, make_realm, run_cli, serve
+from tests.hosts import SKUS, Realm, RunningHost, make_realm, run_cli, serve
 from tests.reference import rpc
 from tests.system.asker import now_ms
 
@@ -108,9 +108,31 @@ def test_a_host_whose_certificate_ends_soon(tmp_path: Path) -> None:
 
 
 def test_a_host_of_other_products(tmp_path: Path, real_host: RunningHost) -> None:
-    home = make_client(tmp_path / "client-home", real_host.realm, "server")
-    finding = examine(home, f"127.0.0.1:{real_host.address[1]}")["host certificate"]
+    """A failure where it is the only host that is asked, else nobody's."""
+    home, address = tmp_path / "client-home", f"127.0.0.1:{real_host.address[1]}"
+    make_client(home, real_host.realm, "server", host=address)
+    finding = examine(home)["host certificate"]
     assert (finding["verdict"], finding["code"]) == ("failed", "0xC004F042")
+    finding = examine(home, address)["host certificate"]
+    assert finding["verdict"] == "ok"
+    assert "Server 1: The host's certificate does not cover this product" in finding["what"]
+
+
+def test_two_products_each_with_a_host_of_its_own(tmp_path: Path, real_host: RunningHost) -> None:
+    home = tmp_path / "client-home"
+    make_client(home, real_host.realm, "server", host="127.0.0.1:1")
+    make_client(home, real_host.realm, "desktop")
+    Client(home=home).set_host(f"127.0.0.1:{real_host.address[1]}", SKUS["desktop"].id)
+    told = run_cli("doctor", home=home)[1]["checks"]
+    judged = [(finding["about"], finding["verdict"]) for finding in told if finding["check"] == "host certificate"]
+    assert judged == [("127.0.0.1:1", "skipped"), (f"127.0.0.1:{real_host.address[1]}", "ok")]
+    # Each host is named for its product also where the state's mode is wrong.
+    (home / "client" / "state.json").chmod(0o644)
+    told = run_cli("doctor", home=home)[1]["checks"]
+    assert [finding["what"].partition(":")[0] for finding in told if finding["check"] == "lookup"] == [
+        "Server 1",
+        "Desktop 3",
+    ]
 
 
 @pytest.mark.parametrize(

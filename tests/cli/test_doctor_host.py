@@ -21,7 +21,9 @@ from tests.system.asker import Asker, now_ms
 pytestmark = pytest.mark.usefixtures("free_port")
 
 
-def test_a_host_that_runs(realm: Realm) -> None:
+def test_a_host_that_runs(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMS_FAST_DNS_TARGET", "kms.example.test")
+    monkeypatch.setenv("KMS_FAST_DNS_DOMAIN", "domain.invalid")
     with serve(realm) as host:
         checks = examine(realm.home)
         assert f"process {host.process.pid}" in checks["port"]["what"]
@@ -31,7 +33,7 @@ def test_a_host_that_runs(realm: Realm) -> None:
     assert list(checks)[:8] == ["configuration", "files", "certificate", "clock", "port", "firewall", "store", "disk"]
     assert list(checks)[9:] == ["name", "reach", "interface", "host certificate", "host clock"]
     assert "Certificate 1 of Testing Ltd" in checks["host certificate"]["what"]
-    assert f"SRV 0 0 {host.address[1]} " in checks["lookup"]["cure"]
+    assert f"SRV 0 0 {host.address[1]} kms.example.test." in checks["lookup"]["cure"]
 
 
 def test_what_it_looks_at_is_left_alone(realm: Realm) -> None:

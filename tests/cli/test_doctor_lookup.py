@@ -4,8 +4,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import dns.message
 import dns.name
@@ -17,10 +17,14 @@ import pytest
 from kms_fast.cli.doctor.client import ClientContext
 from kms_fast.cli.doctor.host import HostContext
 from kms_fast.cli.doctor.ladder import Verdict
-from kms_fast.cli.doctor.lookup import find_host_records, find_named, find_set_hosts
+from kms_fast.cli.doctor.lookup import Lookup, find_host_records, find_named, find_set_hosts
+from kms_fast.client.state import Product, State
+from kms_fast.client.trust import Trust
 from kms_fast.discovery.address import HostAddress
 from kms_fast.errors import ConfigurationError
+from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
+from tests.hosts import SKUS, Realm
 
 SERVICE = "_kms-fast._tcp"
 RECORDS = {"_kms-fast._tcp.example.test.": ["20 0 1688 spare.example.test.", "10 0 1700 kms.example.test."]}
@@ -58,9 +62,20 @@ def resolver_for() -> Iterator[Callable[[str], dns.resolver.Resolver]]:
         yield make
 
 
-def make_client(**status: Any) -> ClientContext:
-    known = SimpleNamespace(**{"host": None, "cached_host": None, "domain": None} | status)
-    return ClientContext(Path("home"), 0, statuses=[known])  # type: ignore[list-item]
+def make_client(realm: Realm, *products: dict[str, Any]) -> ClientContext:
+    """Each product as it is set, the first one the desktop's."""
+    publisher = PublisherFile.parse(realm.publisher_json.read_bytes())
+    skus = [SKUS[name] for name in ("desktop", "server")[: len(products)]]
+    state = State("", UUID(int=1), [], products={
+        sku.id: Product("key", 0, **fields) for sku, fields in zip(skus, products, strict=True)
+    })  # fmt: skip
+    trusts = [Trust(publisher, sku, sku.setup_key(publisher.publisher_id)) for sku in skus]
+    return ClientContext(Path("home"), 0, state, trusts)
+
+
+def find_set(client: ClientContext, resolver: dns.resolver.Resolver) -> Lookup:
+    [lookup] = find_set_hosts(client, SERVICE, resolver)
+    return lookup
 
 
 def test_a_domain(resolver_for: Callable[[str], dns.resolver.Resolver]) -> None:
@@ -97,24 +112,60 @@ def test_what_is_neither() -> None:
 
 
 def test_a_client_asks_dns_and_then_the_host_that_answered_last(
-    resolver_for: Callable[[str], dns.resolver.Resolver],
+    resolver_for: Callable[[str], dns.resolver.Resolver], realm: Realm
 ) -> None:
-    found = find_set_hosts(make_client(cached_host="old:1688"), SERVICE, resolver_for("example.test"))
+    found = find_set(make_client(realm, {"cached_host": "old:1688"}), resolver_for("example.test"))
     assert list(found.hosts) == FOUND
-    cached = find_set_hosts(make_client(cached_host="old:1688"), SERVICE, resolver_for("empty.test"))
+    cached = find_set(make_client(realm, {"cached_host": "old:1688"}), resolver_for("empty.test"))
     assert (cached.finding.verdict, list(cached.hosts)) == (Verdict.WARNING, [HostAddress("old")])
     assert "_kms-fast._tcp.empty.test. (the name does not exist)" in cached.finding.what
-    elsewhere = find_set_hosts(make_client(domain="example.test"), SERVICE, resolver_for("empty.test"))
+    elsewhere = find_set(make_client(realm, {"domain": "example.test"}), resolver_for("empty.test"))
     assert list(elsewhere.hosts) == FOUND, "in the domain that was set, not in the machine's"
-    nothing = find_set_hosts(make_client(), SERVICE, resolver_for("empty.test"))
+    nothing = find_set(make_client(realm, {}), resolver_for("empty.test"))
     assert (nothing.finding.verdict, list(nothing.hosts)) == (Verdict.FAILED, [])
 
 
-def test_a_host_without_records_is_told_which_to_make(resolver_for: Callable[[str], dns.resolver.Resolver]) -> None:
-    context = HostContext(Path("home"), None, 0)
-    assert list(find_host_records(context, SERVICE, resolver_for("example.test")).hosts) == FOUND
-    publishing = HostContext(Path("home"), None, 0, settings=HostSettings(dns_domain=("example.test:5:1",)))
-    assert list(find_host_records(publishing, SERVICE, resolver_for("empty.test")).hosts) == FOUND
-    finding = find_host_records(context, SERVICE, resolver_for("empty.test")).finding
-    assert finding.verdict is Verdict.WARNING
-    assert finding.details["record"].startswith("_kms-fast._tcp.empty.test. 3600 IN SRV 0 0 1688 ")
+@pytest.mark.parametrize("other", [{"host": "set:1688"}, {"domain": "empty.test"}])
+def test_each_product_of_a_client_has_its_hosts(
+    resolver_for: Callable[[str], dns.resolver.Resolver], realm: Realm, other: dict[str, Any]
+) -> None:
+    client = make_client(realm, other, {"domain": "example.test"})
+    first, second = find_set_hosts(client, SERVICE, resolver_for("other.test"))
+    assert list(first.hosts) == ([HostAddress("set")] if "host" in other else [])
+    assert first.finding.what.startswith("Desktop 3: ")
+    assert (list(second.hosts), [trust.sku.name for trust in second.trusts]) == (FOUND, ["Server 1"])
+    alike = find_set(make_client(realm, other, other), resolver_for("other.test"))
+    assert [trust.sku.name for trust in alike.trusts] == ["Desktop 3", "Server 1"]
+
+
+def make_host(**settings: Any) -> HostContext:
+    """A host that takes connections on port 1700 and has these settings."""
+    return HostContext(Path("home"), None, 0, settings=HostSettings(listen=("127.0.0.1:1700",), **settings))
+
+
+def test_a_host_s_record_in_each_of_its_domains(resolver_for: Callable[[str], dns.resolver.Resolver]) -> None:
+    context = make_host(dns_domain=("example.test:5:1", "empty.test:5:1"), dns_target="KMS.example.test", dns_ttl_s=60)
+    found, missing = find_host_records(context, SERVICE, resolver_for("other.test"))
+    assert (found.finding.verdict, list(found.hosts)) == (Verdict.OK, FOUND)
+    assert missing.finding.verdict is Verdict.WARNING
+    assert missing.finding.details["record"] == "_kms-fast._tcp.empty.test. 60 IN SRV 5 1 1700 kms.example.test."
+
+
+@pytest.mark.parametrize("settings", [{"dns_target": "kms.example.test", "dns_port": 1701}, {"dns_target": "b.test"}])
+def test_a_host_that_no_record_names(
+    resolver_for: Callable[[str], dns.resolver.Resolver], settings: dict[str, Any]
+) -> None:
+    [lookup] = find_host_records(make_host(**settings), SERVICE, resolver_for("example.test"))
+    assert (lookup.finding.verdict, list(lookup.hosts)) == (Verdict.WARNING, FOUND)
+    assert f"None names this host, {settings['dns_target']}:{settings.get('dns_port', 1700)}." in lookup.finding.what
+
+
+def test_a_host_without_a_name_to_publish(
+    resolver_for: Callable[[str], dns.resolver.Resolver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost.localdomain")
+    [lookup] = find_host_records(make_host(), SERVICE, resolver_for("example.test"))
+    assert (lookup.finding.verdict, list(lookup.hosts)) == (Verdict.WARNING, FOUND)
+    assert lookup.finding.cure is not None
+    assert "dns_target" in lookup.finding.cure
+    assert "record" not in lookup.finding.details

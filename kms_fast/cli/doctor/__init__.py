@@ -24,12 +24,12 @@ from kms_fast.model.policy import SRV_NAME
 
 @dataclass
 class Examination:
-    """What is looked at, and what was found so far. ``trust`` and ``revocations``: what hosts are asked with."""
+    """What is looked at, and what was found so far. ``trusts`` and ``revocations``: what hosts are asked with."""
 
     out: Output
     findings: list[Finding] = field(default_factory=list)
-    targets: dict[HostAddress, str] = field(default_factory=dict)
-    trust: Trust | None = None
+    targets: dict[HostAddress, TargetContext] = field(default_factory=dict)
+    trusts: Sequence[Trust] = ()
     revocations: bytes | None = None
     service: str = SRV_NAME
 
@@ -37,13 +37,20 @@ class Examination:
         """Take what was found, and the hosts to look at."""
         self.findings.append(lookup.finding)
         for host in lookup.hosts:
-            self.targets.setdefault(host, str(host))
+            self.add_target(host, lookup.trusts or self.trusts, is_only=bool(lookup.trusts) and len(lookup.hosts) == 1)
+
+    def add_target(self, host: HostAddress, trusts: Sequence[Trust], *, about: str = "", is_only: bool = False) -> None:
+        """Look at a host too, for these products; ``is_only``: they ask no other."""
+        target = self.targets.setdefault(host, TargetContext(host, about or str(host), self.revocations))
+        skus = [trust.sku.id for trust in trusts]
+        target.trusts = [*(trust for trust in target.trusts if trust.sku.id not in skus), *trusts]
+        target.needed_by |= set(skus if is_only else ())
 
     def look_at_targets(self) -> None:
         """Climb the ladder of every host."""
-        for host, about in self.targets.items():
-            self.out.progress(f"looking at {about}")
-            self.findings += climb(about, TARGET_CHECKS, TargetContext(host, self.trust, self.revocations))
+        for target in self.targets.values():
+            self.out.progress(f"looking at {target.about}")
+            self.findings += climb(target.about, TARGET_CHECKS, target)
 
 
 @click.command
@@ -93,15 +100,18 @@ def _examine_home(examination: Examination, host: HostContext, client: ClientCon
         examination.findings += climb(f"host in {host.home}", HOST_CHECKS, host)
         _trust_as_host(examination, host)
         if host.nearby is not None:
-            examination.targets[host.nearby] = f"this host at {host.nearby}"
+            examination.add_target(host.nearby, examination.trusts, about=f"this host at {host.nearby}")
     if is_client:
         examination.out.progress("looking at this client")
         examination.findings += climb(f"client in {client.home}", CLIENT_CHECKS, client)
         _trust_as_client(examination, client)
+    lookups: Sequence[Lookup] = ()
     if client.trusts:
-        examination.look_up(find_set_hosts(client, service or examination.service))
+        lookups = find_set_hosts(client, service or examination.service)
     elif host.installation is not None:
-        examination.look_up(find_host_records(host, service or examination.service))
+        lookups = find_host_records(host, service or examination.service)
+    for lookup in lookups:
+        examination.look_up(lookup)
 
 
 def _examine_place(
@@ -111,7 +121,7 @@ def _examine_place(
     if (client.home / "client").exists():
         climb("", [check for check in CLIENT_CHECKS if check.name == "keys"], client)
         _trust_as_client(examination, client)
-    if examination.trust is None and host.folder.exists():
+    if not examination.trusts and host.folder.exists():
         climb("", [check for check in HOST_CHECKS if check.name == "certificate"], host)
         _trust_as_host(examination, host)
     examination.look_up(find_named(where, service or examination.service))
@@ -119,7 +129,7 @@ def _examine_place(
 
 def _trust_as_client(examination: Examination, client: ClientContext) -> None:
     if client.trusts and client.state is not None:
-        examination.trust, examination.revocations = client.trusts[0], client.state.revocations
+        examination.trusts, examination.revocations = client.trusts, client.state.revocations
         examination.service = client.trusts[0].publisher.srv_name
 
 
@@ -132,7 +142,7 @@ def _trust_as_host(examination: Examination, host: HostContext) -> None:
     served = [sku for sku in installed.catalog.skus if sku.generation <= certified.get(sku.family, 0)]
     if served:
         key = served[0].setup_key(installed.publisher.publisher_id)
-        examination.trust = Trust(installed.publisher, served[0], key)
+        examination.trusts = [Trust(installed.publisher, served[0], key)]
 
 
 def _report(findings: Sequence[Finding], out: Output) -> None:

@@ -1,5 +1,6 @@
 """Which hosts there are to look at: those that were named, set, or are found in DNS."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
@@ -7,27 +8,37 @@ from dataclasses import dataclass, replace
 
 import dns.resolver
 
+from kms_fast.cli.dns_records import plan_records
 from kms_fast.cli.doctor.client import ClientContext
 from kms_fast.cli.doctor.host import HostContext
-from kms_fast.cli.doctor.ladder import Finding, describe_error, ok, warn
+from kms_fast.cli.doctor.ladder import Finding, Verdict, describe_error, ok, warn
+from kms_fast.client.trust import Trust
 from kms_fast.discovery.address import HostAddress, parse_address
 from kms_fast.discovery.srv import Service, find_hosts
-from kms_fast.errors import NoHost
+from kms_fast.discovery.zone import Access
+from kms_fast.errors import KmsFastError, NoHost
 from kms_fast.model.names import parse_domain
 from kms_fast.model.settings import DEFAULT_PORT
+from kms_fast.model.settings import parse_address as read_address
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What was found of hosts, and the hosts to look at."""
+    """What was found of hosts, the hosts to look at, and of a client the products that ask them."""
 
     finding: Finding
     hosts: Sequence[HostAddress] = ()
+    trusts: Sequence[Trust] = ()
 
     @classmethod
     def of(cls, finding: Finding, hosts: Sequence[HostAddress] = ()) -> "Lookup":
         """Under the name of its check."""
         return cls(replace(finding, about="hosts", check="lookup"), hosts)
+
+    def of_products(self, trusts: Sequence[Trust]) -> "Lookup":
+        """The same, for these products; they are named."""
+        names = ", ".join(trust.sku.name for trust in trusts)
+        return Lookup(replace(self.finding, what=f"{names}: {self.finding.what}"), self.hosts, trusts)
 
 
 def find_named(where: str, service: str, resolver: dns.resolver.Resolver | None = None) -> Lookup:
@@ -47,43 +58,74 @@ def find_named(where: str, service: str, resolver: dns.resolver.Resolver | None 
         return Lookup.of(ok(said, names=error.details["names"]), [host])
 
 
-def find_set_hosts(client: ClientContext, service: str, resolver: dns.resolver.Resolver | None = None) -> Lookup:
-    """The hosts that a client would ask: the one that was set, else those in DNS, else the one that answered last."""
-    set_hosts = list(dict.fromkeys(status.host for status in client.statuses if status.host is not None))
-    if set_hosts:
-        hosts = [parse_address(host) for host in set_hosts]
-        return Lookup.of(ok(f"Set by client set-host, so nothing is looked up: {', '.join(set_hosts)}."), hosts)
-    domain = next((status.domain for status in client.statuses if status.domain is not None), None)
-    try:
-        return _list_records(find_hosts(Service(service, domain), resolver), service)
-    except NoHost as error:
-        cached = list(dict.fromkeys(status.cached_host for status in client.statuses if status.cached_host))
-        if not cached:
-            return Lookup.of(describe_error(error))
-        said = f"{error.message} The host that answered last is still known: {', '.join(cached)}."
-        return Lookup.of(warn(said, error.result.cure, **error.details), [parse_address(host) for host in cached])
-
-
-def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Resolver | None = None) -> Lookup:
-    """The records that this host's clients find: in the first domain that it publishes in, else in this machine's own.
-
-    Without any, clients have to be told where it is.
+def find_set_hosts(client: ClientContext, service: str, resolver: dns.resolver.Resolver | None = None) -> list[Lookup]:
+    """The hosts that each product of a client would ask: the one that was set, else those in DNS, else the one that
+    answered last. Products that ask alike are one lookup.
     """
-    domain = next((parse_domain(text).name for text in host.settings.dns_domain), None)
+    assert client.state is not None
+    alike: dict[tuple[str | None, str | None], list[Trust]] = {}
+    for trust in client.trusts:
+        product = client.state.products[trust.sku.id]
+        alike.setdefault((product.host, None if product.host else product.domain), []).append(trust)
+    lookups = []
+    for (host, domain), trusts in alike.items():
+        if host is not None:
+            said = f"Set by client set-host, so nothing is looked up: {host}."
+            lookup = Lookup.of(ok(said), [parse_address(host)])
+        else:
+            cached = [client.state.products[trust.sku.id].cached_host for trust in trusts]
+            lookup = _find_in_dns(Service(service, domain), [one for one in dict.fromkeys(cached) if one], resolver)
+        lookups.append(lookup.of_products(trusts))
+    return lookups
+
+
+def _find_in_dns(service: Service, cached: Sequence[str], resolver: dns.resolver.Resolver | None) -> Lookup:
+    found = _find(service, resolver)
+    if found.hosts or not cached:
+        return found
+    said = f"{found.finding.what} The host that answered last is still known: {', '.join(cached)}."
+    return Lookup.of(
+        replace(found.finding, verdict=Verdict.WARNING, what=said), [parse_address(host) for host in cached]
+    )
+
+
+def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Resolver | None = None) -> list[Lookup]:
+    """The records that this host's clients find, in each domain that it publishes in, else in this machine's own; and
+    whether this host is among them. If not, clients have to be told where it is.
+    """
+    settings = host.settings
+    port = host.addresses[0][1] if host.addresses else read_address(settings.listen[0])[1]
     try:
-        return _list_records(find_hosts(Service(service, domain), resolver), service)
+        records = asyncio.run(plan_records(settings, service, port or DEFAULT_PORT, Access()))
+    except KmsFastError as error:
+        # Without a name to publish nobody can say whether this host is among them.
+        domains: list[str | None] = [parse_domain(text).name for text in settings.dns_domain]
+        found = [_find(Service(service, domain), resolver) for domain in domains or [None]]
+        return [_warn_of(lookup, error.message, error.result.cure) for lookup in found]
+    lookups = []
+    for record in records:
+        lookup = _find(Service(service, record.domain.name if settings.dns_domain else None), resolver)
+        own = HostAddress(record.target, record.port)
+        if own in [HostAddress(other.name.lower(), other.port) for other in lookup.hosts]:
+            lookups.append(lookup)
+        else:
+            cure = f"Make the record: {record} Or let the host do so: kms-fast host publish-dns."
+            lookups.append(_warn_of(lookup, f"None names this host, {own}.", cure, record=str(record)))
+    return lookups
+
+
+def _find(service: Service, resolver: dns.resolver.Resolver | None) -> Lookup:
+    try:
+        return _list_records(find_hosts(service, resolver), service.name)
     except NoHost as error:
-        port = host.addresses[0][1] if host.addresses else DEFAULT_PORT
-        owner = next(iter(error.details["names"]), f"{service}.DOMAIN.")
-        record = f"{owner} 3600 IN SRV 0 0 {port} {socket.getfqdn()}."
-        return Lookup.of(
-            warn(
-                error.message,
-                f"Make the record: {record} Or tell each client: kms-fast client set-host HOST.",
-                record=record,
-                **error.details,
-            )
-        )
+        return Lookup.of(describe_error(error))
+
+
+def _warn_of(found: Lookup, what: str, cure: str, **details: str) -> Lookup:
+    """What was found, as a warning, with what is wrong with it."""
+    cure = f"{cure} Without a record, tell each client: kms-fast client set-host HOST."
+    finding = warn(f"{found.finding.what} {what}", cure, **details, **found.finding.details)
+    return Lookup.of(finding, found.hosts)
 
 
 def _list_records(hosts: Sequence[HostAddress], service: str) -> Lookup:

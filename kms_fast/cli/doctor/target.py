@@ -6,8 +6,9 @@ It is asked for nothing that counts: a probe is refused for its clock (`kms_fast
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+from uuid import UUID
 
 from kms_fast.cli.doctor.ladder import Check, Finding, Verdict, fail, ok, skip, warn
 from kms_fast.client.blocking import CONNECT_S, ask, describe_failure
@@ -27,15 +28,18 @@ UNREACHED: Final = "Check that the host runs, that the name is right, and that f
 
 @dataclass
 class TargetContext:
-    """A host to look at. ``trust``: of a product whose setup key is here, None without one; ``revocations``: a list
-    that was received. What the checks learn stands below.
+    """A host to look at. ``about``: what it is called; ``revocations``: a list that was received; ``trusts``: of the
+    products that would ask it, as far as their setup keys are here; ``needed_by``: the SKUs that ask no other. What the
+    checks learn stands below: ``outcomes`` are those of the products in turn, without any that of a bind.
     """
 
     host: HostAddress
-    trust: Trust | None = None
+    about: str = ""
     revocations: bytes | None = None
+    trusts: Sequence[Trust] = ()
+    needed_by: set[UUID] = field(default_factory=set)
     addresses: Sequence[str] = ()
-    outcome: Outcome | None = None
+    outcomes: Sequence[Outcome] = ()
     asked_ms: int = 0
 
 
@@ -80,12 +84,10 @@ def _try_to_connect(address: str, port: int) -> str | None:
 def check_interface(context: TargetContext) -> Finding:
     """A bind with our interface is accepted; whatever comes after it is for the next checks."""
     context.asked_ms = time.time_ns() // 1_000_000
-    exchange = HostBind(context.host, SystemClock())
-    if context.trust is not None:
-        exchange = build_probe(context.host, context.trust, SystemClock(), context.revocations)
-    ask(exchange)
-    context.outcome = outcome = exchange.outcome
-    assert outcome is not None
+    host, clock = context.host, SystemClock()
+    probes: list[HostBind] = [build_probe(host, trust, clock, context.revocations) for trust in context.trusts]
+    context.outcomes = [_ask(exchange) for exchange in probes or [HostBind(host, clock)]]
+    outcome = context.outcomes[0]
     if outcome.kind is Kind.FOREIGN:
         return warn(
             "A foreign RPC server: it rejects our interface in the standard way, so it is not a kms_fast host. Its "
@@ -99,21 +101,31 @@ def check_interface(context: TargetContext) -> Finding:
     return ok("It is a kms_fast host: it accepts our interface.")
 
 
+def _ask(exchange: HostBind) -> Outcome:
+    ask(exchange)
+    assert exchange.outcome is not None
+    return exchange.outcome
+
+
 def check_certificate(context: TargetContext) -> Finding:
-    """The answer is signed under the publisher's root, by a host that is not revoked and serves the product."""
-    outcome = context.outcome
-    assert outcome is not None
-    if outcome.kind is Kind.FOREIGN:
+    """Its answers are signed under the publisher's root, by a host that is not revoked and serves the products."""
+    if context.outcomes[0].kind is Kind.FOREIGN:
         return skip("because it is no kms_fast host")
-    if context.trust is None:
+    if not context.trusts:
         return skip("because no setup key is installed here, and only with one a host gives a signed answer")
-    if outcome.kind is not Kind.REFUSED:
-        return Finding(Verdict.FAILED, outcome.text, *_cure_of(outcome))
-    certificate = Answer.parse(outcome.answer).host_certificate
+    for outcome in context.outcomes:
+        if outcome.kind is not Kind.REFUSED:
+            return Finding(Verdict.FAILED, outcome.text, *_cure_of(outcome))
+    publisher, certificate = context.trusts[0].publisher, Answer.parse(context.outcomes[0].answer).host_certificate
     days_left = (certificate.not_after_ms - context.asked_ms) // DAY_MS
-    what = f"Certificate {certificate.serial} of {context.trust.publisher.name} is valid for {days_left} more days."
-    if outcome.code != BY_NAME["CLOCKS_DIFFER"].code:
-        return Finding(Verdict.FAILED, f"{what} {context.trust.sku.name}: {outcome.text}", *_cure_of(outcome))
+    what = f"Certificate {certificate.serial} of {publisher.name} is valid for {days_left} more days."
+    for trust, outcome in zip(context.trusts, context.outcomes, strict=True):
+        if outcome.code == BY_NAME["CLOCKS_DIFFER"].code:
+            continue
+        what = f"{what} {trust.sku.name}: {outcome.text}"
+        # A host of other products is nobody's mistake, unless one that asks no other host needs it.
+        if outcome.code != BY_NAME["HOST_CANNOT_SERVE"].code or trust.sku.id in context.needed_by:
+            return Finding(Verdict.FAILED, what, *_cure_of(outcome))
     if days_left < CERTIFICATE_WARNING_DAYS:
         return warn(what, BY_NAME["CERTIFICATE_DATES"].cure, days_left=days_left)
     return ok(what, days_left=days_left, serial=certificate.serial)
@@ -121,9 +133,7 @@ def check_certificate(context: TargetContext) -> Finding:
 
 def check_clock(context: TargetContext) -> Finding:
     """The time that the host signed, against this machine's."""
-    outcome = context.outcome
-    assert outcome is not None
-    difference_ms = Answer.parse(outcome.answer).header.time_ms - context.asked_ms
+    difference_ms = Answer.parse(context.outcomes[0].answer).header.time_ms - context.asked_ms
     shown = f"The host's clock shows {format_time(context.asked_ms + difference_ms)}, this machine's "
     shown += format_time(context.asked_ms)
     if abs(difference_ms) > CLOCK_WARNING_MS:
