@@ -62,6 +62,14 @@ def test_a_damaged_file_is_kept_aside(file: StateFile, data: bytes) -> None:
     assert file.read() is None
 
 
+def test_a_damaged_file_is_kept_aside_with_the_lock_held(file: StateFile) -> None:
+    with file.locked():
+        file.path.write_bytes(b"{")
+        with pytest.raises(ConfigurationError, match="it was kept as"):
+            file.read()
+        assert not file.path.exists()
+
+
 def test_a_damaged_file_that_is_only_looked_at_stays(file: StateFile) -> None:
     file.path.write_bytes(b"{")
     with pytest.raises(ConfigurationError, match="left as it is"):

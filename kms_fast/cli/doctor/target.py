@@ -113,9 +113,9 @@ def check_certificate(context: TargetContext) -> Finding:
         return skip("because it is no kms_fast host")
     if not context.trusts:
         return skip("because no setup key is installed here, and only with one a host gives a signed answer")
-    for outcome in context.outcomes:
+    for trust, outcome in zip(context.trusts, context.outcomes, strict=True):
         if outcome.kind is not Kind.REFUSED:
-            return Finding(Verdict.FAILED, outcome.text, *_cure_of(outcome))
+            return Finding(Verdict.FAILED, f"{trust.sku.name}: {outcome.text}", *_cure_of(outcome))
     publisher, certificate = context.trusts[0].publisher, Answer.parse(context.outcomes[0].answer).host_certificate
     days_left = (certificate.not_after_ms - context.asked_ms) // DAY_MS
     what = f"Certificate {certificate.serial} of {publisher.name} is valid for {days_left} more days."
