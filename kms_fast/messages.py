@@ -100,6 +100,8 @@ _ROWS = (
     ("PRUNE_FAILED", ERROR, "{error} ({error.result.name}) The ledger is pruned again in an hour."),
     ("HOST_ASKED", INFO, "{event}"),
     ("HOST_ANSWERED", INFO, "{event}"),
+    ("CLIENT_STARTED", INFO, "looks after the products of {home}"),
+    ("CLIENT_STOPPED", INFO, "no longer looks after the products of {home}"),
     ("PRODUCT_ACTIVATED", INFO, "{product} is activated until {until}"),
     ("PRODUCT_REFUSED", WARNING, "{product} was not activated: {error} {error.result.cure} ({error.result.hex})"),
     ("PRODUCT_EXPIRES", WARNING, "{product} expires within {within} and has not been renewed"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from kms_fast.client import AsyncClient
 from kms_fast.client.presence import Presence
 from kms_fast.client.service import Service
+from kms_fast.messages import log
 from kms_fast.systemd import notify
 
 
@@ -17,9 +18,11 @@ def run_service(home: Path) -> None:
     Raises `KmsFastError` when another process does so, OSError, and KeyboardInterrupt on INT.
     """
     presence = Presence(home / "client")
+    log("CLIENT_STARTED", home=home)
     try:
         asyncio.run(_run_until_told(Service(AsyncClient(home=home), notify)))
     finally:
+        log("CLIENT_STOPPED", home=home)
         presence.close()
 
 

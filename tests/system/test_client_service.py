@@ -35,6 +35,8 @@ def test_a_key_of_another_command_is_taken_up(tmp_path: Path, real_host: Running
         assert client.machine().service == service.process.pid
         assert service.stop() == 0
         assert service.await_notice("STOPPING=1")
+        assert service.log.count(f"looks after the products of {tmp_path}") == 2
+        assert "no longer looks after" in service.log
     assert client.machine().service is None
 
 

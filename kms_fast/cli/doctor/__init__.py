@@ -65,7 +65,8 @@ def command(
 ) -> None:
     """Check this host, this client, or with DOMAIN or HOST the hosts there: what is wrong, and what to do.
 
-    Nothing is counted, and but for --activate nothing is changed. Exit code 1 when a check failed.
+    No count changes, and but for --activate no licence. A host notes a request of "kms-fast probe", which it refuses.
+    Exit code 1 when a check failed.
 
     \b
     Examples:
