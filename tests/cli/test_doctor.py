@@ -83,7 +83,9 @@ def test_a_foreign_rpc_server(tmp_path: Path, client_home: Path, foreign: str) -
 def test_what_speaks_another_protocol(tmp_path: Path, client_home: Path, said: bytes | None) -> None:
     with listening(said) as address:
         for home in (tmp_path / "empty", client_home):
-            assert verdicts(examine(home, address))["interface"] == "failed"
+            finding = examine(home, address)["interface"]
+            assert finding["verdict"] == "failed"
+            assert "firewall" not in finding["cure"]
 
 
 def test_a_host_seen_without_a_key(tmp_path: Path, real_host: RunningHost) -> None:

@@ -24,6 +24,7 @@ from kms_fast.results import BY_NAME, find_result
 
 CLOCK_WARNING_MS: Final = 5 * MINUTE_MS
 UNREACHED: Final = "Check that the host runs, that the name is right, and that firewalls on the way let TCP port {} in."
+SILENT: Final = "Look at what listens on TCP port {} there: another program that speaks no RPC, or a host that hangs."
 
 
 @dataclass
@@ -95,7 +96,7 @@ def check_interface(context: TargetContext) -> Finding:
             "Clients of kms_fast need another host or record; they pass this one over.",
         )
     if outcome.kind is Kind.UNREACHABLE:
-        return fail(f"It takes the connection, but {outcome.text}.", UNREACHED.format(context.host.port))
+        return fail(f"It takes the connection, but {outcome.text}.", SILENT.format(context.host.port))
     if outcome.code == BY_NAME["RPC_REFUSED"].code:
         return Finding(Verdict.FAILED, f"{outcome.text[:1].upper()}{outcome.text[1:]}.", *_cure_of(outcome))
     return ok("It is a kms_fast host: it accepts our interface.")
