@@ -20,19 +20,22 @@ from kms_fast.host.presence import list_running
 from kms_fast.model.names import parse_domain
 from kms_fast.model.settings import HostSettings, parse_address
 
-dns_options = functools.partial(settings_options, prefix="dns_")
+
+def dns_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add ``--config`` and flags of these settings of ours, named without their ``dns_``."""
+    return functools.partial(settings_options, prefix="dns_", names=[f"dns_{name}" for name in names])
 
 
 @click.command("publish-dns")
 @home_option
-@dns_options
+@dns_options("domain", "server", "key", "target", "port", "ttl", "share")
 @json_option
 def publish_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
     """Publish this host's SRV record in DNS, or make it anew with another priority, weight or time to live.
 
-    Without --domain, in the domain of the machine's own name. Records of other hosts stay; a set that names a server
-    which is no kms_fast host is left alone unless --share says otherwise. A host with dns_domain set does all of this
-    by itself, at start and every 24 hours.
+    Without --domain, in the domains of the setting dns_domain; without that either, in the one of its own name. Records
+    of other hosts stay; a set that names a server which is no kms_fast host is left alone unless --share says
+    otherwise. A host with dns_domain set does all of this by itself, at start and every 24 hours.
 
     \b
     Examples:
@@ -54,12 +57,13 @@ def publish_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
 
 @click.command("withdraw-dns")
 @home_option
-@dns_options
+@dns_options("domain", "server", "key", "target", "port")
 @json_option
 def withdraw_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
     """Remove this host's SRV record from DNS; those of other hosts stay.
 
-    With --target and --port, the record of a host that is gone. A running host with dns_domain set publishes its
+    Without --domain, from where publish-dns would publish it. With --target and --port, the record of a host that is
+    gone. A running host with dns_domain set publishes its
     record again within a day: unset that first.
 
     \b
@@ -82,13 +86,14 @@ def withdraw_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
 
 @click.command("audit-dns")
 @home_option
-@dns_options
+@dns_options("domain", "server")
 @json_option
 def audit_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
     """Look at every host that the SRV records name: does it answer, and did the publisher certify it.
 
-    Without --domain, where this machine would look hosts up. Exit code 1 when a record is stale (nobody there), rogue
-    (a host of somebody else, or a revoked one), foreign (no kms_fast host) or unproven (a host that cannot sign now).
+    Without --domain, in the domains of the setting dns_domain; without that either, where this machine would look hosts
+    up. Exit code 1 when a record is stale (nobody there), rogue (a host of somebody else, or a revoked one), foreign
+    (no kms_fast host) or unproven (a host that cannot sign now), and when a domain that was named shows no record.
 
     \b
     Examples:
@@ -96,30 +101,36 @@ def audit_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
       kms-fast host audit-dns --domain example.com --server 192.0.2.53 --json
     """
     settings, installation = loaded.settings, read_installation(home / "host")
-    findings = asyncio.run(_audit(settings, installation))
+    findings, failures = asyncio.run(_audit(settings, installation))
     told = [finding.to_json() for finding in findings]
     wrong = [finding for finding in findings if finding.sight.condition is not Condition.OK]
-    if not wrong:
+    if not wrong and not failures:
         out.result({"records": told}, "\n".join(map(str, findings)))
         return
     for finding in findings:
         out.warning(f"{finding}. {finding.cure}".rstrip(" ."))
+    missing = "".join(f" There is no record of {name}: {why}." for name, why in failures.items())
     raise KmsFastError(
-        f"{len(wrong)} of {len(findings)} records are wrong.",
-        name="DNS_RECORDS_WRONG",
+        f"{len(wrong)} of {len(findings)} records are wrong.{missing}",
+        name="DNS_RECORDS_WRONG" if wrong else "NO_SRV_RECORD",
         records=told,
+        names=failures,
     )
 
 
-async def _audit(settings: HostSettings, installation: Installation) -> list[Finding]:
+async def _audit(settings: HostSettings, installation: Installation) -> tuple[list[Finding], dict[str, str]]:
+    """What there is, and why there is nothing under which name; of names that nobody chose the latter is no matter."""
     access, service = make_access(settings), installation.publisher.srv_name
-    resolver = await choose_resolver(access)
+    resolver, look = await choose_resolver(access), make_look(installation)
     domains = [parse_domain(text).name for text in settings.dns_domain]
-    names = [name for domain in domains for name in query_names(Service(service, domain), resolver)]
-    names = names or query_names(Service(service), access.resolver)
+    if domains:
+        chosen = [name for domain in domains for name in query_names(Service(service, domain), resolver)]
+        return await audit(chosen, look, resolver)
+    names = query_names(Service(service), access.resolver)
     if not names:
         raise ConfigurationError("This machine has no DNS domain and no search list: name one with --domain.")
-    return await audit(names, make_look(installation), resolver)
+    findings, _ = await audit(names, look, resolver)
+    return findings, {}
 
 
 async def _change_all(

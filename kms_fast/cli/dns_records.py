@@ -99,8 +99,8 @@ async def plan_records(settings: HostSettings, service: str, port: int, access: 
     if target is None:
         target = await asyncio.to_thread(_find_own_name)
         await check_target(target, access)
-    domains = [parse_domain(text) for text in settings.dns_domain] or [PublishedDomain(target.partition(".")[2])]
     target, port = target.rstrip(".").lower(), settings.dns_port or port
+    domains = [parse_domain(text) for text in settings.dns_domain] or [PublishedDomain(target.partition(".")[2])]
     return [HostRecord(service, domain, target, port, settings.dns_ttl_s) for domain in domains]
 
 
@@ -132,7 +132,7 @@ def make_chore(folder: Path, port: int) -> Chore:
             access = make_access(settings)
             records = await plan_records(settings, installation.publisher.srv_name, port, access)
         except (OSError, KmsFastError) as error:
-            _log_failure(_translate(error), settings.dns_domain)
+            _log_failure(_translate(error), [parse_domain(text).name for text in settings.dns_domain])
             return RETRY_S
         look = make_look(installation)
         findings: list[Finding] = []

@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,32 +65,37 @@ def settings_file(home: Path) -> Path:
     return home / "host" / "kms-fast.toml"
 
 
-def settings_options(function: Callable[..., None], prefix: str = "") -> Callable[..., None]:
+def settings_options(
+    function: Callable[..., None], prefix: str = "", names: Collection[str] | None = None
+) -> Callable[..., None]:
     """Add ``--config`` and a flag for each option; the command gets them read as ``loaded`` (:class:`LoadedSettings`).
 
-    With a ``prefix`` only those that begin with it get a flag, which is named without it. For a command with
-    ``--home``, whose own file counts when none is named.
+    With ``names`` only these get a flag, which is named without their ``prefix``. For a command with ``--home``, whose
+    own file counts when none is named.
 
     The command raises :class:`~kms_fast.errors.ConfigurationError` when they are wrong.
     """
 
     @functools.wraps(function)
     def command(*args: Any, config: Path | None, home: Path, **others: Any) -> None:
-        loaded = load_settings(config, take_flags(others, prefix), os.environ, home=home, prefix=prefix)
+        loaded = load_settings(config, take_flags(others), os.environ, home=home, prefix=prefix)
         function(*args, loaded=loaded, home=home, **others)
 
-    return CONFIG_OPTION(add_flags(command, prefix))
+    return CONFIG_OPTION(add_flags(command, prefix, names))
 
 
-def add_flags(function: Callable[..., None], prefix: str = "") -> Callable[..., None]:
-    """Add a flag for each option that begins with ``prefix``, of which `take_flags` makes what was given."""
-    flags = [_add_flag(option, prefix) for name, option in host_options().items() if name.startswith(prefix)]
+def add_flags(
+    function: Callable[..., None], prefix: str = "", names: Collection[str] | None = None
+) -> Callable[..., None]:
+    """Add a flag for each option, or for ``names``, of which `take_flags` makes what was given."""
+    options = [option for name, option in host_options().items() if names is None or name in names]
+    flags = [_add_flag(option, prefix) for option in options]
     return functools.reduce(lambda inner, add: add(inner), reversed(flags), function)
 
 
-def take_flags(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def take_flags(parameters: dict[str, Any]) -> dict[str, Any]:
     """Take the options out of a command's parameters; those that were given, as they were written."""
-    written = {name: parameters.pop(name) for name in host_options() if name.startswith(prefix)}
+    written = {name: parameters.pop(name) for name in host_options() if name in parameters}
     return {name: value for name, value in written.items() if value not in (None, ())}
 
 

@@ -31,7 +31,7 @@ class Condition(Enum):
     UNPROVEN = "unproven"  # a kms_fast host that signs nothing now
 
 
-_REMOVE: Final = "kms-fast host withdraw-dns --target {name} --port {port}"
+_REMOVE: Final = "kms-fast host withdraw-dns --domain {domain} --target {name} --port {port}"
 CURES: Final = {
     Condition.OK: "",
     Condition.STALE: f"Start that host and open its port; if it is gone, remove its record: {_REMOVE}",
@@ -64,7 +64,9 @@ class Finding:
     @property
     def cure(self) -> str:
         """What to do; empty when all is well."""
-        return CURES[self.sight.condition].format(name=self.host.name, port=self.host.port)
+        # _Service._Proto.Domain. (RFC 2782)
+        domain = self.name.split(".", 2)[-1].removesuffix(".")
+        return CURES[self.sight.condition].format(domain=domain, name=self.host.name, port=self.host.port)
 
     def __str__(self) -> str:
         return f"{self.host}: {self.sight.condition.value}, {self.sight.text.rstrip('.')}"
@@ -89,10 +91,15 @@ async def look_at(name: str, records: Iterable[SRV], look: Look) -> list[Finding
     return await asyncio.gather(*map(find, targets))
 
 
-async def audit(names: Sequence[str], look: Look, resolver: dns.asyncresolver.Resolver) -> list[Finding]:
-    """Look at every record under these names. Raises `NoHost` (NO_SRV_RECORD) when there is none under any."""
+async def audit(
+    names: Sequence[str], look: Look, resolver: dns.asyncresolver.Resolver
+) -> tuple[list[Finding], dict[str, str]]:
+    """Look at every record under these names; also gives why there is none under which name.
+
+    Raises `NoHost` (NO_SRV_RECORD) when there is none under any.
+    """
     findings: list[Finding] = []
-    failures = {}
+    failures: dict[str, str] = {}
     for name in names:
         try:
             answer = await resolver.resolve(name, "SRV", lifetime=LOOKUP_S, search=False)
@@ -103,4 +110,4 @@ async def audit(names: Sequence[str], look: Look, resolver: dns.asyncresolver.Re
     if not findings:
         asked = "; ".join(f"{name} ({why})" for name, why in failures.items())
         raise NoHost(f"There is no SRV record to audit: {asked}.", name="NO_SRV_RECORD", names=failures)
-    return findings
+    return findings, failures

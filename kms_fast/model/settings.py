@@ -157,7 +157,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
                 "check": lambda domains: [parse_domain(domain) for domain in domains],
             },
             description="Domains in which this host publishes its SRV record, each as DOMAIN or "
-            "DOMAIN:PRIORITY:WEIGHT; none: serve publishes nothing.",
+            "DOMAIN:PRIORITY:WEIGHT; without one, serve publishes nothing.",
         ),
     ] = ()
     dns_server: Annotated[

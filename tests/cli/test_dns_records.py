@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import click
 import pytest
 
-from kms_fast.cli.dns_records import judge, make_chore, read_key
+from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
+from kms_fast.cli.dns_records import judge, make_chore, plan_records, read_key
 from kms_fast.client.exchange import Kind, Outcome
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import CURES, Condition
+from kms_fast.discovery.zone import Access
 from kms_fast.errors import ConfigurationError
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
 from tests.hosts import make_realm
-from tests.name_servers import find_free_port
+from tests.name_servers import SERVICE, find_free_port
 
 KEY = 'key "a" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };'
 
@@ -75,9 +78,31 @@ async def test_a_failure_is_tried_again_after_an_hour(tmp_path: Path, caplog: py
 
 async def test_a_key_that_is_missing_is_told_for_each_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     chore = make_chore(make_realm(tmp_path).home / "host", 1688)
-    settings = HostSettings(dns_domain=("a.example", "b.example"), dns_key=str(tmp_path / "missing"))
+    settings = HostSettings(dns_domain=("a.example:10:5", "b.example"), dns_key=str(tmp_path / "missing"))
     assert await chore.do(settings) == 3_600
     assert [str(tmp_path / "missing") in record.getMessage() for record in caplog.records] == [True, True]
+    failed = BY_NAME["STORAGE_FAILED"].hex
+    told = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert told == [f"12293 {failed},a.example", f"12293 {failed},b.example"]
+
+
+async def test_a_final_dot_is_no_part_of_the_domain() -> None:
+    (record,) = await plan_records(HostSettings(dns_target="KMS.example.com."), SERVICE, 1688, Access())
+    assert (record.domain.name, record.target) == ("example.com", "kms.example.com")
+    assert str(record) == "_kms-fast._tcp.example.com. 3600 IN SRV 0 0 1688 kms.example.com."
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (publish_dns, "domain server key target port ttl share"),
+        (withdraw_dns, "domain server key target port"),
+        (audit_dns, "domain server"),
+    ],
+)
+def test_a_command_has_the_flags_that_it_uses(command: click.Command, flags: str) -> None:
+    names = [name.removeprefix("dns_") for param in command.params if (name := param.name or "").startswith("dns_")]
+    assert names == flags.split()
 
 
 async def test_a_host_without_domains_publishes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
