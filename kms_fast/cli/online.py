@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.files import MAX_READ_BYTES
 from kms_fast.model.activation_url import check_activation_url
 
 CONNECT_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 60.0
-LIMIT_BYTES = 64 << 20
 _SHOWN_BYTES = 4096
+_CODES = range(1, 1 << 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,10 @@ class ActivationClient:
         async for chunk in response.content.iter_chunked(1 << 16):
             chunks.append(chunk)
             size += len(chunk)
-            if size > LIMIT_BYTES:
-                raise KmsFastError(f"{response.url} answers with more than 64 MiB.", name="NO_ACTIVATION_SERVICE")
+            if size > MAX_READ_BYTES:
+                raise KmsFastError(
+                    f"{response.url} answers with more than {MAX_READ_BYTES >> 20} MiB.", name="NO_ACTIVATION_SERVICE"
+                )
         data = b"".join(chunks)
         if response.status != 200:
             raise _explain_status(response, data)
@@ -95,7 +98,9 @@ def _explain_status(response: aiohttp.ClientResponse, data: bytes) -> KmsFastErr
     try:
         told = json.loads(data)
         code, message, details = int(told["code"], 16), str(told["message"]), dict(told.get("details") or {})
-    except (ValueError, TypeError, KeyError):
+        if code not in _CODES:
+            raise ValueError(f"{code} is no code of a result")
+    except (ValueError, TypeError, KeyError, RecursionError):
         where = response.headers.get("Location")
         redirected = f", and leads to {where[:200]}" if where else ""
         return KmsFastError(
@@ -112,17 +117,22 @@ def _explain(error: Exception, url: str) -> KmsFastError:
         reason = getattr(error.certificate_error, "verify_message", None) or str(error.certificate_error)
         return KmsFastError(f"The TLS certificate of {host} is not trusted: {reason}.", name="TLS_NOT_TRUSTED", url=url)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return KmsFastError(f"{url} does not speak TLS: {error.os_error.strerror}.", name="TLS_NOT_TRUSTED", url=url)
+        return KmsFastError(f"{url} does not speak TLS: {_describe_os_error(error)}.", name="TLS_NOT_TRUSTED", url=url)
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        what = f"The proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror}"
+        what = f"The proxy {error.host}:{error.port} cannot be reached: {_describe_os_error(error)}"
     elif isinstance(error, aiohttp.ClientHttpProxyError):
         what = f"The proxy answered {error.status} {error.message} when it was asked for {host}"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        what = f"The name {error.host} does not resolve: {error.os_error.strerror}"
+        what = f"The name {error.host} does not resolve: {_describe_os_error(error)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        what = f"{error.host}:{error.port} cannot be reached: {error.os_error.strerror}"
+        what = f"{error.host}:{error.port} cannot be reached: {_describe_os_error(error)}"
     elif isinstance(error, TimeoutError):
         what = f"{url} did not answer in time"
     else:
         what = f"{url}: {str(error) or type(error).__name__}"
     return KmsFastError(f"{what}.", name="PUBLISHER_UNREACHABLE", url=url)
+
+
+def _describe_os_error(error: aiohttp.ClientConnectorError) -> str:
+    # One that tells of several addresses has no text of its own.
+    return error.os_error.strerror or str(error.os_error)
