@@ -69,14 +69,21 @@ class Presence:
     def _write(self) -> None:
         # One page in one write, so that no reader sees half of it.
         data = msgspec.json.encode(self.process, enc_hook=str)
-        if len(data) > FILE_SIZE:
-            short = {name: _shorten(getattr(self.process, name)) for name in ("reload_error", "renewal_failed")}
+        longest = LONGEST_MESSAGE
+        while len(data) > FILE_SIZE and longest:
+            short = {
+                name: _shorten(getattr(self.process, name), longest) for name in ("reload_error", "renewal_failed")
+            }
             data = msgspec.json.encode(msgspec.structs.replace(self.process, **short))
-        os.pwrite(self._fd, data.ljust(FILE_SIZE), 0)
+            longest //= 2
+        data = data.ljust(FILE_SIZE)
+        os.pwrite(self._fd, data, 0)
+        # Very many addresses take more than a page, and less again later.
+        os.ftruncate(self._fd, len(data))
 
 
-def _shorten(error: dict[str, Any] | None) -> dict[str, Any] | None:
-    return error and error | {"message": error["message"][:LONGEST_MESSAGE], "details": {}}
+def _shorten(error: dict[str, Any] | None, longest: int) -> dict[str, Any] | None:
+    return error and error | {"message": error["message"][:longest], "details": {}}
 
 
 def list_running(folder: Path) -> list[HostProcess]:
