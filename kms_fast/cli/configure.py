@@ -1,5 +1,7 @@
 """``kms-fast host configure``: write settings to the file that ``serve`` reads."""
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from kms_fast.cli.settings import (
     settings_file,
     take_flags,
 )
-from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, write_atomically
+from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, open_atomically
 from kms_fast.host.presence import list_running
 from kms_fast.model.settings import FIXED_SETTINGS, host_options, parse_address
 
@@ -62,14 +64,23 @@ def configure(
     settings = parse_file(written, path)
     if config is None:
         make_folder(path.parent, mode=SECRET_FOLDER)
-    # A store's URL may hold a password.
-    write_atomically(path, written.encode(), mode=SECRET)
+    _write(path, written)
     changed = [*given, *unset]
     shown = {name: options[name].show(getattr(settings, options[name].field)) for name in changed}
     out.result(
         {"file": path, "settings": {name: msgspec.json.decode(value) for name, value in shown.items()}},
         "\n".join(f"{name} = {value}" for name, value in shown.items()) + f"\nWrote {path}. {_say_next(home, changed)}",
     )
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file, whose owner and mode stay. Raises OSError."""
+    # A store's URL may hold a password.
+    former = path.stat() if path.exists() else None
+    with open_atomically(path, mode=SECRET if former is None else stat.S_IMODE(former.st_mode)) as file:
+        file.write(text.encode())
+        if former is not None:
+            os.fchown(file.fileno(), former.st_uid, former.st_gid)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -1,6 +1,9 @@
 """``host configure``: settings in the home's file, which a host reads, and which nothing wrong ever gets into."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -51,6 +54,20 @@ def test_what_else_the_file_holds_stays(realm: Realm) -> None:
     code, told, _ = run_cli("host", "configure", "--unset", "workers", home=realm.home)
     assert (code, told["settings"]) == (0, {"workers": 1})
     assert file_of(realm).read_text() == '# ours\nretention = "60d" # long\nrenewal_interval = "20d"\n'
+
+
+def test_a_file_keeps_its_owner_and_mode(realm: Realm, tmp_path: Path, unavailable: Callable[[str], NoReturn]) -> None:
+    if os.geteuid() != 0:
+        unavailable("a file of another owner is for root to make")
+    config = tmp_path / "host.toml"
+    config.write_text("workers = 1\n")
+    config.chmod(0o640)
+    os.chown(config, 4711, 4712)
+    before = config.stat()
+    assert run_cli("host", "configure", "--workers", "2", "--config", config, home=realm.home)[0] == 0
+    after = config.stat()
+    assert config.read_text() == "workers = 2\n"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, 4711, 4712)
 
 
 def test_a_port_is_that_of_every_address(realm: Realm) -> None:
