@@ -22,6 +22,7 @@ from kms_fast.cli.settings import (
 )
 from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, open_atomically
 from kms_fast.host.presence import list_running
+from kms_fast.model.names import format_address
 from kms_fast.model.settings import FIXED_SETTINGS, host_options, parse_address
 
 
@@ -84,8 +85,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _with_port(address: str, port: int) -> str:
-    host, _ = parse_address(address)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return format_address(parse_address(address)[0], port)
 
 
 def _say_next(home: Path, changed: Sequence[str]) -> str:

@@ -12,14 +12,14 @@ import click
 
 from kms_fast.cli import qr
 from kms_fast.cli.output import Output, stdout_console
-from kms_fast.files import PUBLIC, read_bounded, write_atomically
+from kms_fast.files import MAX_READ_BYTES, PUBLIC, read_bounded, write_atomically
 from kms_fast.model.armour import read_armour, write_block
 from kms_fast.model.compact import CompactAnswer, Kind, unpack_request
 from kms_fast.model.document import malformed
 
 STANDARD_STREAM: Final = Path("-")
 # An answer's file has the catalog in it.
-_LIMIT_BYTES: Final = {Kind.REQUEST: 1 << 20, Kind.ANSWER: 64 << 20}
+_LIMIT_BYTES: Final = {Kind.REQUEST: 1 << 20, Kind.ANSWER: MAX_READ_BYTES}
 _TEXT_LIMIT_BYTES: Final = 1 << 20
 # How files begin that show a code: people have them where the text should be.
 _PICTURES: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"<svg", b"<?xml")

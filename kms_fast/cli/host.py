@@ -10,7 +10,15 @@ from kms_fast.cli.clock_reset import clock_reset
 from kms_fast.cli.configure import configure
 from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
 from kms_fast.cli.exchange import Forms, forms_options, read_answer
-from kms_fast.cli.host_online import activate, describe_applied, install_key, publisher_option, read_key, renew
+from kms_fast.cli.host_online import (
+    RELOAD_LIMIT_S,
+    activate,
+    describe_applied,
+    install_key,
+    publisher_option,
+    read_key,
+    renew,
+)
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import read_bounded
@@ -19,9 +27,6 @@ from kms_fast.host.host_keys import read_keys_by_id
 from kms_fast.host.presence import reload_running
 from kms_fast.model.compact import pack_request
 from kms_fast.model.exchange import HostRequest
-
-_LIMIT_BYTES = 64 << 20
-RELOAD_LIMIT_S = 90.0
 
 
 @click.group
@@ -71,7 +76,7 @@ def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, ho
       kms-fast host request --qr
     """
     folder = home / "host"
-    publisher_data = read_bounded(publisher_path, _LIMIT_BYTES) if publisher_path else None
+    publisher_data = read_bounded(publisher_path) if publisher_path else None
     typed = [read_key(key) for key in keys]
     data = make_request(folder, typed, publisher_data=publisher_data, now_ms=_now_ms())
     parsed = HostRequest.parse(data)
@@ -107,7 +112,7 @@ def apply(answer: Path, catalog_path: Path | None, home: Path, out: Output) -> N
       kms-fast host apply host.answer
       kms-fast host apply - --catalog host.catalog
     """
-    catalog_file = read_bounded(catalog_path, _LIMIT_BYTES) if catalog_path else None
+    catalog_file = read_bounded(catalog_path) if catalog_path else None
     applied = apply_answer(home / "host", read_answer(answer, out), catalog_file, now_ms=_now_ms())
     fields, text = describe_applied(applied)
     out.result(fields, f"{text}\nNext: kms-fast serve, or if it runs: kms-fast host reload.")

@@ -18,7 +18,6 @@ from kms_fast.host.presence import list_running, reload_running
 from kms_fast.model.exchange import HostAnswer
 from kms_fast.model.policy import format_time
 
-LIMIT_BYTES = 64 << 20
 RELOAD_LIMIT_S = 90.0
 
 
@@ -67,7 +66,7 @@ def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, 
       kms-fast host install-key --publisher publisher.json HOSTKEY
       kms-fast host install-key @hostkey.txt
     """
-    data = read_bounded(publisher_path, LIMIT_BYTES) if publisher_path else None
+    data = read_bounded(publisher_path) if publisher_path else None
     kept = install_keys(home / "host", [read_key(key) for key in keys], publisher_data=data)
     used = [key.last_five for key in kept.keys]
     out.result(
@@ -97,7 +96,7 @@ def activate(
       kms-fast host activate --publisher publisher.json --key HOSTKEY
       kms-fast host activate --url https://activation.example --ca authority.pem
     """
-    data = read_bounded(publisher_path, LIMIT_BYTES) if publisher_path else None
+    data = read_bounded(publisher_path) if publisher_path else None
     _certify(home, out, url, ca, keys=[read_key(key) for key in keys], publisher_data=data)
 
 

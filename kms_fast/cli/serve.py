@@ -29,6 +29,7 @@ from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
 from kms_fast.messages import log
 from kms_fast.model.events import StartFailed
+from kms_fast.model.names import format_address
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
@@ -208,5 +209,4 @@ def _announce(installation: Installation, sockets: list[list[socket.socket]], ou
 
 
 def _show_address(opened: socket.socket) -> str:
-    address, port = opened.getsockname()[:2]
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return format_address(*opened.getsockname()[:2])

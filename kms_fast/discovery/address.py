@@ -5,12 +5,10 @@ import re
 from dataclasses import dataclass
 
 from kms_fast.errors import ConfigurationError
+from kms_fast.model.names import format_address, is_name
 from kms_fast.model.settings import DEFAULT_PORT
 
 _ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^\[\]:]*))(?::(?P<port>[^:]*))?")
-# Underscores are no part of host names (RFC 1123 section 2.1), but networks have them.
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_NAME_SIZE = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,7 @@ class HostAddress:
     port: int = DEFAULT_PORT
 
     def __str__(self) -> str:
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+        return format_address(self.name, self.port)
 
 
 def parse_address(text: str) -> HostAddress:
@@ -41,7 +39,7 @@ def parse_address(text: str) -> HostAddress:
             return HostAddress(str(ipaddress.IPv4Address(name)), port)
         except ValueError:
             raise _invalid(text, f"{name!r} is not an IPv4 address") from None
-    if len(name) > _NAME_SIZE or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if not is_name(name):
         raise _invalid(text, f"{name!r} is not a host name")
     return HostAddress(name, port)
 
@@ -49,7 +47,7 @@ def parse_address(text: str) -> HostAddress:
 def parse_domain(text: str) -> str:
     """A DNS domain as it is asked for, without a final dot. Raises `ConfigurationError` for what is none."""
     domain = text.strip().removesuffix(".")
-    if len(domain) > _NAME_SIZE or not all(_LABEL.fullmatch(label) for label in domain.split(".")):
+    if not is_name(domain):
         raise ConfigurationError(f"{text!r} is not a DNS domain. Write corp.example.com.", domain=text)
     return domain
 

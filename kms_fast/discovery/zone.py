@@ -27,7 +27,7 @@ import dns.update
 from kms_fast.discovery.srv import LOOKUP_S, describe_failure
 from kms_fast.discovery.tsig import TsigKey
 from kms_fast.errors import KmsFastError
-from kms_fast.model.names import DNS_PORT
+from kms_fast.model.names import DNS_PORT, format_address
 
 ANSWER_S: Final = 5.0
 
@@ -180,8 +180,7 @@ async def find_zone(name: dns.name.Name, access: Access) -> Zone:
         host, port = access.server
         addresses = await _resolve(host, lambda: _ask_system(host))
         apex = await _find_apex(name, _make_resolver_at(addresses, port), over_tcp=True)
-    server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return Zone(apex, server, addresses, port, access.key)
+    return Zone(apex, format_address(host, port), addresses, port, access.key)
 
 
 def _make_resolver_at(addresses: Sequence[str], port: int) -> dns.asyncresolver.Resolver:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from kms_fast._core import LatencyHistogram
 from kms_fast.model.catalog import Sku
 from kms_fast.model.keys import KeyKind, derive_sku_keys, parse_key
+from kms_fast.model.names import format_address
 from kms_fast.model.publisher_file import PublisherFile
 
 
@@ -53,7 +54,7 @@ class LoadPlan:
     @property
     def host(self) -> str:
         """Address and port as users write them."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return format_address(self.address, self.port)
 
     def split(self, processes: int) -> list["LoadPlan"]:
         """The shares of this many processes; connections, machines, activations and rate are divided among them."""

@@ -6,6 +6,8 @@ from typing import Final
 
 DNS_PORT: Final = 53
 
+_NAME_SIZE: Final = 253
+# Underscores are no part of host names (RFC 1123 section 2.1), but networks have them.
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -16,6 +18,16 @@ class PublishedDomain:
     name: str
     priority: int = 0
     weight: int = 0
+
+
+def format_address(host: str, port: int) -> str:
+    """A host and its port as users write them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text without a final dot has the form of a name in DNS."""
+    return len(text) <= _NAME_SIZE and all(map(_LABEL.fullmatch, text.split(".")))
 
 
 def parse_domain(text: str) -> PublishedDomain:
@@ -40,8 +52,8 @@ def check_name(name: str, example: str = "kms.example.com") -> None:
     Raises:
         ValueError: a name of one label, an address, or none at all.
     """
-    labels = name.removesuffix(".").split(".")
-    if len(labels) < 2 or len(name) > 253 or labels[-1].isdigit() or not all(map(_LABEL.fullmatch, labels)):
+    bare = name.removesuffix(".")
+    if "." not in bare or bare.rpartition(".")[2].isdigit() or not is_name(bare):
         raise ValueError(f"{name!r} is not a full name such as {example}")
 
 
