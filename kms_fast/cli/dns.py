@@ -17,7 +17,7 @@ from kms_fast.discovery.zone import Access, choose_resolver
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.presence import list_running
-from kms_fast.model.names import parse_domain
+from kms_fast.model.names import parse_published_domain
 from kms_fast.model.settings import HostSettings, parse_address
 
 
@@ -122,7 +122,7 @@ async def _audit(settings: HostSettings, installation: Installation) -> tuple[li
     """What there is, and why there is nothing under which name; of names that nobody chose the latter is no matter."""
     access, service = make_access(settings), installation.publisher.srv_name
     resolver, look = await choose_resolver(access), make_look(installation)
-    domains = [parse_domain(text).name for text in settings.dns_domain]
+    domains = [parse_published_domain(text).name for text in settings.dns_domain]
     if domains:
         chosen = [name for domain in domains for name in query_names(Service(service, domain), resolver)]
         return await audit(chosen, look, resolver)

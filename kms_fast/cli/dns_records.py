@@ -24,7 +24,7 @@ from kms_fast.host.chores import Chore
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.messages import log
 from kms_fast.model.events import DnsFailed, DnsPublished
-from kms_fast.model.names import PublishedDomain, check_name, parse_domain, parse_server
+from kms_fast.model.names import PublishedDomain, check_name, parse_published_domain, parse_server
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME, find_result
 
@@ -100,7 +100,9 @@ async def plan_records(settings: HostSettings, service: str, port: int, access: 
         target = await asyncio.to_thread(_find_own_name)
         await check_target(target, access)
     target, port = target.rstrip(".").lower(), settings.dns_port or port
-    domains = [parse_domain(text) for text in settings.dns_domain] or [PublishedDomain(target.partition(".")[2])]
+    domains = [parse_published_domain(text) for text in settings.dns_domain] or [
+        PublishedDomain(target.partition(".")[2])
+    ]
     return [HostRecord(service, domain, target, port, settings.dns_ttl_s) for domain in domains]
 
 
@@ -132,7 +134,7 @@ def make_chore(folder: Path, port: int) -> Chore:
             access = make_access(settings)
             records = await plan_records(settings, installation.publisher.srv_name, port, access)
         except (OSError, KmsFastError) as error:
-            _log_failure(_translate(error), [parse_domain(text).name for text in settings.dns_domain])
+            _log_failure(_translate(error), [parse_published_domain(text).name for text in settings.dns_domain])
             return RETRY_S
         look = make_look(installation)
         findings: list[Finding] = []

@@ -30,7 +30,7 @@ def is_name(text: str) -> bool:
     return len(text) <= _NAME_SIZE and all(map(_LABEL.fullmatch, text.split(".")))
 
 
-def parse_domain(text: str) -> PublishedDomain:
+def parse_published_domain(text: str) -> PublishedDomain:
     """``DOMAIN`` or ``DOMAIN:PRIORITY:WEIGHT``.
 
     Raises:

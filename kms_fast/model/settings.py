@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from kms_fast.model.activation_url import check_activation_url
-from kms_fast.model.names import check_name, parse_domain, parse_server
+from kms_fast.model.names import check_name, parse_published_domain, parse_server
 from kms_fast.model.quantities import UNITS, format_quantity, parse_quantity
 
 DEFAULT_PORT = 1688
@@ -154,7 +154,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
             extra={
                 "metavar": "DOMAIN[:PRIORITY:WEIGHT]",
                 "many": "domains",
-                "check": lambda domains: [parse_domain(domain) for domain in domains],
+                "check": lambda domains: [parse_published_domain(domain) for domain in domains],
             },
             description="Domains in which this host publishes its SRV record, each as DOMAIN or "
             "DOMAIN:PRIORITY:WEIGHT; without one, serve publishes nothing.",

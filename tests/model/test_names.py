@@ -2,7 +2,7 @@
 
 import pytest
 
-from kms_fast.model.names import PublishedDomain, check_name, parse_domain, parse_server
+from kms_fast.model.names import PublishedDomain, check_name, parse_published_domain, parse_server
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from kms_fast.model.names import PublishedDomain, check_name, parse_domain, pars
     ],
 )
 def test_domains(text: str, domain: PublishedDomain) -> None:
-    assert parse_domain(text) == domain
+    assert parse_published_domain(text) == domain
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_domains(text: str, domain: PublishedDomain) -> None:
 )
 def test_what_is_no_domain(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a|at most"):
-        parse_domain(text)
+        parse_published_domain(text)
 
 
 @pytest.mark.parametrize("text", ["kms", "192.0.2.1", "[::1]", "kms.example.com:1688", "a b.example", f"{'a' * 64}.b"])

@@ -17,7 +17,7 @@ from kms_fast.discovery.address import HostAddress, parse_address
 from kms_fast.discovery.srv import Service, find_hosts
 from kms_fast.discovery.zone import Access
 from kms_fast.errors import KmsFastError, NoHost
-from kms_fast.model.names import parse_domain
+from kms_fast.model.names import parse_published_domain
 from kms_fast.model.settings import DEFAULT_PORT
 from kms_fast.model.settings import parse_address as read_address
 
@@ -99,7 +99,7 @@ def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Re
         records = asyncio.run(plan_records(settings, service, port or DEFAULT_PORT, Access()))
     except KmsFastError as error:
         # Without a name to publish nobody can say whether this host is among them.
-        domains: list[str | None] = [parse_domain(text).name for text in settings.dns_domain]
+        domains: list[str | None] = [parse_published_domain(text).name for text in settings.dns_domain]
         found = [_find(Service(service, domain), resolver) for domain in domains or [None]]
         return [_warn_of(lookup, error.message, error.result.cure) for lookup in found]
     lookups = []
