@@ -462,8 +462,8 @@ _ROWS = (
         "TLS_NOT_TRUSTED",
         "The activation service's TLS certificate is not trusted on this machine.",
         (
-            "Name the file of the authority that signed it (--ca, or activation_ca in the settings), and check this "
-            "machine's clock; a proxy that opens TLS has an authority of its own."
+            "Name the file of the authority that signed it (--ca, or activation_ca in the settings), ask under a name "
+            "that it is for, and check this machine's clock; a proxy that opens TLS has an authority of its own."
         ),
     ),
     (

@@ -26,10 +26,17 @@ from kms_fast.model.names import format_address
 from kms_fast.model.settings import FIXED_SETTINGS, host_options, parse_address
 
 
+class _SettingName(click.Choice[str]):
+    """A setting by its name in the file, or as its flag spells it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(str(value).replace("-", "_"), param, ctx)
+
+
 @click.command
 @click.option("--port", type=click.IntRange(1, 65_535), help="The port of every address in listen.")
 @click.option(
-    "--unset", multiple=True, type=click.Choice(list(host_options())), help="Back to the default; repeatable."
+    "--unset", multiple=True, type=_SettingName(list(host_options())), help="Back to the default; repeatable."
 )
 @home_option
 @CONFIG_OPTION
@@ -46,7 +53,7 @@ def configure(
     \b
     Examples:
       kms-fast host configure --port 1689 --activation-interval 4h --renewal-interval 5d
-      kms-fast host configure --unset renewal_interval && kms-fast host reload
+      kms-fast host configure --unset renewal-interval && kms-fast host reload
     """
     given, path = parse_flags(take_flags(flags)), config or settings_file(home)
     if not given and port is None and not unset:
@@ -60,6 +67,8 @@ def configure(
         document.pop(name, None)
     options = host_options()
     for name, value in given.items():
+        if options[name].metavar == "FILE":
+            value = _find_file(name, value)
         document[name] = msgspec.json.decode(options[name].format(value))
     written = tomlkit.dumps(document)
     settings = parse_file(written, path)
@@ -68,9 +77,10 @@ def configure(
     _write(path, written)
     changed = [*given, *unset]
     shown = {name: options[name].show(getattr(settings, options[name].field)) for name in changed}
+    lines = [f"{name} = {value}" if value != "null" else f"{name} is not set" for name, value in shown.items()]
     out.result(
         {"file": path, "settings": {name: msgspec.json.decode(value) for name, value in shown.items()}},
-        "\n".join(f"{name} = {value}" for name, value in shown.items()) + f"\nWrote {path}. {_say_next(home, changed)}",
+        "\n".join([*lines, f"Wrote {path}. {_say_next(home, changed)}"]),
     )
 
 
@@ -82,6 +92,16 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode())
         if former is not None:
             os.fchown(file.fileno(), former.st_uid, former.st_gid)
+
+
+def _find_file(name: str, value: str) -> str:
+    """The whole path of a file that a setting names, since a service starts in another folder; it must be there, but
+    for the log, which the host makes.
+    """
+    path = Path(value).absolute()
+    if name != "log_file" and not path.is_file():
+        raise click.UsageError(f"{name}: there is no file {path}.")
+    return str(path)
 
 
 def _with_port(address: str, port: int) -> str:

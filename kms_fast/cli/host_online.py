@@ -5,6 +5,7 @@ import functools
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,17 @@ def publisher_option(function: Callable[..., None]) -> Callable[..., None]:
     )(function)
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceChoice:
+    """The activation service to ask. ``unkept``: the options of host configure that renewals need to find it too."""
+
+    url: str | None
+    ca: Path | None
+    unkept: Sequence[str]
+
+
 def service_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--url`` and ``--ca``, which stand above the settings; the command gets both."""
+    """Add ``--url`` and ``--ca``, which stand above the settings, to a command that takes ``service``."""
 
     @click.option("--url", help="Address of the activation service, else the publisher file's.")
     @click.option(
@@ -44,8 +54,11 @@ def service_options(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*args: Any, url: str | None, ca: Path | None, loaded: LoadedSettings, **options: Any) -> None:
         settings = loaded.settings
-        named = Path(settings.activation_ca) if settings.activation_ca else None
-        function(*args, url=url or settings.activation_url, ca=ca or named, **options)
+        kept = Path(settings.activation_ca) if settings.activation_ca else None
+        unkept = [f"--activation-url {url}"] if url and url != settings.activation_url else []
+        unkept += [f"--activation-ca {ca}"] if ca and ca.absolute() != kept else []
+        choice = ServiceChoice(url or settings.activation_url, ca or kept, unkept if settings.auto_renew else ())
+        function(*args, service=choice, **options)
 
     return command
 
@@ -85,7 +98,7 @@ def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, 
 @home_option
 @json_option
 def activate(
-    publisher_path: Path | None, keys: tuple[str, ...], url: str | None, ca: Path | None, home: Path, out: Output
+    publisher_path: Path | None, keys: tuple[str, ...], service: ServiceChoice, home: Path, out: Output
 ) -> None:
     """Get a certificate from the publisher's activation service and install it; a host that runs reloads.
 
@@ -97,14 +110,14 @@ def activate(
       kms-fast host activate --url https://activation.example --ca authority.pem
     """
     data = read_bounded(publisher_path) if publisher_path else None
-    _certify(home, out, url, ca, keys=[read_key(key) for key in keys], publisher_data=data)
+    _certify(home, out, service, keys=[read_key(key) for key in keys], publisher_data=data)
 
 
 @click.command
 @service_options
 @home_option
 @json_option
-def renew(url: str | None, ca: Path | None, home: Path, out: Output) -> None:
+def renew(service: ServiceChoice, home: Path, out: Output) -> None:
     """Get the next certificate, catalog and publisher file, which costs no activation; a host that runs reloads.
 
     It does so by itself when its certificate ends in less than 60 days.
@@ -113,14 +126,13 @@ def renew(url: str | None, ca: Path | None, home: Path, out: Output) -> None:
     Examples:
       kms-fast host renew
     """
-    _certify(home, out, url, ca)
+    _certify(home, out, service)
 
 
 def _certify(
     home: Path,
     out: Output,
-    url: str | None,
-    ca: Path | None,
+    service: ServiceChoice,
     *,
     keys: Sequence[str] = (),
     publisher_data: bytes | None = None,
@@ -130,7 +142,7 @@ def _certify(
 
     folder, now_ms = home / "host", time.time_ns() // 1_000_000
     request = make_request(folder, keys, publisher_data=publisher_data, now_ms=now_ms)
-    client = ActivationClient(url or find_publisher(folder).activation_url, ca)
+    client = ActivationClient(service.url or find_publisher(folder).activation_url, service.ca)
     out.progress(f"asking {client.url}")
     applied = apply_answer(folder, asyncio.run(client.certify(request)), now_ms=now_ms)
     pids = [process.pid for process in list_running(folder)]
@@ -139,6 +151,8 @@ def _certify(
     following = f"Reloaded (process {', '.join(map(str, pids))})." if pids else "Next: kms-fast serve"
     fields, text = describe_applied(applied)
     out.result({**fields, "reloaded": pids}, f"{text}\n{following}")
+    if service.unkept:
+        out.warning(f"Renewals need that too: kms-fast host configure {' '.join(service.unkept)}")
 
 
 def describe_applied(applied: HostAnswer) -> tuple[dict[str, Any], str]:

@@ -115,7 +115,9 @@ def _explain(error: Exception, url: str) -> KmsFastError:
     host = urlsplit(url).hostname
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", None) or str(error.certificate_error)
-        return KmsFastError(f"The TLS certificate of {host} is not trusted: {reason}.", name="TLS_NOT_TRUSTED", url=url)
+        return KmsFastError(
+            f"The TLS certificate of {host} is not trusted: {reason.rstrip('.')}.", name="TLS_NOT_TRUSTED", url=url
+        )
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return KmsFastError(f"{url} does not speak TLS: {_describe_os_error(error)}.", name="TLS_NOT_TRUSTED", url=url)
     if isinstance(error, aiohttp.ClientProxyConnectionError):

@@ -105,6 +105,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of an authority to trust for that service's TLS certificate, beside the system's.",
             examples=["/etc/kms-fast/authority.pem"],
+            extra={"metavar": "FILE"},
         ),
     ] = None
     retention_s: Annotated[
@@ -210,6 +211,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="File to log to, made anew when it was moved away; not set: stderr.",
             examples=["/var/log/kms-fast/kms-fast.log"],
+            extra={"metavar": "FILE"},
         ),
     ] = None
 

@@ -1,6 +1,8 @@
 """``host configure``: settings in the home's file, which a host reads, and which nothing wrong ever gets into."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -70,6 +72,30 @@ def test_a_file_keeps_its_owner_and_mode(realm: Realm, tmp_path: Path, unavailab
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, 4711, 4712)
 
 
+def test_files_are_kept_with_their_whole_path(realm: Realm) -> None:
+    named = os.path.relpath(__file__)
+    run_cli("host", "configure", "--dns-key", named, "--log-file", "kms.log", home=realm.home)
+    assert file_of(realm).read_text() == f'dns_key = "{__file__}"\nlog_file = "{Path.cwd() / "kms.log"}"\n'
+
+
+def test_a_setting_is_unset_by_its_flag_too(realm: Realm) -> None:
+    file_of(realm).write_text('renewal_interval = "5d"\n')
+    command = [
+        sys.executable,
+        "-m",
+        "kms_fast",
+        "host",
+        "configure",
+        "--unset",
+        "renewal-interval",
+        "--home",
+        realm.home,
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    assert told.startswith("renewal_interval is not set\n")
+    assert file_of(realm).read_text() == ""
+
+
 def test_a_port_is_that_of_every_address(realm: Realm) -> None:
     run_cli("host", "configure", "--port", "1689", home=realm.home)
     assert file_of(realm).read_text() == 'listen = ["0.0.0.0:1689", "[::]:1689"]\n'
@@ -82,6 +108,7 @@ def test_a_port_is_that_of_every_address(realm: Realm) -> None:
     [
         (["--workers", "none"], "COMMAND_INVALID", "--workers none: expected a whole number"),
         (["--renewal-interval", "20d"], "CONFIGURATION_INVALID", "line 2"),
+        (["--dns-key", "no-such.key"], "COMMAND_INVALID", "dns_key: there is no file /"),
         (["--unset", "worker"], "COMMAND_INVALID", "'worker' is not one of"),
         ([], "COMMAND_INVALID", "Name an option to set"),
     ],

@@ -77,9 +77,11 @@ def answering(answer: bytes, tls: Path | None = None) -> Iterator[int]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield listening.getsockname()[1]
-        listening.shutdown(socket.SHUT_RDWR)
-    thread.join()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_a_key_is_installed_first_and_used_then(example: Example, service: Service, host: str) -> None:
@@ -200,8 +202,15 @@ def test_the_proxy_of_the_environment_is_asked(
 def test_settings_name_the_service_too(example: Example, service: Service, host: str, tmp_path: Path) -> None:
     config = tmp_path / "host.toml"
     config.write_text(f'activation_url = "{service.url}"\nactivation_ca = "{example.ca}"\n')
-    code, told, _ = run_cli("host", "renew", "--config", config, home=example.folder / host)
-    assert (code, told["ok"]) == (0, True)
+    code, told, stderr = run_cli("host", "renew", "--config", config, home=example.folder / host)
+    assert (code, told["ok"], stderr) == (0, True, "")
+
+
+def test_what_renewals_lack_is_told(example: Example, service: Service, host: str) -> None:
+    args = ("--url", service.url, "--ca", example.ca)
+    code, _, stderr = run_cli("host", "renew", *args, home=example.folder / host)
+    assert code == 0
+    assert f"host configure --activation-url {service.url} --activation-ca {example.ca}" in stderr
 
 
 def test_nothing_is_lost_when_it_fails(example: Example, service: Service, host: str) -> None:
