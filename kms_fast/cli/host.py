@@ -13,7 +13,7 @@ from kms_fast.cli.exchange import Forms, forms_options, read_answer
 from kms_fast.cli.host_online import (
     RELOAD_LIMIT_S,
     activate,
-    describe_applied,
+    install_answer,
     install_key,
     publisher_option,
     read_key,
@@ -22,7 +22,7 @@ from kms_fast.cli.host_online import (
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.files import read_bounded
-from kms_fast.host.enrolment import apply_answer, make_request
+from kms_fast.host.enrolment import make_request
 from kms_fast.host.host_keys import read_keys_by_id
 from kms_fast.host.presence import reload_running
 from kms_fast.model.compact import pack_request
@@ -113,8 +113,7 @@ def apply(answer: Path, catalog_path: Path | None, home: Path, out: Output) -> N
       kms-fast host apply - --catalog host.catalog
     """
     catalog_file = read_bounded(catalog_path) if catalog_path else None
-    applied = apply_answer(home / "host", read_answer(answer, out), catalog_file, now_ms=_now_ms())
-    fields, text = describe_applied(applied)
+    fields, text = install_answer(home / "host", read_answer(answer, out), out, catalog_file)
     out.result(fields, f"{text}\nNext: kms-fast serve, or if it runs: kms-fast host reload.")
 
 

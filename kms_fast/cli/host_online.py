@@ -13,10 +13,11 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
+from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
-from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request
+from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request, read_installation
 from kms_fast.host.presence import list_running, reload_running
-from kms_fast.model.exchange import HostAnswer
+from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.policy import format_time
 
 RELOAD_LIMIT_S = 90.0
@@ -144,29 +145,40 @@ def _certify(
     request = make_request(folder, keys, publisher_data=publisher_data, now_ms=now_ms)
     client = ActivationClient(service.url or find_publisher(folder).activation_url, service.ca)
     out.progress(f"asking {client.url}")
-    applied = apply_answer(folder, asyncio.run(client.certify(request)), now_ms=now_ms)
+    fields, text = install_answer(folder, asyncio.run(client.certify(request)), out)
     pids = [process.pid for process in list_running(folder)]
     if pids:
         reload_running(folder, limit_s=RELOAD_LIMIT_S)
     following = f"Reloaded (process {', '.join(map(str, pids))})." if pids else "Next: kms-fast serve"
-    fields, text = describe_applied(applied)
     out.result({**fields, "reloaded": pids}, f"{text}\n{following}")
     if service.unkept:
         out.warning(f"Renewals need that too: kms-fast host configure {' '.join(service.unkept)}")
 
 
-def describe_applied(applied: HostAnswer) -> tuple[dict[str, Any], str]:
-    """What an answer brought, as an object and in words."""
+def install_answer(
+    folder: Path, answer: bytes | CompactAnswer, out: Output, catalog_file: bytes | None = None
+) -> tuple[dict[str, Any], str]:
+    """Check and install a host answer: what it brought, as an object and in words. Warns of families that it takes."""
+    former = _read_families(folder)
+    applied = apply_answer(folder, answer, catalog_file, now_ms=time.time_ns() // 1_000_000)
     certificate, catalog = applied.certificate, applied.catalog
     names = {family.number: family.name for family in catalog.families}
     families = {names.get(family.number, str(family.number)): family.generation for family in certificate.families}
     until = format_time(certificate.not_after_ms)
     listed = ", ".join(f"{name} up to generation {generation}" for name, generation in families.items())
+    covered = {family.number for family in certificate.families}
+    lost = [name for number, name in former.items() if number not in covered]
+    if lost:
+        out.warning(
+            f"This host no longer activates {', '.join(lost)}: the host key that was used does not cover that. To "
+            "have all, give every key at once: kms-fast host activate --key KEY --key KEY"
+        )
     fields = {
         "host_id": uuid.UUID(bytes=certificate.host_id),
         "serial": certificate.serial,
         "not_after": until,
         "families": families,
+        "families_lost": lost,
         "products": len(catalog.skus),
         "catalog": catalog.number,
         "publisher_file": applied.publisher.number,
@@ -176,6 +188,16 @@ def describe_applied(applied: HostAnswer) -> tuple[dict[str, Any], str]:
         f"Certificate {certificate.serial}, catalog {catalog.number}, products: {len(catalog.skus)}."
     )
     return fields, text
+
+
+def _read_families(folder: Path) -> dict[int, str]:
+    """The families that the host's certificate covers, with their names; none without one that can be used."""
+    try:
+        installed = read_installation(folder)
+    except ConfigurationError:
+        return {}
+    covered = {family.number for family in installed.certificate.families}
+    return {family.number: family.name for family in installed.catalog.families if family.number in covered}
 
 
 def read_key(key: str) -> str:

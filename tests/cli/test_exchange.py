@@ -99,6 +99,19 @@ def test_an_answer_as_text_names_what_the_host_lacks(ask: dict[str, Any], comman
     assert command("host", "status")["catalog"] == 1
 
 
+def test_families_that_another_key_takes_away_are_named(command: Command) -> None:
+    command("publisher", "add-product", "Builder", "--family", "build", "--threshold", "1")
+    command("publisher", "export", "--out", "publisher.json")
+    keys = [command("publisher", "host-key", "--family", family)["host_key"] for family in ("ci", "build")]
+    lost = []
+    for given in (keys[:1], keys[1:], keys):
+        options = [text for key in given for text in ("--key", key)]
+        command("host", "request", "--publisher", "publisher.json", *options, "--out", "host.request")
+        command("publisher", "certify", "host.request", "--out", "host.answer")
+        lost.append(command("host", "apply", "host.answer")["families_lost"])
+    assert lost == [[], ["ci"], []]
+
+
 def test_a_renewal_by_text_needs_no_catalog_file_until_the_catalog_changes(
     ask: dict[str, Any], command: Command, tmp_path: Path
 ) -> None:
