@@ -79,7 +79,8 @@ class Presence:
         data = data.ljust(FILE_SIZE)
         os.pwrite(self._fd, data, 0)
         # Very many addresses take more than a page, and less again later.
-        os.ftruncate(self._fd, len(data))
+        if os.fstat(self._fd).st_size > len(data):
+            os.ftruncate(self._fd, len(data))
 
 
 def _shorten(error: dict[str, Any] | None, longest: int) -> dict[str, Any] | None:

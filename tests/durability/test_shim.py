@@ -170,7 +170,7 @@ def test_a_hosts_syncs_and_answers_are_seen(shim: Path, tmp_path: Path) -> None:
     kinds = [
         event.kind
         for event in events
-        if event.kind in (Kind.SEND, Kind.RECEIVE) or paths.get(event.file, "").endswith(".new")
+        if event.kind in (Kind.SEND, Kind.RECEIVE) or Path(paths.get(event.file, "")).name.startswith("segment-")
     ]
     bound = kinds.index(Kind.SEND) + 1
     # The first commit brings zeros for those after it.
