@@ -1,7 +1,6 @@
 """``kms-fast host backup | restore``: a host in one file."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ from kms_fast.archive import Copied
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.backup import restore_backup, write_backup
 from kms_fast.model.policy import format_time
@@ -42,7 +42,7 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
         file,
         copy_database=copy_database if settings.store is None else None,
         read_watermarks=lambda: _read_watermarks(settings, home, out),
-        created_ms=time.time_ns() // 1_000_000,
+        created_ms=wall_clock_ms(),
         on_progress=lambda copied: out.progress(_describe(copied)),
     )
     out.result(

@@ -1,6 +1,5 @@
 """``kms-fast publisher certify``: from a host request to a host answer, each in whichever form it travels."""
 
-import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from kms_fast.cli.exchange import Forms, forms_options, read_request
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
+from kms_fast.clock import wall_clock_ms
 from kms_fast.files import PUBLIC, write_atomically
 from kms_fast.model import policy
 from kms_fast.publisher.issuing import Certified, certify
@@ -62,7 +62,7 @@ def certify_host(
     data = read_request(request, out)
     with closing(Publisher(home / "publisher")) as publisher:
         issuer_key = publisher.read_issuer_key(passphrase.read())
-        certified = certify(publisher, data, issuer_key, now_ms=time.time_ns() // 1_000_000, days=days)
+        certified = certify(publisher, data, issuer_key, now_ms=wall_clock_ms(), days=days)
     fields = forms.write(certified.answer, certified.compact.pack())
     if catalog_path:
         write_atomically(catalog_path, certified.catalog_file, mode=PUBLIC)

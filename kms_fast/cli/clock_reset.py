@@ -9,9 +9,9 @@ import click
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import open_counts
+from kms_fast.clock import wall_clock_ms
 from kms_fast.host.clock_reset import reset_clock
 from kms_fast.host.enrolment import read_installation
-from kms_fast.host.server import wall_clock_ms
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
 

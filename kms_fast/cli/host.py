@@ -1,6 +1,5 @@
 """``kms-fast host``: activating this host at its publisher, and its status."""
 
-import time
 from pathlib import Path
 
 import click
@@ -21,6 +20,7 @@ from kms_fast.cli.host_online import (
 )
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.clock import wall_clock_ms
 from kms_fast.files import read_bounded
 from kms_fast.host.enrolment import make_request
 from kms_fast.host.host_keys import read_keys_by_id
@@ -78,7 +78,7 @@ def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, ho
     folder = home / "host"
     publisher_data = read_bounded(publisher_path) if publisher_path else None
     typed = [read_key(key) for key in keys]
-    data = make_request(folder, typed, publisher_data=publisher_data, now_ms=_now_ms())
+    data = make_request(folder, typed, publisher_data=publisher_data, now_ms=wall_clock_ms())
     parsed = HostRequest.parse(data)
     fields = forms.write(data, pack_request(parsed))
     known = read_keys_by_id(folder)
@@ -132,7 +132,3 @@ def reload_command(home: Path, out: Output) -> None:
     running = reload_running(home / "host", limit_s=RELOAD_LIMIT_S)
     pids = [process.pid for process in running]
     out.result({"pids": pids}, f"Reloaded (process {', '.join(map(str, pids))}).")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

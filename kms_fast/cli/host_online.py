@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
 from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request, read_installation
@@ -141,7 +141,7 @@ def _certify(
     # Commands that need no network need not wait for its modules.
     from kms_fast.cli.online import ActivationClient
 
-    folder, now_ms = home / "host", time.time_ns() // 1_000_000
+    folder, now_ms = home / "host", wall_clock_ms()
     request = make_request(folder, keys, publisher_data=publisher_data, now_ms=now_ms)
     client = ActivationClient(service.url or find_publisher(folder).activation_url, service.ca)
     out.progress(f"asking {client.url}")
@@ -160,7 +160,7 @@ def install_answer(
 ) -> tuple[dict[str, Any], str]:
     """Check and install a host answer: what it brought, as an object and in words. Warns of families that it takes."""
     former = _read_families(folder)
-    applied = apply_answer(folder, answer, catalog_file, now_ms=time.time_ns() // 1_000_000)
+    applied = apply_answer(folder, answer, catalog_file, now_ms=wall_clock_ms())
     certificate, catalog = applied.certificate, applied.catalog
     names = {family.number: family.name for family in catalog.families}
     families = {names.get(family.number, str(family.number)): family.generation for family in certificate.families}

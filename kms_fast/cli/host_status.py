@@ -13,10 +13,10 @@ import msgspec
 from kms_fast.cli.output import Output, home_option, json_option, list_fields
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.clock import wall_clock_ms
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.host_keys import read_keys
 from kms_fast.host.presence import HostProcess, list_running
-from kms_fast.host.server import wall_clock_ms
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, LicenceState, format_time
 from kms_fast.model.settings import HostSettings, host_options

@@ -2,7 +2,6 @@
 
 import asyncio
 import shlex
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
@@ -14,6 +13,7 @@ import click
 from kms_fast.cli.output import Output, list_fields
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import inventory_file, open_inventory
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.forget import forget_machine, forget_recorded
@@ -110,7 +110,7 @@ def summary(settings: HostSettings, home: Path, out: Output) -> None:
     """
 
     async def read(inventory: Inventory) -> Summary:
-        return await inventory.summary() or await inventory.summarize(time.time_ns() // 1_000_000)
+        return await inventory.summary() or await inventory.summarize(wall_clock_ms())
 
     counted = ask_inventory(settings, home, read)
     described = _describe_summary(counted, read_products(home))

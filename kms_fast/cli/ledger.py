@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, open_atomically
 from kms_fast.host.audit import Verdict, verify_ledger
@@ -38,7 +38,7 @@ class TimeType(click.ParamType[int]):
             return value
         text = str(value)
         try:
-            return max(0, time.time_ns() // 1_000_000 - parse_quantity(text, "ms"))
+            return max(0, wall_clock_ms() - parse_quantity(text, "ms"))
         except ValueError:
             pass
         try:
@@ -160,7 +160,7 @@ def prune(keep: str | None, settings: HostSettings, home: Path, out: Output) -> 
     pruned = prune_ledger(
         folder,
         watermarks,
-        before_ms=time.time_ns() // 1_000_000 - 1000 * keep_s,
+        before_ms=wall_clock_ms() - 1000 * keep_s,
         on_progress=lambda so_far: out.progress(f"{so_far.segments} segments pruned"),
     )
     waiting = f"\n{pruned.waiting} wait until the inventory has taken them up." if pruned.waiting else ""

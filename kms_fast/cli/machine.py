@@ -1,7 +1,6 @@
 """Finding the machine that ``kms-fast explain`` is asked about, in the inventory and in this host's ledger."""
 
 import os
-import time
 import uuid
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from kms_fast.cli.output import Output
 from kms_fast.cli.settings import load_settings
 from kms_fast.cli.stores import inventory_file
 from kms_fast.cli.story import Story, describe_story, render_story
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.host.attempts import find_attempts
 from kms_fast.model.settings import HostSettings
@@ -42,7 +42,7 @@ def explain_cmid(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Outpu
             name="MACHINE_UNKNOWN",
             cmid=str(cmid),
         )
-    story = Story(cmid, clients, attempts, read_products(home), time.time_ns() // 1_000_000)
+    story = Story(cmid, clients, attempts, read_products(home), wall_clock_ms())
     out.result(describe_story(story), render_story(story))
 
 

@@ -1,6 +1,5 @@
 """``kms-fast publisher``: making a publisher, exporting its file, certifying hosts; the group of all its commands."""
 
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from kms_fast.cli.publisher_products import add_product, client_key
 from kms_fast.cli.publisher_revocation import revoke
 from kms_fast.cli.publisher_service import serve
 from kms_fast.cli.publisher_status import log, status
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
@@ -74,7 +74,7 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
       kms-fast publisher export --out publisher.json
     """
     with closing(Publisher(home / "publisher")) as publisher:
-        exported = publisher.export(passphrase.read(), now_ms=_now_ms())
+        exported = publisher.export(passphrase.read(), now_ms=wall_clock_ms())
         written = publisher.folder / "publisher.json"
     if path is not None:
         write_atomically(path, read_bounded(written), mode=PUBLIC)
@@ -105,7 +105,7 @@ def renew_issuer(home: Path, passphrase: Passphrase, out: Output) -> None:
       kms-fast publisher renew-issuer
     """
     with closing(Publisher(home / "publisher")) as publisher:
-        issuer = publisher.renew_issuer(passphrase.read(), now_ms=_now_ms())
+        issuer = publisher.renew_issuer(passphrase.read(), now_ms=wall_clock_ms())
     until = policy.format_time(issuer.not_after_ms)
     out.result(
         {"serial": issuer.serial, "not_after": until},
@@ -147,7 +147,3 @@ def change_passphrase(
         {"files": paths},
         f"Encrypted {', '.join(path.name for path in paths)} anew. Copies of them still open with the old passphrase.",
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,6 +1,5 @@
 """``kms-fast publisher backup | restore``: a publisher in one file."""
 
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import click
 
 from kms_fast.archive import Copied
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.clock import wall_clock_ms
 from kms_fast.model.policy import format_time
 from kms_fast.publisher.backup import restore_backup, write_backup
 from kms_fast.publisher.publisher import Publisher
@@ -32,7 +32,7 @@ def backup(file: Path, home: Path, out: Output) -> None:
             publisher,
             file,
             copy_database=copy_database,
-            created_ms=time.time_ns() // 1_000_000,
+            created_ms=wall_clock_ms(),
             on_progress=lambda copied: out.progress(_describe(copied)),
         )
         has_root = (publisher.folder / "root.key").exists()

@@ -1,6 +1,5 @@
 """``kms-fast publisher init``: a publisher, and on request everything that its first host and machine need."""
 
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
+from kms_fast.clock import wall_clock_ms
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
 from kms_fast.publisher.publisher import Publisher
@@ -54,7 +54,7 @@ def init(
     if product is not None and threshold is None and family not in policy.THRESHOLDS:
         usual = ", ".join(f"{known} {number}" for known, number in policy.THRESHOLDS.items())
         raise click.UsageError(f"--family {family} has no usual threshold ({usual}): say it with --threshold.")
-    folder, secret, now_ms = home / "publisher", passphrase.choose(), time.time_ns() // 1_000_000
+    folder, secret, now_ms = home / "publisher", passphrase.choose(), wall_clock_ms()
     publisher = Publisher.create(folder, name, secret, now_ms=now_ms, activation_url=activation_url, srv_name=srv_name)
     with closing(publisher):
         publisher_id = str(publisher.read_catalog().publisher_id)

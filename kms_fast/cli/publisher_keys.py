@@ -1,6 +1,5 @@
 """``kms-fast publisher host-key | keys | disable-key | customers``: host keys, and what was done with them."""
 
-import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from rich.table import Table
 
 from kms_fast.cli.output import Output, escape_controls, home_option, json_option
+from kms_fast.clock import wall_clock_ms
 from kms_fast.model import policy
 from kms_fast.model.catalog import MAX_GENERATION
 from kms_fast.model.document import MAX_INTEGER
@@ -68,7 +68,7 @@ def host_key(
     with closing(Publisher(home / "publisher")) as publisher:
         made = publisher.make_host_key(
             families,
-            now_ms=_now_ms(),
+            now_ms=wall_clock_ms(),
             hosts=hosts,
             activations=activations,
             customer_id=customer_id,
@@ -158,7 +158,7 @@ def disable_key(key: str, undo: bool, home: Path, out: Output) -> None:
     """
     with closing(Publisher(home / "publisher")) as publisher:
         record = publisher.records.name_host_key(key)
-        publisher.records.disable_host_key(record.secrets.key_id, None if undo else _now_ms())
+        publisher.records.disable_host_key(record.secrets.key_id, None if undo else wall_clock_ms())
     last_five = record.secrets.last_five
     done = (
         f"The host key that ends in {last_five} certifies hosts again."
@@ -179,7 +179,7 @@ def customers(home: Path, out: Output) -> None:
     Examples:
       kms-fast publisher customers
     """
-    now_ms = _now_ms()
+    now_ms = wall_clock_ms()
     with closing(Publisher(home / "publisher")) as publisher:
         found: dict[int, dict[str, Any]] = {}
         for key in publisher.records.list_host_keys():
@@ -215,7 +215,3 @@ def _show_customer(one: dict[str, Any]) -> str:
         for row in one["certificates"]
     ]
     return "\n".join(lines)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

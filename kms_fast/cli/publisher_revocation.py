@@ -1,6 +1,5 @@
 """``kms-fast publisher revoke``: host certificates that count no more."""
 
-import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
+from kms_fast.clock import wall_clock_ms
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import find_serials_of_host, find_serials_of_key
 from kms_fast.publisher.revoking import revoke as revoke_serials
@@ -37,7 +37,7 @@ def revoke(
     """
     if sum(given is not None for given in (serial, host, key)) != 1:
         raise click.UsageError("Give one of SERIAL, --host and --key.")
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_clock_ms()
     with closing(Publisher(home / "publisher")) as publisher:
         if serial is not None:
             serials = [serial]

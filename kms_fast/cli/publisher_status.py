@@ -1,6 +1,5 @@
 """``kms-fast publisher status | log``: what a publisher has, and what was asked of it."""
 
-import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.model import policy
 from kms_fast.model.certificate import DAY_MS
@@ -28,7 +28,7 @@ def status(home: Path, out: Output) -> None:
     Examples:
       kms-fast publisher status
     """
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_clock_ms()
     with closing(Publisher(home / "publisher")) as publisher:
         catalog, issuer, records = publisher.read_catalog(), publisher.issuer, publisher.records
         keys, certificates = records.list_host_keys(), records.list_certificates()
@@ -78,7 +78,7 @@ def _read_since(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is None:
         return 0
     try:
-        return time.time_ns() // 1_000_000 - parse_quantity(value, "s") * 1000
+        return wall_clock_ms() - parse_quantity(value, "s") * 1000
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
 

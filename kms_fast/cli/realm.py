@@ -5,13 +5,13 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from kms_fast.cli.stores import open_inventory
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import apply_answer, make_request
 from kms_fast.load.processes import hold_interrupts
@@ -65,7 +65,7 @@ class HostOptions:
         """The inventory in numbers, counted now. Raises `KmsFastError`."""
         inventory = await open_inventory(HostSettings(store=self.store), home)
         try:
-            return await inventory.summarize(time.time_ns() // 1_000_000)
+            return await inventory.summarize(wall_clock_ms())
         finally:
             await inventory.close()
 
@@ -118,7 +118,7 @@ def make_store(url: str, cleanup: ExitStack) -> str:
 
 def make_realm(home: Path, *, threshold: int) -> Realm:
     """A publisher with one product, and a host that it certified, by the code of the publisher and host commands."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_clock_ms()
     passphrase = secrets.token_hex(16).encode()
     folder = home / "publisher"
     with closing(Publisher.create(folder, "Laboratory", passphrase, now_ms=now_ms)) as publisher:

@@ -10,10 +10,10 @@ from pathlib import Path
 from kms_fast.cli.child import explain, run_child
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.stores import open_inventory
+from kms_fast.clock import wall_clock_ms
 from kms_fast.host.child import ChildPlan, Command, follow_commands, tell
 from kms_fast.host.enrolment import read_host_id
 from kms_fast.host.recorder import Recorder
-from kms_fast.host.server import wall_clock_ms
 from kms_fast.model.settings import HostSettings
 
 NICENESS = 19

@@ -17,6 +17,7 @@ from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
 from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.cli.stores import open_counts, open_inventory
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.host.admission import build_table
 from kms_fast.host.enrolment import Installation, read_installation
@@ -25,7 +26,6 @@ from kms_fast.host.presence import HostProcess, Presence, list_running
 from kms_fast.host.renewal import PublisherService
 from kms_fast.host.rollback import check_rollback
 from kms_fast.host.segment import UNKNOWN, Head
-from kms_fast.host.server import wall_clock_ms
 from kms_fast.host.supervisor import Supervisor
 from kms_fast.messages import log
 from kms_fast.model.events import StartFailed

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import click
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import CONFIG_OPTION, load_settings
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.files import SECRET_FOLDER, make_folder
 from kms_fast.host.enrolment import read_installation
@@ -163,7 +163,7 @@ async def _find_problems(settings: HostSettings, home: Path, content: Content, o
         return problems
     installation = read_installation(home / "host") if (home / "host" / "host.cert").exists() else None
     caps = {family.number: family.cap for family in installation.catalog.families} if installation else {}
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_clock_ms()
 
     async def look(counts: Counts, inventory: Inventory) -> None:
         families = await counts.read_all()

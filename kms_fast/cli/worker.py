@@ -8,11 +8,12 @@ from pathlib import Path
 from kms_fast.cli.child import explain, run_child
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.stores import start_counts
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.host.child import ChildPlan, Command, Ended, follow_commands, tell
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.listener import allow_connections
-from kms_fast.host.server import Server, wall_clock_ms
+from kms_fast.host.server import Server
 from kms_fast.model.settings import HostSettings
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kms_fast._core import hmac_sha256
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 
 NAME_SIZE = 64
@@ -93,7 +94,7 @@ class SystemClock:
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 in UTC, from the wall clock."""
-        return time.time_ns() // 1_000_000
+        return wall_clock_ms()
 
     def since_boot(self) -> tuple[str, int] | None:
         """From Linux's boot ID and CLOCK_BOOTTIME."""

@@ -4,11 +4,11 @@ A chore of the supervisor: once a day, more often when a certificate is short or
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.host.enrolment import (
     Installation,
@@ -97,7 +97,7 @@ class Renewal:
         certificate = await asyncio.to_thread(read_certificate, self._folder)
         # A certificate that is short from the beginning is always due, and each renewal wakes this chore by its reload.
         days_left = _count_days_until(certificate.not_after_ms)
-        is_due = days_left < CERTIFICATE_WARNING_DAYS and _now_ms() >= self._rests_until_ms
+        is_due = days_left < CERTIFICATE_WARNING_DAYS and wall_clock_ms() >= self._rests_until_ms
         publisher = await asyncio.to_thread(find_publisher, self._folder)
         service = self._open_service(settings, publisher) if settings.auto_renew else None
         if service is None:
@@ -116,11 +116,11 @@ class Renewal:
             await self._take_up()
 
     async def _renew(self, service: PublisherService) -> None:
-        request = await asyncio.to_thread(make_request, self._folder, now_ms=_now_ms())
+        request = await asyncio.to_thread(make_request, self._folder, now_ms=wall_clock_ms())
         data = await service.certify(request)
-        applied = await asyncio.to_thread(apply_answer, self._folder, data, now_ms=_now_ms())
+        applied = await asyncio.to_thread(apply_answer, self._folder, data, now_ms=wall_clock_ms())
         not_after_ms = applied.certificate.not_after_ms
-        self._rests_until_ms = _now_ms() + int(_find_rest_s(not_after_ms) * 1000)
+        self._rests_until_ms = wall_clock_ms() + int(_find_rest_s(not_after_ms) * 1000)
         log("RENEWED", serial=applied.certificate.serial, until=format_time(not_after_ms))
 
     async def _take_up(self) -> None:
@@ -138,7 +138,7 @@ class Renewal:
 
     def _note(self, error: KmsFastError | None) -> None:
         self._failures = 0 if error is None else self._failures + 1
-        self._failed = None if error is None else {**error.to_json(), "time_ms": _now_ms()}
+        self._failed = None if error is None else {**error.to_json(), "time_ms": wall_clock_ms()}
         self._on_attempt(self._failed)
 
     def _choose_delay_s(self) -> float:
@@ -176,17 +176,13 @@ def _read_versions(folder: Path) -> tuple[int, int]:
 
 def _find_rest_s(not_after_ms: int) -> float:
     """A day, or a third of what is left of a short certificate."""
-    return min(DAY_S, max(SHORTEST_S, (not_after_ms - _now_ms()) / 3000))
+    return min(DAY_S, max(SHORTEST_S, (not_after_ms - wall_clock_ms()) / 3000))
 
 
 def _count_days_until(time_ms: int) -> int:
-    return (time_ms - _now_ms()) // DAY_MS
+    return (time_ms - wall_clock_ms()) // DAY_MS
 
 
 def _explain(error: OSError) -> KmsFastError:
     where = f"{error.filename}: " if error.filename else ""
     return KmsFastError(f"{where}{error.strerror or error}", name="STORAGE_FAILED")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

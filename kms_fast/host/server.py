@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import socket
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kms_fast import _core
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.host.batcher import Batcher
 from kms_fast.host.child import Condition
@@ -30,11 +30,6 @@ LAST_REQUESTS_S: Final = 0.2
 LAST_ANSWERS_S: Final = 5.0
 SWEEPS_PER_IDLE_TIMEOUT: Final = 4
 MAX_FOREIGN_LOGGED: Final = 1_000
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Server:

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.messages import log
 from kms_fast.model.settings import parse_address
@@ -157,7 +158,7 @@ class ActivationPages:
                 data = await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"The request did not come whole within {BODY_LIMIT_S:.0f} s.") from None
-        peer, now_ms = self._find_peer(request), time.time_ns() // 1_000_000
+        peer, now_ms = self._find_peer(request), wall_clock_ms()
         reply = await self._in_thread(
             lambda: self._service.answer_request(data, peer, now_ms=now_ms, now_s=time.monotonic())
         )

@@ -151,7 +151,7 @@ def test_a_host_whose_certificate_ended_says_so(
     succeed("publisher", "certify", "host.request", "--out", "host.answer", "--days", "1")
     succeed("host", "apply", "host.answer")
     in_two_days_ms = time.time_ns() // 1_000_000 + 2 * 86_400_000
-    monkeypatch.setattr("kms_fast.cli.host._now_ms", lambda: in_two_days_ms)
+    monkeypatch.setattr("kms_fast.cli.host_online.wall_clock_ms", lambda: in_two_days_ms)
     monkeypatch.setattr("kms_fast.cli.host_status.wall_clock_ms", lambda: in_two_days_ms)
     assert fail("host", "status")["name"] == "HOST_CERTIFICATE_DATES"
     assert fail("host", "apply", "host.answer")["name"] == "CERTIFICATE_DATES"

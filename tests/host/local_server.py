@@ -9,9 +9,10 @@ from typing import Any
 
 import uvloop
 
+from kms_fast.clock import wall_clock_ms
 from kms_fast.host.enrolment import read_installation
 from kms_fast.host.listener import open_sockets
-from kms_fast.host.server import Server, wall_clock_ms
+from kms_fast.host.server import Server
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import Counts
 from kms_fast.store.sqlite_counts import SqliteCounts

@@ -1,6 +1,5 @@
 """``kms-fast doctor``: the checks that an expert would make, in order, each with a verdict and a cure."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from kms_fast.cli.doctor.target import TARGET_CHECKS, TargetContext
 from kms_fast.cli.output import EXIT_FAILED, Output, home_option, json_option
 from kms_fast.cli.settings import CONFIG_OPTION
 from kms_fast.client.trust import Trust
+from kms_fast.clock import wall_clock_ms
 from kms_fast.discovery.address import HostAddress
 from kms_fast.errors import KmsFastError
 from kms_fast.model.policy import SRV_NAME
@@ -78,7 +78,7 @@ def command(
     if where is not None and activate:
         raise click.UsageError("--activate asks the hosts that this client is set to: leave DOMAIN or HOST away.")
     examination = Examination(out)
-    host, client = HostContext(home, config, _now_ms()), ClientContext(home, _now_ms())
+    host, client = HostContext(home, config, wall_clock_ms()), ClientContext(home, wall_clock_ms())
     if where is None:
         _examine_home(examination, host, client, service)
     else:
@@ -172,7 +172,3 @@ def _render(findings: Sequence[Finding]) -> str:
         if finding.cure is not None:
             lines.append(f"  {'':8} {'':{width}}  What to do: {finding.cure}")
     return "\n".join(lines)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -4,7 +4,6 @@ It is asked for nothing that counts: a probe is refused for its clock (`kms_fast
 """
 
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +15,7 @@ from kms_fast.client.exchange import HostBind, Kind, Outcome
 from kms_fast.client.machine import SystemClock
 from kms_fast.client.probe import build_probe
 from kms_fast.client.trust import Trust
+from kms_fast.clock import wall_clock_ms
 from kms_fast.discovery.address import HostAddress
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.lease import Answer
@@ -84,7 +84,7 @@ def _try_to_connect(address: str, port: int) -> str | None:
 
 def check_interface(context: TargetContext) -> Finding:
     """A bind with our interface is accepted; whatever comes after it is for the next checks."""
-    context.asked_ms = time.time_ns() // 1_000_000
+    context.asked_ms = wall_clock_ms()
     host, clock = context.host, SystemClock()
     probes: list[HostBind] = [build_probe(host, trust, clock, context.revocations) for trust in context.trusts]
     context.outcomes = [_ask(exchange) for exchange in probes or [HostBind(host, clock)]]
