@@ -39,6 +39,9 @@ class Copied:
     files: int = 0
     size_bytes: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.files} files, {self.size_bytes / 1e6:.1f} MB"
+
 
 @contextmanager
 def open_archive(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from kms_fast.archive import Copied
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
@@ -43,11 +42,9 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
         copy_database=copy_database if settings.store is None else None,
         read_watermarks=lambda: _read_watermarks(settings, home, out),
         created_ms=wall_clock_ms(),
-        on_progress=lambda copied: out.progress(_describe(copied)),
+        on_progress=lambda copied: out.progress(str(copied)),
     )
-    out.result(
-        {"file": file, "files": copied.files, "bytes": copied.size_bytes}, f"Wrote {_describe(copied)} to {file}."
-    )
+    out.result({"file": file, "files": copied.files, "bytes": copied.size_bytes}, f"Wrote {copied} to {file}.")
 
 
 def _read_watermarks(settings: HostSettings, home: Path, out: Output) -> list[Watermark]:
@@ -75,14 +72,10 @@ def restore(file: Path, home: Path, out: Output) -> None:
       kms-fast host restore /srv/backup/kms-2026-01-31.tar --home /var/lib/kms-fast
       kms-fast serve --accept-rollback
     """
-    contents = restore_backup(file, home, lambda copied: out.progress(_describe(copied)))
+    contents = restore_backup(file, home, lambda copied: out.progress(str(copied)))
     made = format_time(contents.created_ms)
     out.result(
         {"folder": home / "host", "files": len(contents.files), "backup_created_ms": contents.created_ms},
         f"Restored {home / 'host'} as it was at {made}. What this host signed after that is not known.\n"
         "Make sure that the old host does not run, then: kms-fast serve --accept-rollback",
     )
-
-
-def _describe(copied: Copied) -> str:
-    return f"{copied.files} files, {copied.size_bytes / 1e6:.1f} MB"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from kms_fast.archive import Copied
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.model.policy import format_time
@@ -33,14 +32,14 @@ def backup(file: Path, home: Path, out: Output) -> None:
             file,
             copy_database=copy_database,
             created_ms=wall_clock_ms(),
-            on_progress=lambda copied: out.progress(_describe(copied)),
+            on_progress=lambda copied: out.progress(str(copied)),
         )
         has_root = (publisher.folder / "root.key").exists()
     if not has_root:
         out.warning("The root key is not in the folder, so it is not in the backup either.")
     out.result(
         {"file": file, "files": copied.files, "bytes": copied.size_bytes, "root_key": has_root},
-        f"Wrote {_describe(copied)} to {file}.",
+        f"Wrote {copied} to {file}.",
     )
 
 
@@ -59,14 +58,10 @@ def restore(file: Path, home: Path, out: Output) -> None:
       kms-fast publisher restore /srv/backup/publisher-2026-01-31.tar --home /srv/publisher
       kms-fast publisher export --home /srv/publisher
     """
-    contents = restore_backup(file, home, lambda copied: out.progress(_describe(copied)))
+    contents = restore_backup(file, home, lambda copied: out.progress(str(copied)))
     made = format_time(contents.created_ms)
     out.result(
         {"folder": home / "publisher", "files": len(contents.files), "backup_created_ms": contents.created_ms},
         f"Restored {home / 'publisher'} as it was at {made}.\n"
         "Revoke and disable again what was since then. Next: kms-fast publisher export",
     )
-
-
-def _describe(copied: Copied) -> str:
-    return f"{copied.files} files, {copied.size_bytes / 1e6:.1f} MB"
