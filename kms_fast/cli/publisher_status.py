@@ -11,6 +11,7 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.model import policy
+from kms_fast.model.catalog_toml import PublisherCatalog
 from kms_fast.model.certificate import DAY_MS
 from kms_fast.model.quantities import parse_quantity
 from kms_fast.publisher.publisher import Publisher
@@ -32,7 +33,7 @@ def status(home: Path, out: Output) -> None:
     with closing(Publisher(home / "publisher")) as publisher:
         catalog, issuer, records = publisher.read_catalog(), publisher.issuer, publisher.records
         keys, certificates = records.list_host_keys(), records.list_certificates()
-        number, due = _read_export(publisher)
+        number, due = _read_export(publisher, catalog)
         days_left = (issuer.not_after_ms - now_ms) // DAY_MS
         shown = {
             "name": catalog.name,
@@ -63,10 +64,10 @@ def status(home: Path, out: Output) -> None:
     out.result(shown)
 
 
-def _read_export(publisher: Publisher) -> tuple[int | None, str | None]:
+def _read_export(publisher: Publisher, catalog: PublisherCatalog) -> tuple[int | None, str | None]:
     """The number of the publisher file that may be given out, or why there is none."""
     try:
-        return publisher.read_exported()[1].number, None
+        return publisher.read_exported(catalog)[1].number, None
     except KmsFastError as error:
         if error.result.name != "EXPORT_DUE":
             raise

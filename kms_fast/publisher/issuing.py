@@ -84,7 +84,9 @@ def _certify(
         raise ConfigurationError("The host request is meant for another publisher.", name="OFFLINE_DATA_MALFORMED")
     records = publisher.records
     with records.transaction():
-        publisher_data, exported = publisher.read_exported()
+        # Read once: it may be edited meanwhile, and certificate, catalog and publisher file are to be of one version.
+        source = publisher.read_catalog()
+        publisher_data, exported = publisher.read_exported(source)
         publisher.issuer.verify(exported.roots, publisher.publisher_id, Rights.HOST_CERTIFICATES, now_ms)
         keys = _check_keys(publisher, request)
         for key in keys:
@@ -98,12 +100,12 @@ def _certify(
             serial=records.next_serial(),
             not_before_ms=now_ms - policy.CLOCK_TOLERANCE_MS,
             not_after_ms=min(now_ms + days * DAY_MS, publisher.issuer.not_after_ms),
-            families=_merge_families(keys, publisher.read_catalog().families),
+            families=_merge_families(keys, source.families),
             customer_id=_merge_customers(keys),
         )
         records.add_certificate(certificate, now_ms)
         records.add_request(_describe_request(publisher, request, now_ms, peer, GRANTED, certificate.serial))
-        catalog = publisher.signed_catalog(issuer_key, now_ms=now_ms)
+        catalog = publisher.signed_catalog(source, issuer_key, now_ms=now_ms)
     secrets = keys[0].secrets
     answer = build_host_answer(
         certificate, publisher.issuer, catalog=catalog, secrets=secrets, publisher_data=publisher_data

@@ -243,7 +243,7 @@ class Publisher:
         """
         root = read_private_key(self.folder / "root.key", passphrase)
         with self.records.transaction():
-            unsigned = self._publisher_file((signing.public_bytes(root),), now_ms)
+            unsigned = self._publisher_file(self.read_catalog(), (signing.public_bytes(root),), now_ms)
             digest = publisher_digest(unsigned)
             number = self.records.number_for("publisher", digest, taken=self._find_taken_number(digest))
             publisher = replace(unsigned, number=number)
@@ -262,8 +262,7 @@ class Publisher:
             return 0
         return exported.number if exported and publisher_digest(exported) != digest else 0
 
-    def _publisher_file(self, roots: tuple[bytes, ...], now_ms: int) -> PublisherFile:
-        catalog = self.read_catalog()
+    def _publisher_file(self, catalog: PublisherCatalog, roots: tuple[bytes, ...], now_ms: int) -> PublisherFile:
         _, revocations = self.records.newest_revocation_list()
         return PublisherFile(
             number=0,
@@ -278,8 +277,8 @@ class Publisher:
             revocations=RevocationList.parse(revocations) if revocations else None,
         )
 
-    def read_exported(self) -> tuple[bytes, PublisherFile]:
-        """``publisher.json`` as exported last; refused when the catalog or revocations changed since.
+    def read_exported(self, catalog: PublisherCatalog) -> tuple[bytes, PublisherFile]:
+        """``publisher.json`` as exported last; refused when it is not of this catalog or the revocations changed since.
 
         So hosts never get a catalog that their clients' publisher file lacks, and certifying needs no root key. Raises
         OSError or `ConfigurationError` (EXPORT_DUE).
@@ -291,7 +290,7 @@ class Publisher:
             )
         data = read_bounded(path)
         exported = PublisherFile.parse(data)
-        if publisher_digest(self._publisher_file(exported.roots, 0)) != publisher_digest(exported):
+        if publisher_digest(self._publisher_file(catalog, exported.roots, 0)) != publisher_digest(exported):
             raise ConfigurationError(
                 "The catalog or the revocations were changed since publisher.json was exported: run kms-fast publisher "
                 "export first, then this command again.",
@@ -299,12 +298,11 @@ class Publisher:
             )
         return data, exported
 
-    def signed_catalog(self, issuer_key: Ed25519PrivateKey, *, now_ms: int) -> bytes:
+    def signed_catalog(self, source: PublisherCatalog, issuer_key: Ed25519PrivateKey, *, now_ms: int) -> bytes:
         """The catalog with its secrets, signed by the issuer; ask inside a transaction of the records.
 
         It is the same file for all hosts until the catalog changes, so that an answer can name it by its hash.
         """
-        source = self.read_catalog()
         catalog = Catalog(0, self.publisher_id, now_ms, source.families, source.skus)
         content = [
             [family.to_json() for family in catalog.families],

@@ -100,7 +100,7 @@ class ActivationService:
     def describe(self) -> str:
         """What is in force, in words for a line of the log."""
         try:
-            exported = self._publisher.read_exported()[1]
+            exported = self._publisher.read_exported(self._publisher.read_catalog())[1]
         except KmsFastError as error:
             return f"{error.message} Until then no host is certified."
         until = policy.format_time(self._publisher.issuer.not_after_ms)

@@ -212,7 +212,7 @@ def test_an_installation_is_read_whole(publisher: Publisher, host: Path, key: st
     certified = certify_host(publisher, host, key)
     installed = read_installation(host)
     assert installed.chain_data == certified.certificate.to_bytes() + publisher.issuer.to_bytes()
-    assert installed.publisher == publisher.read_exported()[1]
+    assert installed.publisher == publisher.read_exported(publisher.read_catalog())[1]
     private = installed.private_key.private_bytes_raw()
     assert repr(private) not in repr(installed)
 

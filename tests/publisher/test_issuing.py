@@ -8,6 +8,7 @@ import pytest
 
 from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import make_request, read_installation
+from kms_fast.model.catalog_toml import PublisherCatalog
 from kms_fast.model.exchange import HostKeySecrets, build_host_request
 from kms_fast.model.keys import KeyKind, new_key
 from kms_fast.model.publisher_file import PublisherFile
@@ -94,12 +95,28 @@ def test_the_export_is_read_while_nobody_can_change_it(
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
     read = publisher.read_exported
 
-    def read_within() -> tuple[bytes, PublisherFile]:
+    def read_within(catalog: PublisherCatalog) -> tuple[bytes, PublisherFile]:
         assert publisher.records._connection.in_transaction
-        return read()
+        return read(catalog)
 
     monkeypatch.setattr(publisher, "read_exported", read_within)
     certify_host(publisher, tmp_path / "host", key)
+
+
+def test_an_edit_meanwhile_goes_into_no_part_of_an_answer(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    next_serial = publisher.records.next_serial
+
+    def edit_and_go_on() -> int:
+        publisher.add_product("Desktop 2", "desktop")
+        return next_serial()
+
+    monkeypatch.setattr(publisher.records, "next_serial", edit_and_go_on)
+    certify_host(publisher, tmp_path / "host", key)
+    installed = read_installation(tmp_path / "host")
+    assert [sku.id for sku in installed.catalog.skus] == [sku.id for sku in installed.publisher.skus]
 
 
 def test_a_renewal_takes_nothing_from_the_key(publisher: Publisher, tmp_path: Path) -> None:

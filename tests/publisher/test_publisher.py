@@ -134,11 +134,11 @@ def test_an_export_gets_a_new_number_only_when_it_changed(publisher: Publisher) 
     assert publisher.export(PASSPHRASE, now_ms=NOW_MS + 1).number == 1
     publisher.add_product("Desktop 2", "desktop")
     with pytest.raises(ConfigurationError, match="publisher export first"):
-        publisher.read_exported()
+        publisher.read_exported(publisher.read_catalog())
     exported = publisher.export(PASSPHRASE, now_ms=NOW_MS + 2)
     assert exported.number == 2
     assert PublisherFile.parse((publisher.folder / "publisher.json").read_bytes()) == exported
-    assert publisher.read_exported()[1] == exported
+    assert publisher.read_exported(publisher.read_catalog())[1] == exported
 
 
 def test_a_number_whose_export_was_interrupted_is_given_to_nothing_else(
@@ -237,7 +237,7 @@ def test_a_signed_catalog_stays_the_same_file_until_it_changes(publisher: Publis
 
     def sign(now_ms: int) -> bytes:
         with publisher.records.transaction():
-            return publisher.signed_catalog(issuer_key, now_ms=now_ms)
+            return publisher.signed_catalog(publisher.read_catalog(), issuer_key, now_ms=now_ms)
 
     first = sign(NOW_MS)
     assert sign(NOW_MS + DAY_MS) == first == kept.read_bytes()
@@ -245,7 +245,7 @@ def test_a_signed_catalog_stays_the_same_file_until_it_changes(publisher: Publis
     publisher.add_product("Another", "desktop")
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
     second = sign(NOW_MS + DAY_MS)
-    _, exported = publisher.read_exported()
+    _, exported = publisher.read_exported(publisher.read_catalog())
     assert Catalog.parse(second, roots=exported.roots, publisher_id=publisher.publisher_id).number == 2
     for damaged in (first, second[:100], second.replace(b"Another", b"Changed"), b""):
         kept.write_bytes(damaged)
