@@ -235,10 +235,12 @@ class Records(Database):
     ) -> list[RequestRecord]:
         """The audit log, newest first: of a host key (its last five characters), of an address, refused or granted."""
         statement = "SELECT time_ms, peer, keys, installation_id, public_key_hash, result, serial FROM requests"
-        statement += " WHERE time_ms >= ? AND instr(keys, ?) AND (? = '' OR peer = ?)"
+        # Whole items of the list: five digits also occur within the ID of an unknown key.
+        of_key = "? = '' OR instr(', ' || keys || ', ', ', ' || ? || ', ')"
+        statement += f" WHERE time_ms >= ? AND ({of_key}) AND (? = '' OR peer = ?)"
         if refused is not None:
             statement += f" AND serial IS {'' if refused else 'NOT '}NULL"
-        rows = self._rows(f"{statement} ORDER BY number DESC LIMIT ?", (since_ms, key, peer, peer, limit))
+        rows = self._rows(f"{statement} ORDER BY number DESC LIMIT ?", (since_ms, key, key, peer, peer, limit))
         return [RequestRecord(*row) for row in rows]
 
 

@@ -91,6 +91,14 @@ def test_the_log_keeps_so_many_refusals(records: Records, monkeypatch: pytest.Mo
     assert records.list_requests(limit=100, refused=False) == []
 
 
+def test_the_log_of_a_key_has_no_other_keys_rows(records: Records) -> None:
+    logged = ("12345", "ABCDE, 12345", "VWXYZ", "a12345a12345a123", "")
+    for keys in logged:
+        records.add_request(RequestRecord(NOW_MS, "", keys, None, None, 5, None))
+    assert [row.keys for row in records.list_requests(limit=9, key="12345")] == ["ABCDE, 12345", "12345"]
+    assert [row.keys for row in records.list_requests(limit=9)] == [*reversed(logged)]
+
+
 def test_numbers_are_left_out(records: Records) -> None:
     with records.transaction():
         assert [records.number_for("catalog", digest) for digest in (b"a", b"b", b"b")] == [1, 2, 2]
