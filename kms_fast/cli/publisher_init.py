@@ -11,7 +11,7 @@ from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.clock import wall_clock_ms
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
-from kms_fast.publisher.publisher import Publisher
+from kms_fast.publisher.publisher import Publisher, check_unused
 
 
 @click.command
@@ -54,7 +54,10 @@ def init(
     if product is not None and threshold is None and family not in policy.THRESHOLDS:
         usual = ", ".join(f"{known} {number}" for known, number in policy.THRESHOLDS.items())
         raise click.UsageError(f"--family {family} has no usual threshold ({usual}): say it with --threshold.")
-    folder, secret, now_ms = home / "publisher", passphrase.choose(), wall_clock_ms()
+    folder, now_ms = home / "publisher", wall_clock_ms()
+    # Before anybody thinks of a passphrase, or a key file is made for nothing.
+    check_unused(folder)
+    secret = passphrase.choose()
     publisher = Publisher.create(folder, name, secret, now_ms=now_ms, activation_url=activation_url, srv_name=srv_name)
     with closing(publisher):
         publisher_id = str(publisher.read_catalog().publisher_id)

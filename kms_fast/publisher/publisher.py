@@ -76,15 +76,7 @@ class Publisher:
 
         Never touches an existing one. Raises OSError or `ConfigurationError`.
         """
-        # catalog.toml is written last: without it, an earlier attempt did not get to its end.
-        if (folder / "catalog.toml").exists():
-            raise ConfigurationError(
-                f"{folder} already holds a publisher; a second one needs a folder of its own: --home."
-            )
-        if (folder / "root.key").exists():
-            raise ConfigurationError(
-                f"{folder} holds a publisher that was not finished: remove the folder, then try again."
-            )
+        check_unused(folder)
         check_passphrase(passphrase)
         publisher_id = uuid.uuid4()
         head = render_head(publisher_id, name, activation_url, srv_name)
@@ -320,6 +312,17 @@ class Publisher:
         signed = replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
         write_atomically(path, signed, mode=SECRET)
         return signed
+
+
+def check_unused(folder: Path) -> None:
+    """Raise `ConfigurationError` when there is a publisher in the folder, or the beginning of one."""
+    # catalog.toml is written last: without it, an earlier attempt did not get to its end.
+    if (folder / "catalog.toml").exists():
+        raise ConfigurationError(f"{folder} already holds a publisher; a second one needs a folder of its own: --home.")
+    if (folder / "root.key").exists():
+        raise ConfigurationError(
+            f"{folder} holds a publisher that was not finished: remove the folder, then try again."
+        )
 
 
 def _read_issued_ms(kept: bytes) -> int | None:

@@ -181,6 +181,11 @@ def test_failures_are_told_apart(succeed: Command, fail: Command, host_key: str,
     assert "line" in fail("publisher", "host-key")["message"]
 
 
+def test_nothing_is_asked_or_made_for_a_publisher_that_is_there(fail: Command, host_key: str) -> None:
+    assert "already holds a publisher" in fail("publisher", "init", "Example", "--key-file", "new.pass")["message"]
+    assert not Path("new.pass").exists()
+
+
 def test_a_used_up_key_says_how_much_of_it_is_used(
     succeed: Command, fail: Command, host_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
