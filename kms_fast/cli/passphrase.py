@@ -17,38 +17,51 @@ _LIMIT_BYTES = 1 << 16
 
 
 class Passphrase:
-    """Where the passphrase comes from; nothing is read or asked before `read`, so that cheap checks come first."""
+    """Where the passphrase comes from; nothing is read or asked before `read`, so that cheap checks come first.
 
-    def __init__(self, passphrase_file: Path | None, key_file: Path | None) -> None:
+    ``new``: it is to take the place of one, which is the one that KMS_FAST_PASSPHRASE holds then; its options have
+    names of their own.
+    """
+
+    def __init__(self, passphrase_file: Path | None, key_file: Path | None, *, new: bool = False) -> None:
+        self._new = new
         if passphrase_file and key_file:
-            raise click.UsageError("Give --passphrase-file or --key-file, not both.")
+            raise click.UsageError(f"Give {' or '.join(self._options)}, not both.")
         self._passphrase_file = passphrase_file
         self._key_file = key_file
 
     def read(self) -> bytes:
         """The passphrase of keys that exist. Raises OSError or `ConfigurationError`."""
+        return self._find(confirm=False)
+
+    def choose(self) -> bytes:
+        """The passphrase of keys to be made: a key file that does not exist is made, a typed one is asked for twice."""
+        if self._key_file and not self._key_file.exists():
+            self._key_file.parent.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
+            write_atomically(self._key_file, secrets.token_hex(32).encode() + b"\n", mode=SECRET)
+        return self._find(confirm=True)
+
+    def _find(self, *, confirm: bool) -> bytes:
         if self._key_file:
             return _strip_line_end(read_bounded(self._key_file, _LIMIT_BYTES))
         if self._passphrase_file:
             lines = read_bounded(self._passphrase_file, _LIMIT_BYTES).splitlines()
             return lines[0] if lines else b""
-        from_environment = os.environ.get("KMS_FAST_PASSPHRASE")
-        return os.fsencode(from_environment) if from_environment is not None else _ask(confirm=False)
-
-    def choose(self) -> bytes:
-        """The passphrase of keys to be made: a key file that does not exist is made, a typed one is asked for twice."""
-        return self.read() if "KMS_FAST_PASSPHRASE" in os.environ and not self._has_file else self.choose_another()
-
-    def choose_another(self) -> bytes:
-        """The same for keys that have one already, which is the one that KMS_FAST_PASSPHRASE holds."""
-        if self._key_file and not self._key_file.exists():
-            self._key_file.parent.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
-            write_atomically(self._key_file, secrets.token_hex(32).encode() + b"\n", mode=SECRET)
-        return self.read() if self._has_file else _ask(confirm=True)
+        if not self._new and (given := os.environ.get("KMS_FAST_PASSPHRASE")) is not None:
+            return os.fsencode(given)
+        if not sys.stdin.isatty():
+            ways = self._options if self._new else (*self._options, "KMS_FAST_PASSPHRASE")
+            raise ConfigurationError(
+                f"No {'new ' if self._new else ''}passphrase was given and there is no terminal to ask for it: use "
+                f"{', '.join(ways[:-1])} or {ways[-1]}.",
+                name="KEY_FILE_LOCKED",
+            )
+        prompt = f"{'New passphrase' if self._new else 'Passphrase'} of the publisher's keys"
+        return str(click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)).encode()
 
     @property
-    def _has_file(self) -> bool:
-        return self._key_file is not None or self._passphrase_file is not None
+    def _options(self) -> tuple[str, ...]:
+        return ("--new-passphrase-file", "--new-key-file") if self._new else ("--passphrase-file", "--key-file")
 
 
 def passphrase_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -69,17 +82,6 @@ def passphrase_options(function: Callable[..., None]) -> Callable[..., None]:
         function(*args, passphrase=Passphrase(passphrase_file, key_file), **options)
 
     return command
-
-
-def _ask(*, confirm: bool) -> bytes:
-    if not sys.stdin.isatty():
-        raise ConfigurationError(
-            "No passphrase was given and there is no terminal to ask for it: use --passphrase-file, --key-file or "
-            "KMS_FAST_PASSPHRASE.",
-            name="KEY_FILE_LOCKED",
-        )
-    prompt = "Passphrase of the publisher's keys"
-    return str(click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)).encode()
 
 
 def _strip_line_end(data: bytes) -> bytes:

@@ -138,11 +138,11 @@ def change_passphrase(
       kms-fast publisher change-passphrase
       kms-fast publisher change-passphrase --key-file old.pass --new-key-file new.pass
     """
+    new = Passphrase(new_passphrase_file, new_key_file, new=True)
     paths = [path for name in ("root.key", "issuer.key") if (path := home / "publisher" / name).exists()]
     if not paths:
         raise ConfigurationError(f"There is neither root.key nor issuer.key in {home / 'publisher'}.")
-    new = Passphrase(new_passphrase_file, new_key_file)
-    encrypt_anew(paths, passphrase.read(), new.choose_another())
+    encrypt_anew(paths, passphrase.read(), new.choose())
     out.result(
         {"files": paths},
         f"Encrypted {', '.join(path.name for path in paths)} anew. Copies of them still open with the old passphrase.",

@@ -40,13 +40,15 @@ def test_the_variable_comes_before_the_prompt(monkeypatch: pytest.MonkeyPatch) -
     assert Passphrase(None, None).read() == Passphrase(None, None).choose() == b"from the environment"
     # It is that of the keys there are, and so not that of those that are encrypted anew.
     monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
-    with pytest.raises(ConfigurationError, match="no terminal to ask"):
-        Passphrase(None, None).choose_another()
+    with pytest.raises(ConfigurationError, match=r"No new .*use --new-passphrase-file or --new-key-file\."):
+        Passphrase(None, None, new=True).choose()
 
 
 def test_without_a_terminal_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
-    with pytest.raises(ConfigurationError, match="--passphrase-file") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"use --passphrase-file, --key-file or KMS_FAST_PASSPHRASE\."
+    ) as caught:
         Passphrase(None, None).read()
     assert caught.value.result.name == "KEY_FILE_LOCKED"
 
@@ -55,13 +57,21 @@ def test_on_a_terminal_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def prompt(text: str, **options: object) -> str:
-        asked.append(options)
+        asked.append((text, options["hide_input"], options["confirmation_prompt"]))
         return "typed"
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr(click, "prompt", prompt)
-    assert (Passphrase(None, None).read(), Passphrase(None, None).choose()) == (b"typed", b"typed")
-    assert [(options["hide_input"], options["confirmation_prompt"]) for options in asked] == [
-        (True, False),
-        (True, True),
+    new = Passphrase(None, None, new=True)
+    assert [Passphrase(None, None).read(), Passphrase(None, None).choose(), new.choose()] == [b"typed"] * 3
+    assert asked == [
+        ("Passphrase of the publisher's keys", True, False),
+        ("Passphrase of the publisher's keys", True, True),
+        ("New passphrase of the publisher's keys", True, True),
     ]
+
+
+def test_one_of_two_files(tmp_path: Path) -> None:
+    for new, options in ((False, "--passphrase-file or --key-file"), (True, "--new-passphrase-file or --new-key-file")):
+        with pytest.raises(click.UsageError, match=f"Give {options}, not both"):
+            Passphrase(tmp_path, tmp_path, new=new)
