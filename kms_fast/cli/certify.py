@@ -71,13 +71,14 @@ def certify_host(
 
 
 def _list_fields(certified: Certified) -> dict[str, Any]:
+    compact = certified.compact
     return {
         "serial": certified.certificate.serial,
         "host_id": uuid.UUID(bytes=certified.certificate.host_id),
         "not_after": policy.format_time(certified.certificate.not_after_ms),
         "renewal": certified.renewal,
-        "catalog": certified.compact.catalog_number,
-        "publisher_file": certified.compact.publisher_number,
+        "catalog": compact.catalog_number,
+        "publisher_file": compact.publisher_number,
         "keys": _describe_uses(certified),
     }
 

@@ -16,6 +16,7 @@ from kms_fast.model.certificate import (
     MAX_FAMILIES,
     CertifiedFamily,
     HostCertificate,
+    IssuerCertificate,
     Rights,
     host_id,
     issue_host_certificate,
@@ -30,18 +31,29 @@ GRANTED: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """What `certify` did. ``renewal``: the host's public key was known, so nothing was taken from the keys.
+    """What `certify` did: the certificate and what goes with it, and ``answer``, all of it as a file.
 
-    ``answer`` is the answer as a file, ``compact`` as it goes into text and QR codes, ``catalog_file`` what hosts need
-    beside that one.
+    ``renewal``: the host's public key was known, so nothing was taken from the keys.
     """
 
     certificate: HostCertificate
+    issuer: IssuerCertificate
+    catalog: bytes = field(repr=False)
+    publisher_data: bytes = field(repr=False)
     answer: bytes = field(repr=False)
-    compact: CompactAnswer
-    catalog_file: bytes = field(repr=False)
     renewal: bool
     uses: tuple[tuple[HostKeyRecord, KeyUse], ...]
+
+    @property
+    def compact(self) -> CompactAnswer:
+        """The answer as it goes into text and QR codes."""
+        return CompactAnswer.of(self.certificate, self.issuer, catalog=self.catalog, publisher_data=self.publisher_data)
+
+    @property
+    def catalog_file(self) -> bytes:
+        """What hosts need beside the compact answer, for those that have the first of the host keys."""
+        secrets, publisher_id = self.uses[0][0].secrets, self.issuer.publisher_id
+        return build_catalog_file(self.catalog, self.publisher_data, publisher_id=publisher_id, secrets=secrets)
 
 
 def certify(
@@ -106,14 +118,11 @@ def _certify(
         records.add_certificate(certificate, now_ms)
         records.add_request(_describe_request(publisher, request, now_ms, peer, GRANTED, certificate.serial))
         catalog = publisher.signed_catalog(source, issuer_key, now_ms=now_ms)
-    secrets = keys[0].secrets
     answer = build_host_answer(
-        certificate, publisher.issuer, catalog=catalog, secrets=secrets, publisher_data=publisher_data
+        certificate, publisher.issuer, catalog=catalog, secrets=keys[0].secrets, publisher_data=publisher_data
     )
-    compact = CompactAnswer.of(certificate, publisher.issuer, catalog=catalog, publisher_data=publisher_data)
-    catalog_file = build_catalog_file(catalog, publisher_data, publisher_id=publisher.publisher_id, secrets=secrets)
     uses = tuple((key, records.count_activations(key.secrets.key_id, request.installation_id)) for key in keys)
-    return Certified(certificate, answer, compact, catalog_file, all(renewals), uses)
+    return Certified(certificate, publisher.issuer, catalog, publisher_data, answer, all(renewals), uses)
 
 
 def _describe_request(
