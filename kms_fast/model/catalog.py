@@ -97,13 +97,13 @@ class Sku:
     def to_json(self, *, with_secret: bool) -> dict[str, Any]:
         """The SKU as its object in a catalog (with the secret) or a publisher file (without)."""
         values: dict[str, Any] = {"id": str(self.id), "name": self.name}
-        values |= {name: getattr(self, name) for name in _SKU_NUMBERS}
+        values |= {name: getattr(self, name) for name in SKU_NUMBERS}
         return values | {"secret": self.secret.hex()} if with_secret else values
 
     @classmethod
     def read(cls, fields: Fields, *, with_secret: bool) -> "Sku":
         """The SKU of an object in a catalog or a publisher file."""
-        numbers = {name: fields.integer(name, low=low, high=high) for name, (low, high) in _SKU_NUMBERS.items()}
+        numbers = {name: fields.integer(name, low=low, high=high) for name, (low, high) in SKU_NUMBERS.items()}
         secret = fields.octets("secret", SECRET_SIZE) if with_secret else b""
         sku = cls(id=fields.uuid("id"), name=fields.text("name"), secret=secret, **numbers)
         fields.finish()
@@ -111,7 +111,8 @@ class Sku:
 
 
 _INTERVAL: Final = (policy.SHORTEST_INTERVAL_MIN, policy.LONGEST_INTERVAL_MIN)
-_SKU_NUMBERS: Final = {
+# Lowest and highest of each number of a SKU.
+SKU_NUMBERS: Final = {
     "reference": (1, MAX_REFERENCE),
     "family": (0, MAX_FAMILY_NUMBER),
     "generation": (1, MAX_GENERATION),

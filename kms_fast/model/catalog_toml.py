@@ -17,6 +17,7 @@ from kms_fast.model.catalog import (
     MAX_FAMILY_NUMBER,
     MAX_GENERATION,
     MAX_THRESHOLD,
+    SKU_NUMBERS,
     Family,
     Sku,
     check_catalog,
@@ -28,15 +29,7 @@ from kms_fast.model.quantities import format_quantity, parse_quantity
 _ERROR: Final = "CONFIGURATION_INVALID"
 
 # Spans of a SKU: name in the file, field of Sku.
-_SPANS: Final = {
-    "validity": "validity_min",
-    "activation_interval": "activation_interval_min",
-    "renewal_interval": "renewal_interval_min",
-    "shortest_interval": "shortest_interval_min",
-    "longest_interval": "longest_interval_min",
-    "initial_grace": "initial_grace_min",
-    "grace": "grace_min",
-}
+_SPANS: Final = {field.removesuffix("_min"): field for field in SKU_NUMBERS if field.endswith("_min")}
 _DEFAULT_SKU: Final = Sku(id=UUID(int=0), name="", reference=0, family=0)
 
 
@@ -96,10 +89,10 @@ def _read_family(fields: Fields) -> Family:
         name=fields.text("name"),
         threshold=threshold,
         minimum_threshold=fields.integer("minimum_threshold", threshold, low=1, high=MAX_THRESHOLD),
-        maximum_validity_min=_read_span(fields, "maximum_validity", policy.VALIDITY_MIN),
+        maximum_validity_min=_read_span(
+            fields, "maximum_validity", policy.VALIDITY_MIN, low=1, high=policy.MAX_VALIDITY_MIN
+        ),
     )
-    if not 1 <= family.maximum_validity_min <= policy.MAX_VALIDITY_MIN:
-        fields.refuse("maximum_validity", "must be between 1m and 365d")
     fields.finish()
     return family
 
@@ -114,9 +107,10 @@ def _read_sku(fields: Fields, families: dict[str, int], publisher_id: UUID) -> S
         key = parse_key(fields.text("setup_key"), expect=KeyKind.CLIENT_SETUP, publisher_id=publisher_id.bytes)
     except KeyInvalid as error:
         fields.refuse("setup_key", f"is not this product's client setup key: {error.message.rstrip('.')}")
-    spans = {
-        field: _read_span(fields, span, getattr(_DEFAULT_SKU, field), _lowest(span)) for span, field in _SPANS.items()
-    }
+    spans = {}
+    for span, field in _SPANS.items():
+        low, high = SKU_NUMBERS[field]
+        spans[field] = _read_span(fields, span, getattr(_DEFAULT_SKU, field), low=low, high=high)
     generation = fields.integer("generation", 1, low=1, high=MAX_GENERATION)
     fields.finish()
     return Sku(
@@ -130,14 +124,7 @@ def _read_sku(fields: Fields, families: dict[str, int], publisher_id: UUID) -> S
     )
 
 
-def _lowest(span: str) -> int:
-    if span.endswith("interval"):
-        return policy.SHORTEST_INTERVAL_MIN
-    return 0 if span.endswith("grace") else policy.SHORTEST_VALIDITY_MIN
-
-
-def _read_span(fields: Fields, name: str, default_min: int, low: int = 1) -> int:
-    high = policy.LONGEST_INTERVAL_MIN if name.endswith("interval") else policy.MAX_VALIDITY_MIN
+def _read_span(fields: Fields, name: str, default_min: int, *, low: int, high: int) -> int:
     try:
         span_min = parse_quantity(fields.take(name, format_quantity(default_min, "min")), "min")
     except ValueError as error:
