@@ -15,7 +15,8 @@ def check_activation_url(url: str) -> None:
         is_address = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0
     except ValueError:
         is_address = False
-    if not is_address:
+    # urlsplit takes spaces, and leaves out line ends.
+    if not is_address or " " in url or not url.isprintable():
         raise ValueError(f"{url!r} is not the address of an activation service: write https://NAME")
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError(f"{url} is not encrypted: http:// is for a service on this machine only")

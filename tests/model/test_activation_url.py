@@ -32,6 +32,11 @@ def test_encrypted_or_on_this_machine(url: str) -> None:
         ("https://[bad", "write https://NAME"),
         ("https://activation.example:port", "write https://NAME"),
         ("https://activation.example:65536", "write https://NAME"),
+        ("https://a b/", "write https://NAME"),
+        ("https://activation.example/a b", "write https://NAME"),
+        (" https://activation.example", "write https://NAME"),
+        ("https://activation.example\n", "write https://NAME"),
+        ("https://activation\u200b.example", "write https://NAME"),
         ("", "write https://NAME"),
     ],
 )
