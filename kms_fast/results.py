@@ -90,7 +90,7 @@ _ROWS = (
         0xC004C020,
         "MULTIPLE_ACTIVATION_KEY_USED_UP",
         "The multiple-activation key has activated as many machines as it may.",
-        "Ask the publisher for more activations.",
+        "Ask the publisher for another multiple-activation key.",
     ),
     (0xC004F009, "GRACE_ENDED", "The grace period has ended.", "Activate: kms-fast client activate."),
     (
@@ -426,9 +426,9 @@ _ROWS = (
     ),
     (
         0xE04B006B,
-        "HOST_KEY_DISABLED",
-        "The publisher has disabled this host key: it certifies no host any more.",
-        "Ask the publisher for another host key, then: kms-fast host activate --key KEY.",
+        "KEY_DISABLED",
+        "The publisher has disabled this key: it activates nothing any more.",
+        "Ask the publisher for another key; on a host then: kms-fast host activate --key KEY.",
     ),
     (
         0xE04B006C,

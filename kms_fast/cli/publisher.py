@@ -9,8 +9,10 @@ from kms_fast.cli.certify import certify_host
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.cli.publisher_backup import backup, restore
+from kms_fast.cli.publisher_customers import customers
 from kms_fast.cli.publisher_init import init
-from kms_fast.cli.publisher_keys import customers, disable_key, host_key, keys
+from kms_fast.cli.publisher_keys import disable_key, host_key, keys
+from kms_fast.cli.publisher_machines import activate_machine, activation_key
 from kms_fast.cli.publisher_products import add_product, client_key
 from kms_fast.cli.publisher_revocation import revoke
 from kms_fast.cli.publisher_service import serve
@@ -48,6 +50,8 @@ for sub_command in (
     client_key,
     certify_host,
     host_key,
+    activation_key,
+    activate_machine,
     keys,
     disable_key,
     customers,

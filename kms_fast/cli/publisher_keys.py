@@ -1,4 +1,4 @@
-"""``kms-fast publisher host-key | keys | disable-key | customers``: host keys, and what was done with them."""
+"""``kms-fast publisher host-key | keys | disable-key``: making keys for customers, and how much of each is used."""
 
 import uuid
 from contextlib import closing
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Group
 from rich.table import Table
 
 from kms_fast.cli.output import Output, escape_controls, home_option, json_option
@@ -14,7 +15,7 @@ from kms_fast.model import policy
 from kms_fast.model.catalog import MAX_GENERATION
 from kms_fast.model.document import MAX_INTEGER
 from kms_fast.publisher.publisher import Publisher
-from kms_fast.publisher.records import CertificateRecord, HostKeyRecord
+from kms_fast.publisher.records import ActivationKeyRecord, HostKeyRecord, Records
 
 
 def _read_families(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int | None]:
@@ -27,6 +28,12 @@ def _read_families(ctx: click.Context, param: click.Parameter, values: tuple[str
             raise click.BadParameter(problem, ctx, param)
         families[name] = int(generation) if colon else None
     return families
+
+
+customer_option = click.option(
+    "--customer", "customer_id", type=click.IntRange(0, MAX_INTEGER), default=0, help="Customer ID, 0 for none."
+)
+note_option = click.option("--note", default="", help="Whom it is for; kept in the records only.")
 
 
 @click.command("host-key")
@@ -43,10 +50,8 @@ def _read_families(ctx: click.Context, param: click.Parameter, values: tuple[str
     show_default=True,
     help="How often each, the first time included.",
 )
-@click.option(
-    "--customer", "customer_id", type=click.IntRange(0, MAX_INTEGER), default=0, help="Customer ID, 0 for none."
-)
-@click.option("--note", default="", help="Whom it is for; kept in the records only.")
+@customer_option
+@note_option
 @home_option
 @json_option
 def host_key(
@@ -100,56 +105,96 @@ def host_key(
 @home_option
 @json_option
 def keys(home: Path, out: Output) -> None:
-    """List the host keys that were made, by their last five characters, and how much of each is used.
+    """List the keys that were made, by their last five characters, and how much of each is used.
 
     \b
     Examples:
       kms-fast publisher keys
     """
     with closing(Publisher(home / "publisher")) as publisher:
-        names = {family.number: family.name for family in publisher.read_catalog().families}
-        listed = [_describe_key(publisher, record, names) for record in publisher.records.list_host_keys()]
-    table = Table(box=None, pad_edge=False)
-    for title in ("host key", "covers", "customer", "hosts", "activations", "note"):
-        table.add_column(title)
-    for key in listed:
+        catalog, records = publisher.read_catalog(), publisher.records
+        names = {family.number: family.name for family in catalog.families}
+        products = {sku.id: sku.name for sku in catalog.skus}
+        of_hosts = [_describe_host_key(records, key, names) for key in records.list_host_keys()]
+        of_machines = [_describe_activation_key(records, key, products) for key in records.list_activation_keys()]
+    tables = [_show_host_keys(of_hosts)] if of_hosts else []
+    tables += [_show_activation_keys(of_machines)] if of_machines else []
+    out.result(
+        {"keys": of_hosts, "activation_keys": of_machines},
+        Group(*tables) if tables else "No key was made yet: kms-fast publisher host-key.",
+    )
+
+
+def _describe_host_key(records: Records, key: HostKeyRecord, names: dict[int, str]) -> dict[str, Any]:
+    entitlement, key_id = key.entitlement, key.secrets.key_id
+    return {
+        "last_five": key.secrets.last_five,
+        "key_id": key_id,
+        "families": {names.get(number, str(number)): newest for number, newest in entitlement.families.items()},
+        "customer_id": entitlement.customer_id,
+        "note": entitlement.note,
+        "hosts": records.count_activations(key_id).hosts,
+        "hosts_allowed": entitlement.hosts,
+        "activations": len(records.list_activated(key_id)),
+        "activations_allowed": entitlement.activations,
+        **_describe_times(key),
+    }
+
+
+def _describe_activation_key(
+    records: Records, key: ActivationKeyRecord, products: dict[uuid.UUID, str]
+) -> dict[str, Any]:
+    return {
+        "last_five": key.secrets.last_five,
+        "key_id": key.secrets.key_id,
+        "product": products.get(key.sku, str(key.sku)),
+        "customer_id": key.customer_id,
+        "note": key.note,
+        "machines": records.count_machines(key.secrets.key_id),
+        "machines_allowed": key.machines,
+        **_describe_times(key),
+    }
+
+
+def _describe_times(key: HostKeyRecord | ActivationKeyRecord) -> dict[str, str | None]:
+    return {
+        "created": policy.format_time(key.created_ms),
+        "disabled": policy.format_time(key.disabled_ms) if key.disabled_ms is not None else None,
+    }
+
+
+def _show_host_keys(keys: list[dict[str, Any]]) -> Table:
+    table = Table("host key", "covers", "customer", "hosts", "activations", "note", box=None, pad_edge=False)
+    for key in keys:
         covers = ", ".join(f"{name}:{generation}" for name, generation in key["families"].items())
         hosts = f"{key['hosts']} of {key['hosts_allowed']}"
         activations = f"{key['activations']}, {key['activations_allowed']} a host"
-        disabled = "disabled " if key["disabled"] else ""
-        note = escape_controls(disabled + key["note"])
-        table.add_row(f"…{key['last_five']}", covers, str(key["customer_id"]), hosts, activations, note)
-    out.result({"keys": listed}, table if listed else "No host key was made yet: kms-fast publisher host-key.")
+        table.add_row(f"…{key['last_five']}", covers, str(key["customer_id"]), hosts, activations, _show_note(key))
+    return table
 
 
-def _describe_key(publisher: Publisher, record: HostKeyRecord, names: dict[int, str]) -> dict[str, Any]:
-    entitlement, secrets = record.entitlement, record.secrets
-    families = {names.get(number, str(number)): generation for number, generation in entitlement.families.items()}
-    return {
-        "last_five": secrets.last_five,
-        "key_id": secrets.key_id,
-        "families": families,
-        "customer_id": entitlement.customer_id,
-        "note": entitlement.note,
-        "hosts": publisher.records.count_activations(secrets.key_id).hosts,
-        "hosts_allowed": entitlement.hosts,
-        "activations": len(publisher.records.list_activated(secrets.key_id)),
-        "activations_allowed": entitlement.activations,
-        "created": policy.format_time(record.created_ms),
-        "disabled": policy.format_time(record.disabled_ms) if record.disabled_ms is not None else None,
-    }
+def _show_activation_keys(keys: list[dict[str, Any]]) -> Table:
+    table = Table("multiple-activation key", "product", "customer", "machines", "note", box=None, pad_edge=False)
+    for key in keys:
+        machines = f"{key['machines']} of {key['machines_allowed']}"
+        table.add_row(f"…{key['last_five']}", key["product"], str(key["customer_id"]), machines, _show_note(key))
+    return table
+
+
+def _show_note(key: dict[str, Any]) -> str:
+    return escape_controls(("disabled " if key["disabled"] else "") + key["note"])
 
 
 @click.command("disable-key")
 @click.argument("key", metavar="LAST5")
-@click.option("--undo", is_flag=True, help="Let it certify hosts again.")
+@click.option("--undo", is_flag=True, help="Let it activate again.")
 @home_option
 @json_option
 def disable_key(key: str, undo: bool, home: Path, out: Output) -> None:
-    """Let the host key that ends in LAST5 certify no host any more, renewals included.
+    """Let the key that ends in LAST5 activate nothing any more: no host, renewals included, or no machine.
 
-    Certificates that were issued stay valid: revoke them with publisher revoke --key. Where several keys end alike,
-    name one by its ID, as publisher keys --json shows it.
+    Certificates that were issued stay valid: revoke them with publisher revoke --key. So do activations of machines,
+    which have no end. Where several keys end alike, name one by its ID, as publisher keys --json shows it.
 
     \b
     Examples:
@@ -157,61 +202,13 @@ def disable_key(key: str, undo: bool, home: Path, out: Output) -> None:
       kms-fast publisher disable-key 7Q2XM --undo
     """
     with closing(Publisher(home / "publisher")) as publisher:
-        record = publisher.records.name_host_key(key)
-        publisher.records.disable_host_key(record.secrets.key_id, None if undo else wall_clock_ms())
+        record = publisher.records.name_key(key)
+        publisher.records.disable_key(record.secrets.key_id, None if undo else wall_clock_ms())
     last_five = record.secrets.last_five
-    done = (
-        f"The host key that ends in {last_five} certifies hosts again."
-        if undo
-        else f"The host key that ends in {last_five} certifies no host any more.\n"
-        f"Its hosts go on until their certificates end; to end them now: kms-fast publisher revoke --key {last_five}"
-    )
+    done = f"The key that ends in {last_five} activates {'again' if undo else 'nothing any more'}."
+    if isinstance(record, HostKeyRecord) and not undo:
+        done += (
+            "\nIts hosts go on until their certificates end; to end them now: "
+            f"kms-fast publisher revoke --key {last_five}"
+        )
     out.result({"last_five": last_five, "key_id": record.secrets.key_id, "disabled": not undo}, done)
-
-
-@click.command
-@home_option
-@json_option
-def customers(home: Path, out: Output) -> None:
-    """List customers by their ID: host keys, hosts, and certificates with their ends.
-
-    \b
-    Examples:
-      kms-fast publisher customers
-    """
-    now_ms = wall_clock_ms()
-    with closing(Publisher(home / "publisher")) as publisher:
-        found: dict[int, dict[str, Any]] = {}
-        for key in publisher.records.list_host_keys():
-            one = found.setdefault(key.entitlement.customer_id, {"keys": [], "certificates": []})
-            one["keys"].append(key.secrets.last_five)
-        for record in publisher.records.list_certificates():
-            one = found.setdefault(record.certificate.customer_id, {"keys": [], "certificates": []})
-            one["certificates"].append(_describe_certificate(record, now_ms))
-    listed = [
-        {"customer_id": number, **one, "hosts": len({row["host_id"] for row in one["certificates"]})}
-        for number, one in sorted(found.items())
-    ]
-    out.result({"customers": listed}, "\n".join(map(_show_customer, listed)) or "There is no host key yet.")
-
-
-def _describe_certificate(record: CertificateRecord, now_ms: int) -> dict[str, Any]:
-    certificate = record.certificate
-    has_ended = certificate.not_after_ms < now_ms
-    return {
-        "serial": certificate.serial,
-        "host_id": str(uuid.UUID(bytes=certificate.host_id)),
-        "issued": policy.format_time(record.issued_ms),
-        "not_after": policy.format_time(certificate.not_after_ms),
-        "state": "revoked" if record.revoked_ms is not None else "ended" if has_ended else "valid",
-    }
-
-
-def _show_customer(one: dict[str, Any]) -> str:
-    keys = ", ".join(f"…{last_five}" for last_five in one["keys"]) or "none"
-    lines = [f"customer {one['customer_id']}: host keys {keys}; hosts: {one['hosts']}"]
-    lines += [
-        f"  certificate {row['serial']} of host {row['host_id']}: {row['state']}, until {row['not_after']}"
-        for row in one["certificates"]
-    ]
-    return "\n".join(lines)

@@ -49,6 +49,7 @@ def status(home: Path, out: Output) -> None:
             "products": len(catalog.skus),
             "host_keys": len(keys),
             "host_keys_disabled": sum(key.disabled_ms is not None for key in keys),
+            "activation_keys": len(records.list_activation_keys()),
             "hosts": len({record.certificate.host_id for record in certificates}),
             "certificates": len(certificates),
             "revoked": sum(record.revoked_ms is not None for record in certificates),
@@ -86,14 +87,14 @@ def _read_since(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 @click.command
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many rows at most.")
-@click.option("--key", metavar="LAST5", help="Only requests made with this host key.")
+@click.option("--key", metavar="LAST5", help="Only requests made with this key.")
 @click.option("--peer", metavar="ADDRESS", default="", help="Only requests from this address.")
 @click.option("--refused/--granted", default=None, help="Only requests that were refused, or granted.")
 @click.option("--since", "since_ms", metavar="SPAN", callback=_read_since, help="Only the last 90m, 36h or 30d.")
 @home_option
 @json_option
 def log(limit: int, key: str | None, peer: str, refused: bool | None, since_ms: int, home: Path, out: Output) -> None:
-    """List requests for certificates, newest first, by the activation service or by a file.
+    """List requests for certificates and activations of machines, newest first, by the activation service or by a file.
 
     \b
     Examples:
@@ -102,7 +103,7 @@ def log(limit: int, key: str | None, peer: str, refused: bool | None, since_ms: 
       kms-fast publisher log --key 7Q2XM --json
     """
     with closing(Publisher(home / "publisher")) as publisher:
-        last_five = publisher.records.name_host_key(key).secrets.last_five if key is not None else ""
+        last_five = publisher.records.name_key(key).secrets.last_five if key is not None else ""
         rows = publisher.records.list_requests(
             limit=limit, key=last_five, peer=peer, refused=refused, since_ms=since_ms
         )
@@ -118,7 +119,7 @@ def _describe_request(row: RequestRecord) -> dict[str, Any]:
         "installation_id": uuid.UUID(bytes=row.installation_id) if row.installation_id else None,
         "public_key_sha256": row.public_key_hash,
         "result": f"0x{row.result:08X}",
-        "name": "GRANTED" if row.serial is not None else find_result(row.result).name,
+        "name": find_result(row.result).name if row.result else "GRANTED",
         "serial": row.serial,
     }
 

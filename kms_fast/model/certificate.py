@@ -95,6 +95,10 @@ class IssuerCertificate:
         longest_ms = MAX_ISSUER_DAYS * DAY_MS
         if not (self.not_before_ms <= self.not_after_ms <= self.not_before_ms + longest_ms):
             raise _chain_error("ISSUER_DATES", "The issuer certificate's dates are impossible or too far apart.")
+        self.check_dates(at_ms)
+
+    def check_dates(self, at_ms: int) -> None:
+        """Check that it is valid at this time; raises `ConfigurationError` (ISSUER_DATES)."""
         _check_dates("ISSUER_DATES", "The issuer certificate", self.not_before_ms, self.not_after_ms, at_ms)
 
 

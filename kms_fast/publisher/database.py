@@ -43,6 +43,18 @@ CREATE TABLE requests (
     installation_id BLOB, public_key_hash BLOB, result INTEGER NOT NULL, serial INTEGER REFERENCES certificates
 ) STRICT;
 """,
+    """
+CREATE TABLE activation_keys (
+    key_id BLOB PRIMARY KEY, last_five TEXT NOT NULL, mac_key BLOB NOT NULL, sku TEXT NOT NULL,
+    machines INTEGER NOT NULL, customer_id INTEGER NOT NULL, note TEXT NOT NULL, created_ms INTEGER NOT NULL,
+    disabled_ms INTEGER
+) STRICT;
+-- One row for each machine that a key has activated: one that asks again adds none.
+CREATE TABLE machines (
+    key_id BLOB NOT NULL REFERENCES activation_keys, hardware_digest BLOB NOT NULL, cmid BLOB NOT NULL,
+    activated_ms INTEGER NOT NULL, PRIMARY KEY (key_id, hardware_digest)
+) STRICT, WITHOUT ROWID;
+""",
 )
 
 

@@ -70,7 +70,7 @@ def certify(
 
     ``peer``: the address that asked, for the log. ``admit`` is called with each key that the host proved to hold, and
     may refuse by raising `KmsFastError`. Raises OSError or `KmsFastError`: OFFLINE_DATA_MALFORMED (the request),
-    KEY_INVALID (an unknown key, or a MAC that is not its own), HOST_KEY_USED_UP, HOST_KEY_DISABLED,
+    KEY_INVALID (an unknown key, or a MAC that is not its own), HOST_KEY_USED_UP, KEY_DISABLED,
     CERTIFICATE_REVOKED (of this host before), EXPORT_DUE, ISSUER_DATES, CONFIGURATION_INVALID. But for the log, records
     change only on success.
     """
@@ -150,7 +150,7 @@ def _check_keys(publisher: Publisher, request: HostRequest) -> list[HostKeyRecor
         if key.disabled_ms is not None:
             raise ConfigurationError(
                 f"The publisher has disabled the host key that ends in {key.secrets.last_five}.",
-                name="HOST_KEY_DISABLED",
+                name="KEY_DISABLED",
             )
         keys.append(key)
     return keys

@@ -1,15 +1,18 @@
-"""What a publisher must not forget: host keys, their activations, certificates, revocation lists, numbers, its log.
+"""What a publisher must not forget: keys and what they activated, certificates, revocation lists, numbers, its log.
 
-Host keys are kept as their derived secrets; the keys themselves are shown once and stored nowhere.
+Keys are kept as their derived secrets; the keys themselves are shown once and stored nowhere.
 """
 
 import json
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kms_fast.errors import ConfigurationError
 from kms_fast.model.certificate import HostCertificate
 from kms_fast.model.exchange import HostKeySecrets
+from kms_fast.model.machine_activation import ActivationKeySecrets
 from kms_fast.publisher.database import Database, Values
 
 # Refusals cost whoever asks nothing, so the log keeps those among so many newest rows; what was granted stays for ever.
@@ -40,6 +43,22 @@ class HostKeyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivationKeyRecord:
+    """A multiple-activation key as the publisher keeps it. ``machines``: how many it may activate of this SKU."""
+
+    secrets: ActivationKeySecrets
+    sku: uuid.UUID
+    machines: int
+    customer_id: int
+    note: str
+    created_ms: int
+    disabled_ms: int | None = None
+
+
+_Key = TypeVar("_Key", HostKeyRecord, HostKeyRecord | ActivationKeyRecord)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyUse:
     """How much of a host key is used: hosts it has activated, activations of one of them."""
 
@@ -58,10 +77,11 @@ class CertificateRecord:
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """A row of the audit log: one request for a certificate.
+    """A row of the audit log: one request for a certificate, or for the activation of a machine.
 
-    ``peer``: the address it came from, empty for a file; ``keys``: the last five characters of its host keys, or the
-    IDs of unknown ones. Installation ID (16 bytes) and SHA-256 of the public key are None for what was no request.
+    ``peer``: the address it came from, empty for a file; ``keys``: the last five characters of its keys, or the IDs of
+    unknown ones. ``installation_id``: 16 bytes, of a machine its CMID; None for what was no request. SHA-256 of the
+    public key and serial are a host's only.
     """
 
     time_ms: int
@@ -102,26 +122,11 @@ class Records(Database):
 
         Raises `ConfigurationError` when there is none, or several.
         """
-        wanted = named.strip().upper().removeprefix("…")
-        found = [
-            key for key in self.list_host_keys() if wanted in (key.secrets.last_five, key.secrets.key_id.hex().upper())
-        ]
-        if not found:
-            raise ConfigurationError(
-                f"This publisher made no host key that ends in {named}: see kms-fast publisher keys."
-            )
-        if len(found) > 1:
-            ids = ", ".join(key.secrets.key_id.hex() for key in found)
-            raise ConfigurationError(f"Several host keys end in {named}: name one by its ID ({ids}).")
-        return found[0]
+        return _choose(named, self.list_host_keys(), "host key")
 
     def list_host_keys(self) -> list[HostKeyRecord]:
         """All host keys, the oldest first."""
         return [_read_host_key(row) for row in self._rows("SELECT * FROM host_keys ORDER BY created_ms, rowid")]
-
-    def disable_host_key(self, key_id: bytes, since_ms: int | None) -> None:
-        """Let a host key certify nothing any more; with None it does again."""
-        self._execute("UPDATE host_keys SET disabled_ms = ? WHERE key_id = ?", (since_ms, key_id))
 
     def count_activations(self, key_id: bytes, installation_id: bytes = b"") -> KeyUse:
         """How much of the key is used, by all hosts and by this one."""
@@ -141,6 +146,53 @@ class Records(Database):
     def add_activation(self, key_id: bytes, installation_id: bytes, public_key: bytes, now_ms: int) -> None:
         """Note that the key has activated this public key."""
         self._execute("INSERT INTO activations VALUES (?,?,?,?)", (key_id, installation_id, public_key, now_ms))
+
+    def add_activation_key(self, key: ActivationKeyRecord) -> None:
+        """Store a new multiple-activation key."""
+        values = (
+            key.secrets.key_id,
+            key.secrets.last_five,
+            key.secrets.mac_key,
+            str(key.sku),
+            key.machines,
+            key.customer_id,
+            key.note,
+            key.created_ms,
+        )
+        self._execute("INSERT INTO activation_keys VALUES (?,?,?,?,?,?,?,?,NULL)", values)
+
+    def find_activation_key(self, key_id: bytes) -> ActivationKeyRecord | None:
+        """The multiple-activation key with this ID, if it is one of ours."""
+        rows = self._rows("SELECT * FROM activation_keys WHERE key_id = ?", (key_id,))
+        return _read_activation_key(rows[0]) if rows else None
+
+    def list_activation_keys(self) -> list[ActivationKeyRecord]:
+        """All multiple-activation keys, the oldest first."""
+        rows = self._rows("SELECT * FROM activation_keys ORDER BY created_ms, rowid")
+        return [_read_activation_key(row) for row in rows]
+
+    def count_machines(self, key_id: bytes) -> int:
+        """How many machines a multiple-activation key has activated."""
+        return self._integer("SELECT count(*) FROM machines WHERE key_id = ?", (key_id,))
+
+    def has_machine(self, key_id: bytes, hardware_digest: bytes) -> bool:
+        """Whether the key has activated this machine before."""
+        statement = "SELECT count(*) FROM machines WHERE key_id = ? AND hardware_digest = ?"
+        return bool(self._integer(statement, (key_id, hardware_digest)))
+
+    def add_machine(self, key_id: bytes, hardware_digest: bytes, cmid: bytes, now_ms: int) -> None:
+        """Note that the key has activated this machine."""
+        self._execute("INSERT INTO machines VALUES (?,?,?,?)", (key_id, hardware_digest, cmid, now_ms))
+
+    def name_key(self, named: str) -> HostKeyRecord | ActivationKeyRecord:
+        """As `name_host_key`, of either kind."""
+        keys: list[HostKeyRecord | ActivationKeyRecord] = [*self.list_host_keys(), *self.list_activation_keys()]
+        return _choose(named, keys, "key")
+
+    def disable_key(self, key_id: bytes, since_ms: int | None) -> None:
+        """Let a key of either kind activate nothing any more; with None it does again."""
+        for table in ("host_keys", "activation_keys"):
+            self._execute(f"UPDATE {table} SET disabled_ms = ? WHERE key_id = ?", (since_ms, key_id))
 
     def next_serial(self) -> int:
         """The serial of the next certificate."""
@@ -226,22 +278,33 @@ class Records(Database):
             request.serial,
         )
         self._execute("INSERT INTO requests VALUES (NULL,?,?,?,?,?,?,?)", values)
-        if request.serial is None:
+        if request.result:
             kept = "(SELECT max(number) FROM requests) - ?"
-            self._execute(f"DELETE FROM requests WHERE serial IS NULL AND number <= {kept}", (KEPT_REFUSALS,))
+            self._execute(f"DELETE FROM requests WHERE result <> 0 AND number <= {kept}", (KEPT_REFUSALS,))
 
     def list_requests(
         self, *, limit: int, key: str = "", peer: str = "", refused: bool | None = None, since_ms: int = 0
     ) -> list[RequestRecord]:
-        """The audit log, newest first: of a host key (its last five characters), of an address, refused or granted."""
+        """The audit log, newest first: of a key (its last five characters), of an address, refused or granted."""
         statement = "SELECT time_ms, peer, keys, installation_id, public_key_hash, result, serial FROM requests"
         # Whole items of the list: five digits also occur within the ID of an unknown key.
         of_key = "? = '' OR instr(', ' || keys || ', ', ', ' || ? || ', ')"
         statement += f" WHERE time_ms >= ? AND ({of_key}) AND (? = '' OR peer = ?)"
         if refused is not None:
-            statement += f" AND serial IS {'' if refused else 'NOT '}NULL"
+            statement += f" AND result {'<>' if refused else '='} 0"
         rows = self._rows(f"{statement} ORDER BY number DESC LIMIT ?", (since_ms, key, key, peer, peer, limit))
         return [RequestRecord(*row) for row in rows]
+
+
+def _choose(named: str, keys: Sequence[_Key], kind: str) -> _Key:
+    wanted = named.strip().upper().removeprefix("…")
+    found = [key for key in keys if wanted in (key.secrets.last_five, key.secrets.key_id.hex().upper())]
+    if not found:
+        raise ConfigurationError(f"This publisher made no {kind} that ends in {named}: see kms-fast publisher keys.")
+    if len(found) > 1:
+        ids = ", ".join(key.secrets.key_id.hex() for key in found)
+        raise ConfigurationError(f"Several {kind}s end in {named}: name one by its ID ({ids}).")
+    return found[0]
 
 
 def _read_host_key(row: tuple[Any, ...]) -> HostKeyRecord:
@@ -253,3 +316,8 @@ def _read_host_key(row: tuple[Any, ...]) -> HostKeyRecord:
         created_ms,
         disabled_ms,
     )
+
+
+def _read_activation_key(row: tuple[Any, ...]) -> ActivationKeyRecord:
+    key_id, last_five, mac_key, sku, *rest = row
+    return ActivationKeyRecord(ActivationKeySecrets(key_id, last_five, mac_key), uuid.UUID(sku), *rest)

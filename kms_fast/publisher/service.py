@@ -13,6 +13,7 @@ from kms_fast.files import read_bounded
 from kms_fast.messages import log
 from kms_fast.model import policy
 from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.machines import activate_machine
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.rate_limit import RateLimit
 from kms_fast.publisher.records import HostKeyRecord
@@ -22,12 +23,13 @@ MAX_REQUEST_BYTES: Final = 1 << 16
 PEER_BURST: Final = 30
 KEY_BURST: Final = 20
 LIMITED_LOG_S: Final = 60.0
-# What a host's administrator is told as it is; anything else is the publisher's own business, and goes to its log.
+# What who asks is told as it is; anything else is the publisher's own business, and goes to its log.
 _STATUS: Final = {
     "OFFLINE_DATA_MALFORMED": 400,
     "KEY_INVALID": 403,
     "HOST_KEY_USED_UP": 403,
-    "HOST_KEY_DISABLED": 403,
+    "MULTIPLE_ACTIVATION_KEY_USED_UP": 403,
+    "KEY_DISABLED": 403,
     "CERTIFICATE_REVOKED": 403,
     "TOO_MANY_REQUESTS": 429,
 }
@@ -44,7 +46,7 @@ class Reply:
 
 
 class ActivationService:
-    """Answers host requests with an issuer key that was opened once. One thread at a time may call its methods."""
+    """Answers hosts and machines with an issuer key that was opened once. One thread at a time may call its methods."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class ActivationService:
         self._keys = RateLimit(per_hour=key_per_hour, burst=KEY_BURST)
         self._limited, self._limited_log_s = 0, 0.0
 
-    def answer_request(self, data: bytes, peer: str, *, now_ms: int, now_s: float) -> Reply:
+    def answer_host_request(self, data: bytes, peer: str, *, now_ms: int, now_s: float) -> Reply:
         """The host answer to a host request, or why there is none. ``now_s`` is a clock that never goes back."""
         try:
             self._admit_peer(peer, now_s)
@@ -88,6 +90,27 @@ class ActivationService:
             keys=", ".join(f"…{key.secrets.last_five}" for key, _ in certified.uses),
         )
         return Reply(200, certified.answer)
+
+    def answer_machine_request(self, data: bytes, peer: str, *, now_ms: int, now_s: float) -> Reply:
+        """The activation that a machine asks for, or why there is none.
+
+        Unlike a host key its key has no rate of its own: it may activate a site at once, and is limited by its number.
+        """
+        try:
+            self._admit_peer(peer, now_s)
+            activated = activate_machine(self._publisher, data, self._issuer_key, now_ms=now_ms, peer=peer)
+        except (KmsFastError, OSError) as error:
+            return self._refuse(error, peer)
+        log(
+            "MACHINE_ACTIVATED",
+            peer=peer,
+            machine=activated.activation.cmid,
+            how="activated again" if activated.again else "activated",
+            key=f"…{activated.key.secrets.last_five}",
+            machines=activated.machines,
+            allowed=activated.key.machines,
+        )
+        return Reply(200, activated.activation.to_json())
 
     def show_publisher_file(self, peer: str, *, now_s: float) -> Reply:
         """``publisher.json`` as exported last."""
@@ -135,7 +158,7 @@ class ActivationService:
                 "The publisher has to export its publisher file before it certifies.", name="EXPORT_DUE"
             )
         else:
-            told = KmsFastError("The publisher's activation service cannot certify now.", name="PUBLISHER_FAILED")
+            told = KmsFastError("The publisher's activation service cannot activate now.", name="PUBLISHER_FAILED")
         return Reply(_UNAVAILABLE, render_error(told))
 
 

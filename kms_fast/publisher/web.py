@@ -1,8 +1,9 @@
 """The activation service on the network: HTTP or HTTPS, one request a connection, bounded in time and size.
 
-POST /v1/host-requests    a host request; the answer is a host answer, or a JSON error
-GET /v1/publisher.json    the publisher file
-GET /healthz              that the service lives
+POST /v1/host-requests       a host request; the answer is a host answer, or a JSON error
+POST /v1/machine-requests    a machine request; the answer is its activation, or a JSON error
+GET /v1/publisher.json       the publisher file
+GET /healthz                 that the service lives
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 from aiohttp import web
@@ -56,7 +58,8 @@ class ActivationPages:
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._count, _tell_errors])
         app.add_routes(
             [
-                web.post("/v1/host-requests", self._answer_request),
+                web.post("/v1/host-requests", partial(self._answer_request, service.answer_host_request)),
+                web.post("/v1/machine-requests", partial(self._answer_request, service.answer_machine_request)),
                 web.get("/v1/publisher.json", self._show_publisher_file),
                 web.get("/healthz", self._show_health),
             ]
@@ -152,16 +155,14 @@ class ActivationPages:
             if not self._answering:
                 self._drained.set()
 
-    async def _answer_request(self, request: web.Request) -> web.Response:
+    async def _answer_request(self, answer: Callable[..., Reply], request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(BODY_LIMIT_S):
                 data = await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"The request did not come whole within {BODY_LIMIT_S:.0f} s.") from None
         peer, now_ms = self._find_peer(request), wall_clock_ms()
-        reply = await self._in_thread(
-            lambda: self._service.answer_request(data, peer, now_ms=now_ms, now_s=time.monotonic())
-        )
+        reply = await self._in_thread(lambda: answer(data, peer, now_ms=now_ms, now_s=time.monotonic()))
         return _respond(reply)
 
     async def _show_publisher_file(self, request: web.Request) -> web.Response:

@@ -225,7 +225,7 @@ def test_a_key_that_is_refused_does_not_take_the_place_of_one_that_works(example
     example.publisher("disable-key", refused[-5:])
     assert example.activate("keyed", service.url, first)[0] == 0
     code, told = example.activate("keyed", service.url, refused)
-    assert (code, told["name"]) == (1, "HOST_KEY_DISABLED")
+    assert (code, told["name"]) == (1, "KEY_DISABLED")
     assert example.activate("keyed", service.url)[0] == 0
     shown = run_cli("host", "status", home=example.folder / "keyed")[1]["host_keys"]
     assert shown == [f"…{first[-5:]}"]

@@ -103,14 +103,14 @@ def test_refusals_reach_the_hosts_administrator(example: Example) -> None:
         for text in ("this host 1 of 1 times", result.cure, f"({result.hex} {result.name})"):
             assert text in shown
         code, told = example.activate("second", service.url, disabled)
-        assert (code, told["name"]) == (1, "HOST_KEY_DISABLED")
+        assert (code, told["name"]) == (1, "KEY_DISABLED")
         assert disabled[-5:] in told["message"]
         status, body, _ = example.post(service.url, other.request("third", unknown))
         assert (status, json.loads(body)["name"]) == (400, "OFFLINE_DATA_MALFORMED")
         example.publisher("disable-key", disabled[-5:], "--undo")
         assert example.activate("second", service.url)[0] == 0
     names = [row["name"] for row in example.publisher("log", "--refused")["requests"]]
-    assert names == ["OFFLINE_DATA_MALFORMED", "HOST_KEY_DISABLED", "HOST_KEY_USED_UP", "HOST_KEY_USED_UP"]
+    assert names == ["OFFLINE_DATA_MALFORMED", "KEY_DISABLED", "HOST_KEY_USED_UP", "HOST_KEY_USED_UP"]
     key_id = next(key["key_id"] for key in example.publisher("keys")["keys"] if key["last_five"] == disabled[-5:])
     for named in (disabled[-5:], disabled[-5:].lower(), key_id):
         assert len(example.publisher("log", "--key", named, "--granted")["requests"]) == 1

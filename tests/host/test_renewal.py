@@ -199,7 +199,7 @@ class Service:
 
     async def certify(self, request: bytes) -> bytes:
         json.loads(request)
-        raise KmsFastError("No.", name="HOST_KEY_DISABLED")
+        raise KmsFastError("No.", name="KEY_DISABLED")
 
 
 def look(

@@ -44,7 +44,7 @@ def test_a_file_of_the_first_version_is_brought_up(tmp_path: Path, records: Reco
         opened = Records(old)
         (key,) = opened.list_host_keys()
         assert (key.secrets.last_five, key.entitlement.families, key.disabled_ms) == ("ABCDE", {1: 2}, None)
-        opened.disable_host_key(key.secrets.key_id, None)
+        opened.disable_key(key.secrets.key_id, None)
         assert opened.list_requests(limit=10) == []
         opened.close()
     assert describe_tables(old) == describe_tables(tmp_path / "publisher.db")

@@ -24,7 +24,7 @@ def service(publisher: Publisher) -> ActivationService:
 
 
 def ask(service: ActivationService, data: bytes, peer: str, now_s: float = 0.0) -> tuple[int, str]:
-    reply = service.answer_request(data, peer, now_ms=NOW_MS, now_s=now_s)
+    reply = service.answer_host_request(data, peer, now_ms=NOW_MS, now_s=now_s)
     told = json.loads(reply.body)
     return reply.status, told.get("name", told.get("format"))
 

@@ -129,7 +129,7 @@ async def test_the_peer_is_whom_the_proxy_saw(
         asked.append(peer)
         return Reply(200, b"{}")
 
-    monkeypatch.setattr(service, "answer_request", answer)
+    monkeypatch.setattr(service, "answer_host_request", answer)
     head = "".join(f"X-Forwarded-For: {line}\r\n" for line in lines).encode()
     async with open_pages(service) as address:
         await send(address, b"POST /v1/host-requests HTTP/1.1\r\nHost: x\r\n" + head + b"Content-Length: 0\r\n\r\n")
