@@ -111,11 +111,13 @@ def test_what_is_neither() -> None:
         find_named("a b", SERVICE)
 
 
-def test_a_client_asks_dns_and_then_the_host_that_answered_last(
+def test_a_client_asks_the_host_that_answered_last_and_then_those_in_dns(
     resolver_for: Callable[[str], dns.resolver.Resolver], realm: Realm
 ) -> None:
     found = find_set(make_client(realm, {"cached_host": "old:1688"}), resolver_for("example.test"))
-    assert list(found.hosts) == FOUND
+    assert (found.finding.verdict, list(found.hosts)) == (Verdict.OK, [HostAddress("old"), *FOUND])
+    again = find_set(make_client(realm, {"cached_host": "spare.example.test:1688"}), resolver_for("example.test"))
+    assert list(again.hosts) == FOUND[::-1], "a host is asked once"
     cached = find_set(make_client(realm, {"cached_host": "old:1688"}), resolver_for("empty.test"))
     assert (cached.finding.verdict, list(cached.hosts)) == (Verdict.WARNING, [HostAddress("old")])
     assert "_kms-fast._tcp.empty.test. (the name does not exist)" in cached.finding.what
@@ -125,13 +127,15 @@ def test_a_client_asks_dns_and_then_the_host_that_answered_last(
     assert (nothing.finding.verdict, list(nothing.hosts)) == (Verdict.FAILED, [])
 
 
-@pytest.mark.parametrize("other", [{"host": "set:1688"}, {"domain": "empty.test"}])
+@pytest.mark.parametrize(
+    "other", [{"host": "set:1688"}, {"domain": "empty.test"}, {"domain": "empty.test", "cached_host": "set:1688"}]
+)
 def test_each_product_of_a_client_has_its_hosts(
     resolver_for: Callable[[str], dns.resolver.Resolver], realm: Realm, other: dict[str, Any]
 ) -> None:
     client = make_client(realm, other, {"domain": "example.test"})
     first, second = find_set_hosts(client, SERVICE, resolver_for("other.test"))
-    assert list(first.hosts) == ([HostAddress("set")] if "host" in other else [])
+    assert list(first.hosts) == ([HostAddress("set")] if "set:1688" in other.values() else [])
     assert first.finding.what.startswith("Desktop 3: ")
     assert (list(second.hosts), [trust.sku.name for trust in second.trusts]) == (FOUND, ["Server 1"])
     alike = find_set(make_client(realm, other, other), resolver_for("other.test"))

@@ -59,34 +59,33 @@ def find_named(where: str, service: str, resolver: dns.resolver.Resolver | None 
 
 
 def find_set_hosts(client: ClientContext, service: str, resolver: dns.resolver.Resolver | None = None) -> list[Lookup]:
-    """The hosts that each product of a client would ask: the one that was set, else those in DNS, else the one that
-    answered last. Products that ask alike are one lookup.
+    """The hosts that each product of a client would ask: the one that was set, else the one that answered last and
+    those in DNS. Products that ask alike are one lookup.
     """
     assert client.state is not None
-    alike: dict[tuple[str | None, str | None], list[Trust]] = {}
+    alike: dict[tuple[str | None, ...], list[Trust]] = {}
     for trust in client.trusts:
         product = client.state.products[trust.sku.id]
-        alike.setdefault((product.host, None if product.host else product.domain), []).append(trust)
+        alike.setdefault((product.host, None, None) if product.host else product.route, []).append(trust)
     lookups = []
-    for (host, domain), trusts in alike.items():
+    for (host, domain, cached), trusts in alike.items():
         if host is not None:
             said = f"Set by client set-host, so nothing is looked up: {host}."
             lookup = Lookup.of(ok(said), [parse_address(host)])
         else:
-            cached = [client.state.products[trust.sku.id].cached_host for trust in trusts]
-            lookup = _find_in_dns(Service(service, domain), [one for one in dict.fromkeys(cached) if one], resolver)
+            lookup = _find_in_dns(Service(service, domain), cached, resolver)
         lookups.append(lookup.of_products(trusts))
     return lookups
 
 
-def _find_in_dns(service: Service, cached: Sequence[str], resolver: dns.resolver.Resolver | None) -> Lookup:
+def _find_in_dns(service: Service, cached: str | None, resolver: dns.resolver.Resolver | None) -> Lookup:
     found = _find(service, resolver)
-    if found.hosts or not cached:
+    if cached is None:
         return found
-    said = f"{found.finding.what} The host that answered last is still known: {', '.join(cached)}."
-    return Lookup.of(
-        replace(found.finding, verdict=Verdict.WARNING, what=said), [parse_address(host) for host in cached]
-    )
+    said = f"The host that answered last is asked first: {cached}. {found.finding.what}"
+    verdict = found.finding.verdict if found.hosts else Verdict.WARNING
+    hosts = dict.fromkeys([parse_address(cached), *found.hosts])
+    return Lookup.of(replace(found.finding, verdict=verdict, what=said), list(hosts))
 
 
 def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Resolver | None = None) -> list[Lookup]:
