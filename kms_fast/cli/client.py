@@ -290,14 +290,13 @@ def rearm(home: Path, out: Output) -> None:
     out.result({"rearms_left": left}, f"Rearmed; {left} more times are left. Next: kms-fast client activate")
 
 
-def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool | None = None) -> list[Status]:
-    """``removed_too``: None for a command that has no ``--all``."""
+def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool = False) -> list[Status]:
     client = Client(home=home)
     removed = [status for status in client.removed() if sku in (None, status.sku.id)] if removed_too else []
     if sku is not None:
         return removed or [client.status(sku)]
     statuses = [client.status(installed.id) for installed in client.skus()] + removed
     if not statuses:
-        hint = "; --all shows removed ones" if removed_too is False and client.removed() else ""
+        hint = "; kms-fast client status --all shows removed ones" if not removed_too and client.removed() else ""
         raise KmsFastError(f"No client setup key is installed{hint}.", name="NO_KEY_INSTALLED")
     return statuses

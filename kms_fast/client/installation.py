@@ -18,7 +18,6 @@ from kms_fast.client.trust import Trust, newest_revocations
 from kms_fast.discovery.address import HostAddress, parse_address, parse_domain
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku
-from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.policy import (
     JITTER,
     LONGEST_INTERVAL_MIN,
@@ -65,13 +64,11 @@ class Installation:
 
         Installing the key that is there already changes nothing; another key for the same SKU drops its lease.
         """
-        data, publisher = self._choose_publisher(self._file.read())
-        key = parse_key(text, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
-        sku = publisher.sku(key.reference)
+        trust = Trust.of_key(self._choose_publisher(self._file.read())[1], text)
+        sku, key = trust.sku, trust.key
         with self._file.locked():
             state = self._file.read() or self._make_state()
-            data, publisher = self._choose_publisher(state)
-            state.publisher = data.decode()
+            state.publisher = self._choose_publisher(state)[0].decode()
             product = state.products.setdefault(sku.id, Product(key.text, self._clock.now_ms()))
             if product.key != key.text:
                 product.lease = product.pending = product.failure = product.warned_days = None
@@ -139,8 +136,8 @@ class Installation:
     def skus(self) -> list[Sku]:
         """The SKUs whose keys are installed."""
         state = self._require_state()
-        publisher = self._choose_publisher(state)[1]
-        return [publisher.sku(id_) for id_, product in state.products.items() if product.key is not None]
+        publisher = self._publisher_of(state)
+        return [publisher.sku(id_) for id_ in state.keys]
 
     def status(self, sku: uuid.UUID | None = None) -> Status:
         """The licence state of a product, its lease, and when it will be renewed. Verifies the stored lease anew."""
@@ -153,19 +150,22 @@ class Installation:
     def removed(self) -> list[Status]:
         """Products whose key was uninstalled: unlicensed; their grace and history go on."""
         state = self._require_state()
-        publisher = self._choose_publisher(state)[1]
-        removed = {id_: product for id_, product in state.products.items() if product.key is None}
-        return [describe_removed(state, publisher.sku(id_), product) for id_, product in removed.items()]
+        publisher = self._publisher_of(state)
+        return [
+            describe_removed(state, publisher.sku(id_), product)
+            for id_, product in state.products.items()
+            if product.key is None
+        ]
 
     def machine(self) -> MachineStatus:
         """What is known of this machine and its publisher, whichever product."""
         state = self._require_state()
-        return describe_machine(state, self._choose_publisher(state)[1], self._read_machine(), self._file.path)
+        return describe_machine(state, self._publisher_of(state), self._read_machine(), self._file.path)
 
     def history(self, sku: uuid.UUID | None = None) -> list[tuple[Sku, list[Attempt]]]:
         """The newest attempts of one product or of every one, the last one last; also where the key was removed."""
         state = self._require_state()
-        publisher = self._choose_publisher(state)[1]
+        publisher = self._publisher_of(state)
         wanted = state.products if sku is None else {sku: state.products[sku]} if sku in state.products else {}
         if not wanted:
             raise KmsFastError(f"Nothing is known of the product {sku}.", name="NO_KEY_INSTALLED")
@@ -245,10 +245,12 @@ class Installation:
         embedded.check_replaces(stored)
         return self._embedded
 
+    def _publisher_of(self, state: State) -> PublisherFile:
+        return self._choose_publisher(state)[1]
+
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
-        publisher = self._choose_publisher(state)[1]
-        installed = {id_: product for id_, product in state.products.items() if product.key is not None}
+        publisher, installed = self._publisher_of(state), state.keys
         if wanted is None and len(installed) > 1:
             names = ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in installed)
             raise ConfigurationError(f"Keys of several products are installed; say which SKU is meant: {names}.")
@@ -256,10 +258,8 @@ class Installation:
         if chosen not in installed:
             what = "" if wanted is None else f" for the product {wanted}"
             raise KmsFastError(f"No client setup key is installed{what}.", name="NO_KEY_INSTALLED")
-        product = installed[chosen]
-        key = parse_key(product.key or "", expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
-        trust = Trust(publisher, publisher.sku(chosen), key, self._customer_id)
-        return InstalledProduct(state, product, trust, self._clock, self._read_machine())
+        trust = Trust.of_key(publisher, installed[chosen], self._customer_id)
+        return InstalledProduct(state, state.products[chosen], trust, self._clock, self._read_machine())
 
     @contextmanager
     def _changing(self, sku: uuid.UUID | None) -> Iterator[InstalledProduct]:

@@ -127,6 +127,11 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     products: dict[uuid.UUID, Product] = {}
     format: str = FORMAT
 
+    @property
+    def keys(self) -> dict[uuid.UUID, str]:
+        """The setup keys that are installed, by SKU ID."""
+        return {id_: product.key for id_, product in self.products.items() if product.key is not None}
+
 
 class _Format(msgspec.Struct):
     """What every version of the file has: whoever cannot read the rest can say so."""

@@ -9,7 +9,7 @@ from kms_fast.client.request import RequestFields
 from kms_fast.errors import AnswerRejected
 from kms_fast.model import signing
 from kms_fast.model.catalog import Sku
-from kms_fast.model.keys import ProductKey, derive_sku_keys
+from kms_fast.model.keys import KeyKind, ProductKey, derive_sku_keys, parse_key
 from kms_fast.model.lease import BatchHeader
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
@@ -38,6 +38,12 @@ class Trust:
         self.key = key
         self.customer_id = customer_id
         self.keys = SkuKeys(sku.id.bytes, *derive_sku_keys(key.secret, publisher.publisher_id, sku.id.bytes))
+
+    @classmethod
+    def of_key(cls, publisher: PublisherFile, text: str, customer_id: int = 0) -> "Trust":
+        """The checks of the SKU that a client setup key is for. Raises `KeyInvalid`, `ConfigurationError`."""
+        key = parse_key(text, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
+        return cls(publisher, publisher.sku(key.reference), key, customer_id)
 
     def make_verifier(self, revoked: Collection[int] = ()) -> Verifier:
         """A verifier that refuses certificates with these serials."""

@@ -11,7 +11,6 @@ from kms_fast.client import Client, LicenceState, Status
 from kms_fast.client.state import State, StateFile
 from kms_fast.client.trust import Trust
 from kms_fast.errors import KmsFastError
-from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.policy import SET_BACK_TOLERANCE_MS, format_time
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.results import BY_NAME, find_result
@@ -46,15 +45,7 @@ def list_trusts(state: State | None) -> list[Trust]:
     if state is None:
         return []
     publisher = PublisherFile.parse(state.publisher.encode())
-    return [
-        Trust(
-            publisher,
-            publisher.sku(sku),
-            parse_key(product.key, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id),
-        )
-        for sku, product in state.products.items()
-        if product.key is not None
-    ]
+    return [Trust.of_key(publisher, key) for key in state.keys.values()]
 
 
 def check_licence(context: ClientContext) -> Finding:
