@@ -43,7 +43,8 @@ def explain_cmid(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Outpu
             cmid=str(cmid),
         )
     story = Story(cmid, clients, attempts, read_products(home), wall_clock_ms())
-    out.result(describe_story(story), render_story(story))
+    told = describe_story(story)
+    out.result(told, render_story(story, told))
 
 
 def explain_name(name: str, settings: HostSettings, home: Path, out: Output) -> bool:

@@ -189,7 +189,6 @@ def format_difference(difference_ms: int) -> str:
 
 def describe_story(story: Story) -> dict[str, Any]:
     """The object of ``--json``."""
-    causes = find_causes(story)
     return {
         "cmid": story.cmid,
         "products": [_describe_product(story, sku) for sku in story.skus],
@@ -197,7 +196,7 @@ def describe_story(story: Story) -> dict[str, Any]:
         "hardware": dict(Counter(attempt.leaf.hardware_digest.hex() for attempt in story.attempts)),
         "attempts": [_describe_attempt(story, attempt) for attempt in story.attempts[-SHOWN_ATTEMPTS:]],
         "attempts_in_ledger": len(story.attempts),
-        "causes": [{"name": cause.name, "what": cause.what, "cure": cause.cure} for cause in causes],
+        "causes": [{"name": cause.name, "what": cause.what, "cure": cause.cure} for cause in find_causes(story)],
     }
 
 
@@ -246,27 +245,26 @@ def _list_previous(story: Story) -> list[uuid.UUID]:
     return [uuid.UUID(bytes=cmid) for cmid in dict.fromkeys(said) if cmid is not None]
 
 
-def render_story(story: Story) -> str:
-    """The page for people."""
+def render_story(story: Story, told: Mapping[str, Any]) -> str:
+    """The page for people, from what `describe_story` tells."""
     names = [attempt.name for attempt in reversed(story.attempts)] + [client.name for client in story.clients]
     name = next(filter(None, names), "without a name")
     address = next((attempt.address for attempt in reversed(story.attempts) if attempt.address), None)
     lines = [f"Machine {name}, CMID {story.cmid}" + (f", last from {address}" if address else "")]
-    previous = _list_previous(story)
-    if previous:
-        lines.append(f"before a rearm: {', '.join(map(str, previous))}")
-    for sku in story.skus:
-        lines += ["", *_render_product(story, sku)]
+    if told["previous_cmids"]:
+        lines.append(f"before a rearm: {', '.join(map(str, told['previous_cmids']))}")
+    for sku, product in zip(story.skus, told["products"], strict=True):
+        lines += ["", *_render_product(story, sku, product)]
     if story.attempts:
         lines += ["", f"last attempts ({len(story.attempts)} in this host's ledger)"]
         lines += [_render_attempt(story, attempt) for attempt in story.attempts[-SHOWN_ATTEMPTS:]]
-    for cause in find_causes(story):
-        lines += ["", f"{cause.name}: {cause.what}", f"  What to do: {cause.cure}"]
+    for cause in told["causes"]:
+        lines += ["", f"{cause['name']}: {cause['what']}", f"  What to do: {cause['cure']}"]
     return "\n".join(lines)
 
 
-def _render_product(story: Story, sku: bytes) -> list[str]:
-    told, last = _describe_product(story, sku), story.last_of(sku)
+def _render_product(story: Story, sku: bytes, told: Mapping[str, Any]) -> list[str]:
+    last = story.last_of(sku)
     generation = "" if told["generation"] is None else f" (generation {told['generation']})"
     by_result = ", ".join(f"{count} {name}" for name, count in told["refused_by_result"].items())
     lines = [f"{story.name_of(sku)}{generation}: {told['state'] or 'not recorded yet'}"]

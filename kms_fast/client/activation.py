@@ -76,19 +76,19 @@ class InstalledProduct:
         if signed:
             self.product.pending = None
         now_ms = self._clock.now_ms()
-        self.product.note(describe_attempt(round_, now_ms))
-        # A host or domain that was set meanwhile is asked at once, as its command said, whatever came of the others.
-        same = round_.route == self.product.route
+        error = None
         if round_.grant is not None:
             due_ms = self._store(round_.grant, inquiry.request)
-            if same:
-                self.product.next_attempt_ms = due_ms
+        else:
+            error = round_.failure()
+            self.product.failure = Failure(now_ms, error.result.code, error.message)
+            due_ms = now_ms + self._retry_delay_ms(signed)
+        self.product.note(describe_attempt(round_, error, now_ms))
+        # A host or domain that was set meanwhile is asked at once, as its command said, whatever came of the others.
+        if round_.route == self.product.route:
+            self.product.next_attempt_ms = due_ms
+            if round_.grant is not None:
                 self.product.cached_host = str(round_.grant.host) if self.product.host_cache else None
-            return None
-        error = round_.failure()
-        self.product.failure = Failure(now_ms, error.result.code, error.message)
-        if same:
-            self.product.next_attempt_ms = now_ms + self._retry_delay_ms(signed)
         return error
 
     def _learn(self, revocations: RevocationList | None) -> None:

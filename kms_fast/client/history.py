@@ -4,20 +4,20 @@ from typing import Any
 
 from kms_fast.client.round import Round
 from kms_fast.client.state import Attempt
+from kms_fast.errors import ActivationError
 from kms_fast.model.lease import BatchHeader, Leaf
 from kms_fast.model.policy import format_time
 from kms_fast.results import find_result
 
 
-def describe_attempt(round_: Round, now_ms: int) -> Attempt:
-    """The attempt that a round was; it ended at ``now_ms``."""
+def describe_attempt(round_: Round, error: ActivationError | None, now_ms: int) -> Attempt:
+    """The attempt that a round was; it ended at ``now_ms``, and with this error unless a host granted."""
     decisive = round_.decisive
     only = round_.outcomes[0] if len(round_.outcomes) == 1 else None
     asked = decisive or only
     attempt = Attempt(now_ms, now_ms, 0, find_result(0).meaning, str(asked.host) if asked else None)
-    if round_.grant is None:
-        failure = round_.failure()
-        attempt.code, attempt.message = failure.result.code, failure.message
+    if error is not None:
+        attempt.code, attempt.message = error.result.code, error.message
     if decisive is not None and decisive.checked is not None:
         leaf, header = Leaf.parse(decisive.checked.leaf), BatchHeader.parse(decisive.checked.header)
         attempt.count, attempt.threshold = leaf.count, leaf.threshold

@@ -173,14 +173,14 @@ class Installation:
 
     def note_expiry_warning(self, sku: uuid.UUID | None = None) -> int | None:
         """30, 7 or 1 when the lease has at most so many days left and nobody was told so yet; noted as told."""
-        days = self.status(sku).warning_days
-        if days is None or self._open(self._require_state(), sku).product.was_warned(days):
+        if not self.status(sku).warning_is_new:
             return None
         with self._changing(sku) as opened:
-            if opened.product.was_warned(days):
+            status = describe_product(opened)
+            if not status.warning_is_new:
                 return None
-            opened.product.warned_days = days
-        return days
+            opened.product.warned_days = status.warning_days
+        return status.warning_days
 
     def is_due(self, sku: uuid.UUID | None = None) -> bool:
         """Whether it is time to activate or renew, by the host's intervals; at once when a lease is lost."""

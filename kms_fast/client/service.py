@@ -71,7 +71,7 @@ class Service:
                 await self._renew(sku)
             status = self._client.status(sku.id)
             self._tell_state(status)
-            if status.warning_days is not None:
+            if status.warning_is_new:
                 self._warn_of_expiry(sku)
         except (KmsFastError, OSError) as error:
             self._rests_until_s.setdefault(sku.id, time.monotonic() + REST_S)

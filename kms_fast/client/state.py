@@ -92,10 +92,6 @@ class Product(msgspec.Struct, forbid_unknown_fields=True):
         """What says which hosts it asks: the one that was set, the domain, the one that granted last."""
         return self.host, self.domain, self.cached_host
 
-    def was_warned(self, days: int) -> bool:
-        """Whether this lease was warned of already when it had so many days left."""
-        return self.warned_days is not None and self.warned_days <= days
-
     def note(self, attempt: Attempt) -> None:
         """Add an attempt to the history; one that failed as the one before it did is counted there."""
         last = self.history[-1] if self.history else None

@@ -19,7 +19,10 @@ from kms_fast.results import find_result
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is known of one product on this machine. ``key_last_five``: None when the key was removed."""
+    """What is known of one product on this machine.
+
+    ``key_last_five``: None when the key was removed. ``warned_days``: the last warning given for this lease.
+    """
 
     sku: Sku
     licence: Licence
@@ -29,8 +32,9 @@ class Status:
     cached_host: str | None
     failure: Failure | None
     next_attempt_ms: int
-    domain: str | None = None
-    host_cache: bool = True
+    domain: str | None
+    host_cache: bool
+    warned_days: int | None
 
     @property
     def state(self) -> LicenceState:
@@ -53,6 +57,12 @@ class Status:
         if self.lease is None or self.state is not LicenceState.LICENSED:
             return None
         return expiry_warning_days(self.lease.leaf.validity_min, self.minutes_left)
+
+    @property
+    def warning_is_new(self) -> bool:
+        """Whether there is a warning to give that was not given for this lease yet."""
+        days = self.warning_days
+        return days is not None and (self.warned_days is None or days < self.warned_days)
 
     @property
     def activation_interval_min(self) -> int:
@@ -173,6 +183,7 @@ def _make_status(state: State, sku: Sku, product: Product, licence: Licence, key
         product.next_attempt_ms,
         product.domain,
         product.host_cache,
+        product.warned_days,
     )
 
 
