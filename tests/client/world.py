@@ -17,10 +17,8 @@ from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service
 from kms_fast.errors import NoHost
 from kms_fast.model.catalog import Sku
-from kms_fast.model.certificate import CertifiedFamily, issue_host_certificate
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
-from kms_fast.model.signing import public_bytes
 from tests import hosts
 from tests.hosts import PUBLISHER_ID, SKUS, Realm, make_key
 from tests.reference.certificate import ISSUER_SIZE
@@ -189,19 +187,6 @@ def read_sent(host: ScriptedHost) -> Any:
 def reason(status: Status) -> str | None:
     """The name of what is wrong with a licence."""
     return None if status.licence.reason is None else status.licence.reason.result.name
-
-
-def certify_again(realm: Realm, **changes: Any) -> None:
-    """Give the realm's host another certificate."""
-    fields: dict[str, Any] = {
-        "public_key": public_bytes(make_key("host")),
-        "serial": 1,
-        "not_before_ms": NOW_MS - DAY_MS,
-        "not_after_ms": NOW_MS + 365 * DAY_MS,
-        "families": [CertifiedFamily(hosts.DESKTOP, 3, 1, 259_200)],
-    }
-    certificate = issue_host_certificate(realm.issuer_key, realm.issuer, **fields | changes)
-    (realm.home / "host" / "host.cert").write_bytes(certificate.to_bytes() + realm.issuer.to_bytes())
 
 
 @contextmanager

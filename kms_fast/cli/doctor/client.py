@@ -7,7 +7,7 @@ from typing import Final
 
 from kms_fast.cli.client_status import describe_state
 from kms_fast.cli.doctor.ladder import Check, Finding, describe_error, fail, ok, warn
-from kms_fast.client import Client, LicenceState, Status
+from kms_fast.client import Client, LicenceState
 from kms_fast.client.state import State, StateFile
 from kms_fast.client.trust import Trust
 from kms_fast.errors import KmsFastError
@@ -24,7 +24,6 @@ class ClientContext:
     now_ms: int
     state: State | None = None
     trusts: Sequence[Trust] = ()
-    statuses: Sequence[Status] = ()
 
 
 def check_keys(context: ClientContext) -> Finding:
@@ -51,7 +50,7 @@ def list_trusts(state: State | None) -> list[Trust]:
 def check_licence(context: ClientContext) -> Finding:
     """The licence state of each product, what is wrong with it, and why the last attempt failed."""
     client = Client(home=context.home)
-    context.statuses = statuses = [client.status(trust.sku.id) for trust in context.trusts]
+    statuses = [client.status(trust.sku.id) for trust in context.trusts]
     worst = max(statuses, key=lambda status: _SEVERITY[status.state])
     what = f"{', '.join(f'{status.sku.name}: {describe_state(status)}' for status in statuses)}."
     if worst.state is LicenceState.LICENSED:
