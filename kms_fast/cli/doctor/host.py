@@ -1,7 +1,6 @@
 """What can be wrong with a host, from its configuration to the room on its disk."""
 
 import asyncio
-import ipaddress
 import itertools
 import os
 import pwd
@@ -12,16 +11,16 @@ from pathlib import Path
 from typing import Final
 
 from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, skip, warn
+from kms_fast.cli.doctor.target import judge_end, try_to_connect
 from kms_fast.cli.settings import load_settings
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
-from kms_fast.client.blocking import CONNECT_S, describe_failure
 from kms_fast.discovery.address import HostAddress
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import find_newest_time
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, list_running
-from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, format_time
+from kms_fast.model.activation_url import is_loopback
+from kms_fast.model.policy import format_time
 from kms_fast.model.quantities import format_quantity
 from kms_fast.model.settings import HostSettings, mask_password, parse_address
 from kms_fast.results import BY_NAME
@@ -92,12 +91,7 @@ def check_certificate(context: HostContext) -> Finding:
     installation = read_installation(context.folder)
     installation.check_dates(context.now_ms)
     context.installation = installation
-    certificate = installation.certificate
-    days_left = (certificate.not_after_ms - context.now_ms) // DAY_MS
-    what = f"Certificate {certificate.serial} of {installation.publisher.name} is valid for {days_left} more days."
-    if days_left < CERTIFICATE_WARNING_DAYS:
-        return warn(what, BY_NAME["CERTIFICATE_DATES"].cure, days_left=days_left)
-    return ok(what, days_left=days_left, serial=certificate.serial)
+    return judge_end(installation.certificate, installation.publisher.name, context.now_ms)
 
 
 def check_clock(context: HostContext) -> Finding:
@@ -130,7 +124,7 @@ def check_firewall(context: HostContext) -> Finding:
     """As far as a machine can see its own firewall: whether it reaches itself at the address that others use."""
     if not context.running:
         return skip("because no host runs")
-    outside = [(name, port) for name, port in context.addresses if not _is_loopback(name)]
+    outside = [(name, port) for name, port in context.addresses if not is_loopback(name)]
     if not outside:
         return warn("The host listens on loopback only: no other machine can reach it.", "Set listen: [::]:1688.")
     name, port = outside[0]
@@ -140,11 +134,9 @@ def check_firewall(context: HostContext) -> Finding:
             return skip("because this machine has no address that others could use")
         name = own
     address = HostAddress(name, port)
-    try:
-        socket.create_connection((name, port), CONNECT_S).close()
-    except OSError as error:
+    if (why := try_to_connect(name, port)) is not None:
         return fail(
-            f"The host cannot be reached at {address} even from this machine: {describe_failure(error)}.",
+            f"The host cannot be reached at {address} even from this machine: {why}.",
             f"Let TCP port {port} in, in this machine's firewall.",
             address=str(address),
         )
@@ -218,13 +210,6 @@ def _name_of(user: int) -> str:
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return str(user)
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _find_own_address() -> str | None:

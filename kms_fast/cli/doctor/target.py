@@ -5,7 +5,7 @@ It is asked for nothing that counts: a probe is refused for its clock (`kms_fast
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from kms_fast.client.probe import build_probe
 from kms_fast.client.trust import Trust
 from kms_fast.clock import wall_clock_ms
 from kms_fast.discovery.address import HostAddress
-from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.certificate import DAY_MS, HostCertificate
 from kms_fast.model.lease import Answer
 from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, CLOCK_TOLERANCE_MS, MINUTE_MS, format_time
 from kms_fast.results import BY_NAME, find_result
@@ -64,7 +64,7 @@ def check_name(context: TargetContext) -> Finding:
 def check_reach(context: TargetContext) -> Finding:
     """A connection can be made to each address."""
     port = context.host.port
-    failures = {address: why for address in context.addresses if (why := _try_to_connect(address, port)) is not None}
+    failures = {address: why for address in context.addresses if (why := try_to_connect(address, port)) is not None}
     said = "; ".join(f"{HostAddress(address, port)}: {why}" for address, why in failures.items())
     cure = UNREACHED.format(port)
     if len(failures) == len(context.addresses):
@@ -74,7 +74,8 @@ def check_reach(context: TargetContext) -> Finding:
     return ok(f"TCP port {port} takes connections.")
 
 
-def _try_to_connect(address: str, port: int) -> str | None:
+def try_to_connect(address: str, port: int) -> str | None:
+    """Why no connection can be made, None when one was."""
     try:
         socket.create_connection((address, port), CONNECT_S).close()
     except OSError as error:
@@ -118,17 +119,23 @@ def check_certificate(context: TargetContext) -> Finding:
         if outcome.kind is not Kind.REFUSED:
             return Finding(Verdict.FAILED, f"{trust.sku.name}: {outcome.text}", *_cure_of(outcome))
     publisher, certificate = context.trusts[0].publisher, Answer.parse(context.outcomes[0].answer).host_certificate
-    days_left = (certificate.not_after_ms - context.asked_ms) // DAY_MS
-    what = f"Certificate {certificate.serial} of {publisher.name} is valid for {days_left} more days."
+    finding = judge_end(certificate, publisher.name, context.asked_ms)
     for trust, outcome in zip(context.trusts, context.outcomes, strict=True):
         if outcome.code == BY_NAME["CLOCKS_DIFFER"].code:
             continue
-        what = f"{what} {trust.sku.name}: {outcome.text}"
+        finding = replace(finding, what=f"{finding.what} {trust.sku.name}: {outcome.text}")
         # A host of other products is nobody's mistake, unless one that asks no other host needs it.
         if outcome.code != BY_NAME["HOST_CANNOT_SERVE"].code or trust.sku.id in context.needed_by:
-            return Finding(Verdict.FAILED, what, *_cure_of(outcome))
+            return Finding(Verdict.FAILED, finding.what, *_cure_of(outcome))
+    return finding
+
+
+def judge_end(certificate: HostCertificate, publisher: str, now_ms: int) -> Finding:
+    """How long a certificate that is valid now stays so."""
+    days_left = (certificate.not_after_ms - now_ms) // DAY_MS
+    what = f"Certificate {certificate.serial} of {publisher} is valid for {days_left} more days."
     if days_left < CERTIFICATE_WARNING_DAYS:
-        return warn(what, BY_NAME["CERTIFICATE_DATES"].cure, days_left=days_left)
+        return warn(what, BY_NAME["CERTIFICATE_DATES"].cure, days_left=days_left, serial=certificate.serial)
     return ok(what, days_left=days_left, serial=certificate.serial)
 
 
