@@ -222,12 +222,12 @@ def _describe_product(story: Story, sku: bytes) -> dict[str, Any]:
 
 
 def _describe_attempt(story: Story, attempt: Attempt) -> dict[str, Any]:
-    leaf = attempt.leaf
+    leaf, result = attempt.leaf, find_result(attempt.leaf.result)
     return {
         "time_ms": attempt.time_ms,
         "product": story.products.get(leaf.sku_id),
-        "result": f"0x{leaf.result:08X}",
-        "result_name": find_result(leaf.result).name,
+        "result": result.hex,
+        "result_name": result.name,
         "count": leaf.count,
         "threshold": leaf.threshold,
         "client_time_ms": leaf.client_time_ms,
