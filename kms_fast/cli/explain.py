@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.settings import CONFIG_OPTION
+from kms_fast.cli.settings import CONFIG_OPTION, STORE_OPTION
 from kms_fast.results import BY_NAME, RESULTS, Result
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("what", required=False, metavar="[CODE|CMID|NAME]")
-@click.option("--store", metavar="URL", help="PostgreSQL URL; else what the settings say; else files in the home.")
+@STORE_OPTION
 @CONFIG_OPTION
 @home_option
 @json_option

@@ -58,6 +58,9 @@ CONFIG_OPTION = click.option(
     envvar="KMS_FAST_CONFIG",
     help="TOML file of settings, else host/kms-fast.toml in the home; flags and KMS_FAST_* variables stand above it.",
 )
+STORE_OPTION = click.option(
+    "--store", metavar="URL", help="PostgreSQL URL; else what the settings say; else files in the home."
+)
 
 
 def settings_file(home: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.settings import CONFIG_OPTION, load_settings
+from kms_fast.cli.settings import CONFIG_OPTION, STORE_OPTION, load_settings
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
@@ -46,7 +46,7 @@ def command() -> None:
 def store_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--store``, ``--config``, ``--home`` and ``--json``; the command gets ``settings``, ``home`` and ``out``."""
 
-    @click.option("--store", metavar="URL", help="PostgreSQL URL; else what the settings say; else files in the home.")
+    @STORE_OPTION
     @CONFIG_OPTION
     @home_option
     @json_option

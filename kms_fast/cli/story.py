@@ -165,7 +165,8 @@ def _see_clock(story: Story) -> Iterator[Cause]:
         if HOUR_MS <= abs(difference_ms) <= CLOCK_TOLERANCE_MS:
             yield Cause(
                 "CLOCK_DRIFTS",
-                f"Its clock is {format_difference(difference_ms)} the host's; beyond 4 hours it is refused.",
+                f"Its clock is {format_difference(difference_ms)} the host's; "
+                f"beyond {CLOCK_TOLERANCE_MS // HOUR_MS} hours it is refused.",
                 BY_NAME["CLOCKS_DIFFER"].cure,
             )
 
