@@ -14,8 +14,8 @@ import pytest
 from kms_fast.host.enrolment import apply_answer
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
+from tests.activation_services import PASSPHRASE, Example, Service, make_example, make_tls
 from tests.hosts import run_cli
-from tests.services import PASSPHRASE, Example, Service, make_example, make_tls
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kms_fast.results import BY_NAME
+from tests.activation_services import PASSPHRASE, Example, make_example
 from tests.hosts import make_realm, run_cli, serve
-from tests.services import PASSPHRASE, Example, make_example
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lost-keys.md").read_text(encoding="utf-8")
 SECTIONS = {

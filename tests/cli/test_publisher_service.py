@@ -14,9 +14,9 @@ import pytest
 
 from kms_fast.publisher.records import Records
 from kms_fast.results import BY_NAME
+from tests.activation_services import PASSPHRASE, Example, make_example, make_tls
 from tests.host.running import wait_for
 from tests.hosts import run_cli
-from tests.services import PASSPHRASE, Example, make_example, make_tls
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from kms_fast.model.revocation import issue_revocation_list
 from kms_fast.model.settings import HostSettings
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
+from tests.activation_services import PASSPHRASE, make_example
 from tests.host.running import activate, fetch_health, find_web, log_of, renew, wait_for
 from tests.hosts import Realm, make_realm, run_cli, serve
 from tests.publishing import request_certificate
 from tests.reference.certificate import Revocations, build_query
 from tests.reference.rpc import GET_REVOCATIONS, Connection
-from tests.services import PASSPHRASE, make_example
 from tests.system.asker import Asker, now_ms
 
 HOST_NOT_ACTIVATED = 0xC004F041

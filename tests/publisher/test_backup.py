@@ -10,8 +10,8 @@ import pytest
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import SKIPPED_NUMBERS
+from tests.activation_services import PASSPHRASE, Example, make_example
 from tests.hosts import run_cli
-from tests.services import PASSPHRASE, Example, make_example
 
 
 @pytest.fixture

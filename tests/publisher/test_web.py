@@ -11,8 +11,8 @@ import pytest
 
 from kms_fast.publisher import web
 from kms_fast.publisher.service import ActivationService, Reply
+from tests.activation_services import make_tls
 from tests.publishing import PASSPHRASE, make_publisher
-from tests.services import make_tls
 
 
 @pytest.fixture
