@@ -86,19 +86,23 @@ class ArchiveWriter:
 
     def add(self, name: str, file: BinaryIO, size: int) -> None:
         """Add the first bytes of a file."""
+        self._contents.files[name] = self._write(name, file, size)
+        self.copied.files, self.copied.size_bytes = self.copied.files + 1, self.copied.size_bytes + size
+        self._on_progress(self.copied)
+
+    def finish(self) -> None:
+        """Write what the archive holds, which is none of its files."""
+        data = msgspec.json.encode(self._contents)
+        self._write(_CONTENTS, io.BytesIO(data), len(data))
+
+    def _write(self, name: str, file: BinaryIO, size: int) -> str:
+        """Write an entry of the archive; its SHA-256."""
         file.seek(0)
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode, entry.mtime = size, SECRET, self._contents.created_ms // 1000
         hashed = _Hashed(file)
         self._archive.addfile(entry, hashed)
-        self._contents.files[name] = hashed.digest.hexdigest()
-        self.copied.files, self.copied.size_bytes = self.copied.files + 1, self.copied.size_bytes + size
-        self._on_progress(self.copied)
-
-    def finish(self) -> None:
-        """Write what the archive holds."""
-        data = msgspec.json.encode(self._contents)
-        self.add(_CONTENTS, io.BytesIO(data), len(data))
+        return hashed.digest.hexdigest()
 
 
 class _Hashed:
