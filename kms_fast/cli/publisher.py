@@ -10,7 +10,7 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.cli.publisher_backup import backup, restore
 from kms_fast.cli.publisher_customers import customers
-from kms_fast.cli.publisher_init import init
+from kms_fast.cli.publisher_init import copy_publisher_file, init
 from kms_fast.cli.publisher_keys import disable_key, host_key, keys
 from kms_fast.cli.publisher_machines import activate_machine, activation_key
 from kms_fast.cli.publisher_products import add_product, client_key
@@ -19,7 +19,6 @@ from kms_fast.cli.publisher_service import serve
 from kms_fast.cli.publisher_status import log, status
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
 from kms_fast.publisher.private_keys import change_passphrase as encrypt_anew
 from kms_fast.publisher.publisher import Publisher
@@ -79,10 +78,7 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
     """
     with closing(Publisher(home / "publisher")) as publisher:
         exported = publisher.export(passphrase.read(), now_ms=wall_clock_ms())
-        written = publisher.folder / "publisher.json"
-    if path is not None:
-        write_atomically(path, read_bounded(written), mode=PUBLIC)
-        written = path
+        written = copy_publisher_file(publisher, path)
     out.result(
         {
             "file": written,

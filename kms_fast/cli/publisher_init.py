@@ -91,12 +91,20 @@ def _start_product(
     now_ms: int,
 ) -> dict[str, Any]:
     """Add a product, export (a copy to ``path``), make a host key; what was made, as the command shows it."""
-    publisher.add_product(product, family, threshold=threshold)
+    sku, _ = publisher.add_product(product, family, threshold=threshold)
     publisher.export(secret, now_ms=now_ms)
-    host_key = publisher.make_host_key(now_ms=now_ms).key.text
-    written = publisher.folder / "publisher.json"
-    if path is not None:
-        write_atomically(path, read_bounded(written), mode=PUBLIC)
-        written = path
-    setup_key = publisher.client_key(product).text
-    return {"file": written, "product": product, "setup_key": setup_key, "host_key": host_key}
+    return {
+        "file": copy_publisher_file(publisher, path),
+        "product": product,
+        "setup_key": sku.setup_key(publisher.publisher_id).text,
+        "host_key": publisher.make_host_key(now_ms=now_ms).key.text,
+    }
+
+
+def copy_publisher_file(publisher: Publisher, path: Path | None) -> Path:
+    """Where ``publisher.json`` is to be taken from: the copy that is written to ``path``, if there is one."""
+    exported = publisher.folder / "publisher.json"
+    if path is None:
+        return exported
+    write_atomically(path, read_bounded(exported), mode=PUBLIC)
+    return path

@@ -122,13 +122,13 @@ def make_realm(home: Path, *, threshold: int) -> Realm:
     passphrase = secrets.token_hex(16).encode()
     folder = home / "publisher"
     with closing(Publisher.create(folder, "Laboratory", passphrase, now_ms=now_ms)) as publisher:
-        publisher.add_product(PRODUCT, FAMILY, threshold=threshold, minimum_threshold=threshold)
+        sku, _ = publisher.add_product(PRODUCT, FAMILY, threshold=threshold, minimum_threshold=threshold)
         exported = publisher.export(passphrase, now_ms=now_ms)
         host_key = publisher.make_host_key(now_ms=now_ms).key
         data = (folder / "publisher.json").read_bytes()
         request = make_request(home / "host", [host_key.text], publisher_data=data, now_ms=now_ms)
         answer = certify(publisher, request, publisher.read_issuer_key(passphrase), now_ms=now_ms).answer
-        setup_key = publisher.client_key(PRODUCT).text
+        setup_key = sku.setup_key(publisher.publisher_id).text
     (folder / "passphrase").touch(mode=0o600)
     (folder / "passphrase").write_bytes(passphrase + b"\n")
     apply_answer(home / "host", answer, now_ms=now_ms)

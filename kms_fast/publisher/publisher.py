@@ -168,10 +168,6 @@ class Publisher:
             raise ConfigurationError(f"The catalog has no product {wanted!r}; its products: {names}.")
         return found
 
-    def client_key(self, wanted: str) -> ProductKey:
-        """The client setup key of a SKU named by name, ID or reference."""
-        return self.find_sku(wanted).setup_key(self.publisher_id)
-
     def make_host_key(
         self,
         families: Mapping[str, int | None] | None = None,

@@ -118,7 +118,7 @@ def test_the_first_request_needs_publisher_and_key(publisher: Publisher, host: P
 
 def test_a_setup_key_is_no_host_key(publisher: Publisher, host: Path) -> None:
     with pytest.raises(KeyInvalid, match="This is a client setup key"):
-        request_certificate(publisher, host, publisher.client_key("Desktop 1").text)
+        request_certificate(publisher, host, publisher.find_sku("Desktop 1").setup_key(publisher.publisher_id).text)
     assert not host.exists()
 
 

@@ -101,10 +101,11 @@ def test_a_second_product_of_the_same_name_is_refused(publisher: Publisher) -> N
 
 
 def test_setup_keys_are_the_skus_own(publisher: Publisher) -> None:
-    key = parse_key(publisher.client_key("Server 2").text, publisher_id=publisher.publisher_id)
+    made = publisher.find_sku("Server 2").setup_key(publisher.publisher_id)
+    key = parse_key(made.text, publisher_id=publisher.publisher_id)
     assert (key.kind, key.reference) == (KeyKind.CLIENT_SETUP, 2)
     with pytest.raises(ConfigurationError, match="its products: Desktop 1, Server 2"):
-        publisher.client_key("Server 3")
+        publisher.find_sku("Server 3")
 
 
 def test_a_host_key_covers_what_was_asked_for(publisher: Publisher) -> None:
