@@ -13,8 +13,18 @@ from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.clock import wall_clock_ms
 from kms_fast.files import PUBLIC, write_atomically
 from kms_fast.model import policy
+from kms_fast.model.certificate import MAX_ISSUER_DAYS
 from kms_fast.publisher.issuing import Certified, certify
 from kms_fast.publisher.publisher import Publisher
+
+# No certificate outlives that of its issuer.
+days_option = click.option(
+    "--days",
+    type=click.IntRange(1, MAX_ISSUER_DAYS),
+    default=policy.HOST_CERTIFICATE_DAYS,
+    show_default=True,
+    help="Validity of a host's certificate.",
+)
 
 
 @click.command("certify")
@@ -26,13 +36,7 @@ from kms_fast.publisher.publisher import Publisher
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the catalog file, for a host that gets text or QR codes and lacks the catalog.",
 )
-@click.option(
-    "--days",
-    type=click.IntRange(1, 731),
-    default=policy.HOST_CERTIFICATE_DAYS,
-    show_default=True,
-    help="Validity of the certificate.",
-)
+@days_option
 @home_option
 @passphrase_options
 @json_option

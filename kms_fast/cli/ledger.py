@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ import click
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
+from kms_fast.cli.times import TimeType
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, open_atomically
@@ -21,33 +21,7 @@ from kms_fast.host.prune import prune_ledger
 from kms_fast.host.segment import END
 from kms_fast.model.policy import format_time
 from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.quantities import parse_quantity
 from kms_fast.model.settings import HostSettings, host_options
-
-
-class TimeType(click.ParamType[int]):
-    """A time in ms: an ISO 8601 date or time (UTC unless it says otherwise), or a span that has passed since.
-
-    What lies before 1970 is 0: nothing was signed before.
-    """
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = str(value)
-        try:
-            return max(0, wall_clock_ms() - parse_quantity(text, "ms"))
-        except ValueError:
-            pass
-        try:
-            parsed = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(
-                f"{text!r} is no time: write 2026-01-31, 2026-01-31T12:00 or how long ago, such as 7d", param, ctx
-            )
-        return max(0, int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
 @click.group

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from kms_fast import systemd
+from kms_fast.cli.certify import days_option
 from kms_fast.cli.logs import logging_options
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
 from kms_fast.messages import log
-from kms_fast.model import policy
 from kms_fast.model.activation_url import is_loopback
+from kms_fast.model.names import format_address
 from kms_fast.model.settings import parse_address
 
 if TYPE_CHECKING:
@@ -49,13 +50,7 @@ def _check_address(ctx: click.Context, param: click.Parameter, value: str) -> st
     "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="PEM file of the TLS certificate and its chain."
 )
 @click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="PEM file of the TLS private key.")
-@click.option(
-    "--days",
-    type=click.IntRange(1, 731),
-    default=policy.HOST_CERTIFICATE_DAYS,
-    show_default=True,
-    help="Validity of the certificates it issues.",
-)
+@days_option
 @click.option(
     "--peer-limit", type=click.IntRange(1), default=240, show_default=True, help="Requests an hour of one address."
 )
@@ -149,7 +144,7 @@ async def _serve(
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     address, port = await pages.open(listen)
-    url = f"{'https' if load_tls else 'http'}://{f'[{address}]' if ':' in address else address}:{port}"
+    url = f"{'https' if load_tls else 'http'}://{format_address(address, port)}"
     log("SERVICE_STARTED", url=url, installed=await pages.describe())
     out.line({"event": "listening", "address": address, "port": port, "url": url}, f"listening on {url}")
     systemd.notify("READY=1")

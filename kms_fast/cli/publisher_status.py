@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.times import TimeType
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.model import policy
 from kms_fast.model.catalog_toml import PublisherCatalog
 from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.quantities import parse_quantity
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import RequestRecord
 from kms_fast.results import find_result
@@ -75,26 +75,18 @@ def _read_export(publisher: Publisher, catalog: PublisherCatalog) -> tuple[int |
         return None, error.message
 
 
-def _read_since(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
-    """The time (ms) so long ago; 0 for ever."""
-    if value is None:
-        return 0
-    try:
-        return wall_clock_ms() - parse_quantity(value, "s") * 1000
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
-
-
 @click.command
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many rows at most.")
 @click.option("--key", metavar="LAST5", help="Only requests made with this key.")
 @click.option("--peer", metavar="ADDRESS", default="", help="Only requests from this address.")
 @click.option("--refused/--granted", default=None, help="Only requests that were refused, or granted.")
-@click.option("--since", "since_ms", metavar="SPAN", callback=_read_since, help="Only the last 90m, 36h or 30d.")
+@click.option("--since", "since_ms", type=TimeType(), default=0, help="Only what was asked then or later.")
 @home_option
 @json_option
 def log(limit: int, key: str | None, peer: str, refused: bool | None, since_ms: int, home: Path, out: Output) -> None:
     """List requests for certificates and activations of machines, newest first, by the activation service or by a file.
+
+    --since takes a date or time (UTC), or how long ago it was.
 
     \b
     Examples:

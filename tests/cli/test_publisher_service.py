@@ -117,6 +117,8 @@ def test_refusals_reach_the_hosts_administrator(example: Example) -> None:
     code, told, _ = run_cli("publisher", "log", "--key", "00000", home=example.home)
     assert (code, "no host key that ends in 00000" in told["message"]) == (1, True)
     assert example.publisher("log", "--peer", "10.0.0.1")["requests"] == []
+    kept = [len(example.publisher("log", "--since", since)["requests"]) for since in ("1h", "2001-02-03", "2101-02-03")]
+    assert kept == [len(example.publisher("log")["requests"])] * 2 + [0]
 
 
 def test_a_key_that_this_publisher_forgot_is_unknown(example: Example) -> None:
