@@ -75,7 +75,7 @@ def read_armour(text: str, kind: Kind) -> bytes:
     """The compact form in ``text``: one block, or codes in any order; other text around them is ignored.
 
     Raises `ConfigurationError` (OFFLINE_DATA_MALFORMED) that says which line or code is wrong or missing, and when
-    there is none, more than one, or one of another kind.
+    there is none, more than one, or one that is named as of another kind; whoever unpacks it sees what it is.
     """
     text = " ".join(text.upper().translate(_FORGIVEN).split())
     names = [*_EDGE.finditer(text), *_CODE.finditer(text)]
@@ -151,8 +151,6 @@ class _Parts:
             raise malformed(
                 f"Each {self.word} of the {self.kind.description} is right by itself, but they do not belong together."
             )
-        if header.kind is not self.kind:
-            raise malformed(f"This is a {header.kind.description}, but a {self.kind.description} belongs here.")
         return data
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kms_fast.errors import ConfigurationError
 from kms_fast.model.armour import find_reference, read_armour, write_block, write_codes
 from kms_fast.model.base32 import ALPHABET
-from kms_fast.model.compact import Kind, pack_request
+from kms_fast.model.compact import Kind, pack_request, unpack_request
 from kms_fast.model.exchange import HostRequest
 from tests.model.test_compact import ANSWER
 from tests.model.test_exchange import OTHER_SECRETS, make_request
@@ -269,4 +269,6 @@ def test_right_checks_do_not_save_what_does_not_belong_together() -> None:
 
 def test_a_name_does_not_decide_what_kind_it_is() -> None:
     name = reference.name(ANSWER_DATA).replace("ANSWER", "REQUEST")
-    assert refuse(forge(name, reference.spell(ANSWER_DATA))).startswith("This is a host answer, but")
+    read = read_armour(forge(name, reference.spell(ANSWER_DATA)), Kind.REQUEST)
+    with pytest.raises(ConfigurationError, match="This is a host answer, but"):
+        unpack_request(read)
