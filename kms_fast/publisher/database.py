@@ -31,7 +31,8 @@ CREATE TABLE certificates (
 ) STRICT;
 CREATE TABLE revocations (serial INTEGER PRIMARY KEY REFERENCES certificates, revoked_ms INTEGER NOT NULL) STRICT;
 CREATE TABLE revocation_lists (number INTEGER PRIMARY KEY, list BLOB NOT NULL) STRICT;
--- The number last given to each kind of file, and the digest of what it held.
+-- The number last given to each kind of file, and the digest of what it held; of serials and revocation lists, which
+-- have tables of their own, the last one that a restoration left out.
 CREATE TABLE numbers (kind TEXT PRIMARY KEY, number INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;
 """,
     """

@@ -196,8 +196,7 @@ class Records(Database):
 
     def next_serial(self) -> int:
         """The serial of the next certificate."""
-        skipped = "SELECT number FROM numbers WHERE kind = 'serial'"
-        return max(self._integer("SELECT max(serial) FROM certificates"), self._integer(skipped)) + 1
+        return max(self._integer("SELECT max(serial) FROM certificates"), self._given_number("serial")) + 1
 
     def add_certificate(self, certificate: HostCertificate, now_ms: int) -> None:
         """Note a certificate that was issued."""
@@ -237,8 +236,7 @@ class Records(Database):
 
     def next_revocation_number(self) -> int:
         """The number of the next revocation list."""
-        skipped = "SELECT number FROM numbers WHERE kind = 'revocations'"
-        return max(self.newest_revocation_list()[0], self._integer(skipped)) + 1
+        return max(self.newest_revocation_list()[0], self._given_number("revocations")) + 1
 
     def add_revocation_list(self, number: int, data: bytes) -> None:
         """Keep a signed revocation list."""
@@ -262,9 +260,13 @@ class Records(Database):
         with self.transaction():
             given = {"serial": self.next_serial() - 1, "revocations": self.next_revocation_number() - 1}
             for kind in ("publisher", "catalog"):
-                given[kind] = self._integer("SELECT number FROM numbers WHERE kind = ?", (kind,))
+                given[kind] = self._given_number(kind)
             for kind, number in given.items():
                 self._execute("INSERT OR REPLACE INTO numbers VALUES (?,?,x'')", (kind, number + SKIPPED_NUMBERS))
+
+    def _given_number(self, kind: str) -> int:
+        """The number of this kind that was given out last; of serials and revocation lists the last one left out."""
+        return self._integer("SELECT number FROM numbers WHERE kind = ?", (kind,))
 
     def add_request(self, request: RequestRecord) -> None:
         """Write a row of the audit log."""
