@@ -174,7 +174,7 @@ def test_the_wrong_thing_in_the_wrong_place_is_named(
         (certify, "".join(lines[:4]), "line 4 of 8 is missing"),
         (certify, "".join(lines[4:]), "line that begins the host request is missing"),
         (certify, ask["text"] * 2, "more than one block"),
-        (certify, ask["text"].replace(lines[3], lines[3].replace(lines[3][9], "U")), "line 3 is damaged"),
+        (certify, ask["text"].replace(lines[3], f"{lines[3][:9]}U{lines[3][10:]}"), "line 3 is damaged"),
         (certify, "Please certify our host.", "no block and no code"),
         (certify, " \n", "nothing was read"),
         (apply, "x" * (1 << 20) + "y", "longer than any host answer"),
