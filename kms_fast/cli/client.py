@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.address import check_address, check_domain, check_optional_address
+from kms_fast.cli.client_direct import activate_directly, apply, publisher_option, request
 from kms_fast.cli.client_service import run_service
 from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state
 from kms_fast.cli.logs import logging_options
@@ -35,11 +36,8 @@ def command() -> None:
     """
 
 
-publisher_option = click.option(
-    "--publisher",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The publisher's publisher.json; needed once, it is kept with the key.",
-)
+for sub_command in (request, apply):
+    command.add_command(sub_command)
 
 
 @command.command("install-key")
@@ -160,21 +158,44 @@ def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 @publisher_option
 @click.option("--key", help="Install this setup key first, as install-key does.")
 @click.option("--host", callback=check_optional_address, help="Ask only this host from now on, as set-host does.")
+@click.option("--mak", metavar="KEY", help="Ask no host but the publisher, with this multiple-activation key or @FILE.")
+@click.option("--url", help="With --mak: address of the activation service, else the publisher file's.")
+@click.option(
+    "--ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --mak: PEM file of an authority to trust for its TLS certificate, beside the system's.",
+)
 @sku_option
 @home_option
 @json_option
 def activate(
-    publisher: Path | None, key: str | None, host: str | None, sku: uuid.UUID | None, home: Path, out: Output
+    publisher: Path | None,
+    key: str | None,
+    host: str | None,
+    mak: str | None,
+    url: str | None,
+    ca: Path | None,
+    sku: uuid.UUID | None,
+    home: Path,
+    out: Output,
 ) -> None:
-    """Ask the hosts now. Exit code 1 and the result's code when none grants.
+    """Ask the hosts now, or the publisher itself. Exit code 1 and the result's code when none grants.
 
     \b
     Examples:
       kms-fast client activate
       kms-fast client activate --publisher publisher.json --key XXXXX-XXXXX-XXXXX-XXXXX-XXXXX
       kms-fast client activate --host kms.example.com --json
+      kms-fast client activate --publisher publisher.json --mak @mak.txt
     """
     client = Client(home=home, publisher=publisher.read_bytes() if publisher else None)
+    if mak is not None:
+        if key or host or sku:
+            raise click.UsageError("With --mak no host is asked: leave out --key, --host and --sku.")
+        activate_directly(client, mak, url, ca, out)
+        return
+    if url or ca:
+        raise click.UsageError("--url and --ca are the publisher's, and go with --mak.")
     if key is not None:
         installed = client.install_key(key).id
         if sku not in (None, installed):

@@ -22,14 +22,16 @@ def describe_product(status: Status, *, verbose: bool) -> str:
     """A product's state, host, lease and last failure; ``verbose`` adds the rest of what is known."""
     fields: dict[str, Any] = {
         "product": f"{status.sku.name} ({status.sku.id})",
-        "setup key": "removed" if status.key_last_five is None else f"…{status.key_last_five}",
+        "setup key": f"…{status.key_last_five}" if status.key_last_five else "none" if status.direct else "removed",
         "state": describe_state(status),
         "host": status.host or (f"looked up in {status.domain}" if status.domain else "looked up in DNS"),
         "last host": status.cached_host,
         "machine (CMID)": status.cmid,
         "next attempt": format_time(status.next_attempt_ms) if status.next_attempt_ms else "now",
     }
-    if status.key_last_five is None:
+    if status.direct and status.state is LicenceState.LICENSED:
+        del fields["host"], fields["next attempt"]
+    elif status.key_last_five is None:
         del fields["next attempt"]
     if (reason := status.licence.reason) is not None:
         fields["because"] = f"{reason.message} {reason.result.cure} ({reason.result.hex})"
@@ -37,6 +39,9 @@ def describe_product(status: Status, *, verbose: bool) -> str:
         fields["activated"] = f"{format_time(lease.received_ms)}, for {format_span(lease.leaf.validity_min)}"
         fields["count"] = f"{lease.leaf.count} seen, {lease.leaf.threshold} needed"
         fields["proof"] = f"host {uuid.UUID(bytes=lease.header.host_id)}, batch {lease.to_json()['batch']}"
+    if (direct := status.direct) is not None:
+        key = direct.activation.key_last_five
+        fields["activated"] = f"{format_time(direct.received_ms)}, by the publisher, with key …{key}"
     if (failure := status.failure) is not None:
         fields["last failure"] = f"{format_time(failure.time_ms)}: {failure.message}"
     if verbose:
@@ -74,6 +79,8 @@ def describe_state(status: Status) -> str:
     name = STATE_TEXTS[status.state]
     if status.state is LicenceState.LICENSED and status.lease is not None:
         name += f" until {format_time(status.lease.expires_ms)}"
+    elif status.state is LicenceState.LICENSED:
+        name += " without an end"
     return f"{name}, {format_span(status.minutes_left)} left" if status.minutes_left else name
 
 

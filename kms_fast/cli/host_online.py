@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.product_key import read_key
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
@@ -198,8 +199,3 @@ def _read_families(folder: Path) -> dict[int, str]:
         return {}
     covered = {family.number for family in installed.certificate.families}
     return {family.number: family.name for family in installed.catalog.families if family.number in covered}
-
-
-def read_key(key: str) -> str:
-    """The key itself; ``@FILE`` keeps it out of the shell's history and the list of processes."""
-    return read_bounded(Path(key[1:]), 1 << 16).decode("utf-8", "replace") if key.startswith("@") else key

@@ -1,4 +1,4 @@
-"""The publisher's activation service as a host sees it: HTTPS, through the proxy that the environment names."""
+"""The publisher's activation service as who asks sees it: HTTPS, through the proxy that the environment names."""
 
 import json
 import os
@@ -47,6 +47,11 @@ class ActivationClient:
     async def certify(self, request: bytes) -> bytes:
         """The host answer to a host request."""
         async with self._open("POST", "/v1/host-requests", data=request) as response:
+            return await self._read(response)
+
+    async def activate_machine(self, request: bytes) -> bytes:
+        """The activation that a machine request asks for."""
+        async with self._open("POST", "/v1/machine-requests", data=request) as response:
             return await self._read(response)
 
     async def fetch_publisher_file(self) -> bytes:

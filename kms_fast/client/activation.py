@@ -20,7 +20,7 @@ from kms_fast.model.revocation import RevocationList
 
 
 class InstalledProduct:
-    """A product whose key is installed, and the state it belongs to; methods change the state, callers write it."""
+    """A product that is installed, and the state it belongs to; methods change the state, callers write it."""
 
     def __init__(self, state: State, product: Product, trust: Trust, clock: Clock, machine: Machine) -> None:
         self.state = state
@@ -69,7 +69,8 @@ class InstalledProduct:
     def take(self, round_: Round) -> ActivationError | None:
         """Note what a round brought: the lease, or the error, which is returned."""
         inquiry = round_.inquiry
-        if (self.state.cmid.bytes, self.product.key) != (inquiry.fields.cmid, inquiry.trust.key.text):
+        asked = inquiry.trust.key
+        if asked is None or (self.state.cmid.bytes, self.product.key) != (inquiry.fields.cmid, asked.text):
             return ActivationError("The key was changed while it was being activated: activate again.")
         self._learn(inquiry.revocations)
         signed = [outcome for outcome in round_.outcomes if outcome.checked is not None]

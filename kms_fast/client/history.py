@@ -4,7 +4,7 @@ from typing import Any
 
 from kms_fast.client.round import Round
 from kms_fast.client.state import Attempt
-from kms_fast.errors import ActivationError
+from kms_fast.errors import ActivationError, KmsFastError
 from kms_fast.model.lease import BatchHeader, Leaf
 from kms_fast.model.policy import format_time
 from kms_fast.results import find_result
@@ -23,6 +23,12 @@ def describe_attempt(round_: Round, error: ActivationError | None, now_ms: int) 
         attempt.count, attempt.threshold = leaf.count, leaf.threshold
         attempt.host_ahead_ms = header.time_ms - decisive.time_ms
     return attempt
+
+
+def describe_direct(error: KmsFastError | None, now_ms: int) -> Attempt:
+    """The attempt that asked the publisher itself."""
+    code, message = (error.result.code, error.message) if error else (0, find_result(0).meaning)
+    return Attempt(now_ms, now_ms, code, message, "publisher")
 
 
 def show_attempt(attempt: Attempt) -> dict[str, Any]:

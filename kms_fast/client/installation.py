@@ -9,15 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kms_fast.client.activation import InstalledProduct
+from kms_fast.client.direct import DirectActivation, DirectRequest, verify_direct
+from kms_fast.client.history import describe_direct
 from kms_fast.client.lease import Lease, read_serial, verify_lease
 from kms_fast.client.machine import Clock, Machine, SystemClock, read_machine
 from kms_fast.client.round import Round
-from kms_fast.client.state import Attempt, Product, State, StateFile
+from kms_fast.client.state import Attempt, Product, State, StateFile, StoredActivation
 from kms_fast.client.status import MachineStatus, Status, describe_machine, describe_product, describe_removed
 from kms_fast.client.trust import Trust, newest_revocations
 from kms_fast.discovery.address import HostAddress, parse_address, parse_domain
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku
+from kms_fast.model.document import malformed
+from kms_fast.model.keys import KeyKind, parse_key
+from kms_fast.model.machine_activation import ActivationKeySecrets, MachineActivation, MachineRequest
 from kms_fast.model.policy import (
     JITTER,
     LONGEST_INTERVAL_MIN,
@@ -64,23 +69,21 @@ class Installation:
 
         Installing the key that is there already changes nothing; another key for the same SKU drops its lease.
         """
-        trust = Trust.of_key(self._choose_publisher(self._file.read())[1], text)
-        sku, key = trust.sku, trust.key
-        with self._file.locked():
-            state = self._file.read() or self._make_state()
-            state.publisher = self._choose_publisher(state)[0].decode()
-            product = state.products.setdefault(sku.id, Product(key.text, self._clock.now_ms()))
+        publisher = self._choose_publisher(self._file.read())[1]
+        key = parse_key(text, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
+        sku = publisher.sku(key.reference)
+        with self._adding(sku) as opened:
+            product = opened.product
             if product.key != key.text:
                 product.lease = product.pending = product.failure = product.warned_days = None
                 product.key, product.next_attempt_ms = key.text, 0
-            self._file.write(state)
         return sku
 
     def uninstall_key(self, sku: uuid.UUID | None = None) -> Sku:
-        """Remove a setup key and its lease; the grace does not begin anew. Returns the SKU."""
+        """Remove a setup key and every activation; the grace does not begin anew. Returns the SKU."""
         with self._changing(sku) as opened:
             product = opened.product
-            product.key = product.lease = product.pending = None
+            product.key = product.lease = product.pending = product.direct = None
         return opened.trust.sku
 
     def set_host(self, address: str, sku: uuid.UUID | None = None) -> HostAddress:
@@ -116,7 +119,7 @@ class Installation:
                 opened.product.cached_host = None
 
     def rearm(self) -> int:
-        """Make this a new machine: new CMID, leases dropped, initial grace anew. Returns how many rearms are left.
+        """Make this a new machine: new CMID, activations dropped, initial grace anew. Returns how many rearms are left.
 
         Raises `KmsFastError` (REARMS_USED_UP) after the fifth.
         """
@@ -128,16 +131,16 @@ class Installation:
             state.previous_cmid, state.cmid = state.cmid, uuid.uuid4()
             state.mark_ms = 0
             for product in state.products.values():
-                product.lease = product.pending = product.failure = product.warned_days = None
+                product.lease = product.pending = product.failure = product.warned_days = product.direct = None
                 product.grace_started_ms, product.next_attempt_ms = self._clock.now_ms(), 0
             self._file.write(state)
             return MAX_REARMS - state.rearms
 
     def skus(self) -> list[Sku]:
-        """The SKUs whose keys are installed."""
+        """The SKUs that have a setup key or an activation by the publisher itself."""
         state = self._require_state()
         publisher = self._publisher_of(state)
-        return [publisher.sku(id_) for id_ in state.keys]
+        return [publisher.sku(id_) for id_ in state.installed]
 
     def status(self, sku: uuid.UUID | None = None) -> Status:
         """The licence state of a product, its lease, and when it will be renewed. Verifies the stored lease anew."""
@@ -154,7 +157,7 @@ class Installation:
         return [
             describe_removed(state, publisher.sku(id_), product)
             for id_, product in state.products.items()
-            if product.key is None
+            if not product.is_installed
         ]
 
     def machine(self) -> MachineStatus:
@@ -183,10 +186,16 @@ class Installation:
         return status.warning_days
 
     def is_due(self, sku: uuid.UUID | None = None) -> bool:
-        """Whether it is time to activate or renew, by the host's intervals; at once when a lease is lost."""
+        """Whether it is time to activate or renew, by the host's intervals; at once when a lease is lost.
+
+        Never for a product that the publisher itself has activated, or that has no setup key to ask hosts with.
+        """
         opened = self._open(self._require_state(), sku)
-        product = opened.product
-        if product.failure is None and opened.judge().status.state is not LicenceState.LICENSED:
+        product, licence = opened.product, opened.judge()
+        licensed = licence.status.state is LicenceState.LICENSED
+        if product.key is None or (licensed and licence.direct is not None):
+            return False
+        if product.failure is None and not licensed:
             return True
         # Further ahead than any interval: the clock was ahead when the time was set.
         return not 0 < product.next_attempt_ms - self._clock.now_ms() <= LATEST_ATTEMPT_MS
@@ -206,6 +215,47 @@ class Installation:
             raise error
         assert stored is not None
         return verify_lease(stored, round_.inquiry.trust)
+
+    def begin_direct(self, text: str) -> DirectRequest:
+        """What to ask the publisher itself, with a multiple-activation key. Raises `KeyInvalid`.
+
+        A home that is new is made, so that the machine is the same one whenever it asks.
+        """
+        publisher = self._choose_publisher(self._file.read())[1]
+        key = parse_key(text, expect=KeyKind.MULTIPLE_ACTIVATION, publisher_id=publisher.publisher_id)
+        sku, secrets = publisher.sku(key.reference), ActivationKeySecrets.derive(key, publisher.publisher_id)
+        with self._adding(sku) as opened:
+            machine = MachineRequest(
+                publisher.publisher_id,
+                secrets.key_id,
+                sku.id,
+                opened.state.cmid,
+                opened.hardware_digest,
+                self._clock.now_ms(),
+            )
+        return DirectRequest(sku, key.last_five, publisher.activation_url, machine.seal(secrets))
+
+    def finish_direct(self, answer: bytes) -> DirectActivation:
+        """Check and store what the publisher answered; from then on no host is asked.
+
+        Raises `ConfigurationError` for what is damaged, another publisher's, or made for another machine.
+        """
+        asked, state = MachineActivation.parse(answer), self._file.read()
+        if state is None or asked.cmid != state.cmid:
+            raise malformed(f"The activation is of machine {asked.cmid}: apply it where its request was made.")
+        stored = StoredActivation(answer, self._clock.now_ms())
+        with self._adding(self._publisher_of(state).sku(asked.sku)) as opened:
+            activation = verify_direct(stored, opened.trust)
+            if not activation.is_of(opened.state.cmid.bytes, opened.hardware_digest):
+                raise malformed("The activation was asked for on other hardware: make the request again, here.")
+            opened.product.direct, opened.product.failure = stored, None
+            opened.product.note(describe_direct(None, stored.received_ms))
+        return activation
+
+    def fail_direct(self, request: DirectRequest, error: KmsFastError) -> None:
+        """Note in the history why the publisher did not activate; the licence state is what it was."""
+        with self._adding(request.sku) as opened:
+            opened.product.note(describe_direct(error, self._clock.now_ms()))
 
     def _note_revoked(self, opened: InstalledProduct) -> bool:
         """Note when the product's lease is found to come from a host that is revoked; whether it was noted now."""
@@ -250,7 +300,7 @@ class Installation:
 
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
-        publisher, installed = self._publisher_of(state), state.keys
+        publisher, installed = self._publisher_of(state), state.installed
         if wanted is None and len(installed) > 1:
             names = ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in installed)
             raise ConfigurationError(f"Keys of several products are installed; say which SKU is meant: {names}.")
@@ -258,8 +308,24 @@ class Installation:
         if chosen not in installed:
             what = "" if wanted is None else f" for the product {wanted}"
             raise KmsFastError(f"No client setup key is installed{what}.", name="NO_KEY_INSTALLED")
-        trust = Trust.of_key(publisher, installed[chosen], self._customer_id)
-        return InstalledProduct(state, state.products[chosen], trust, self._clock, self._read_machine())
+        return self._open_product(state, publisher, publisher.sku(chosen))
+
+    def _open_product(self, state: State, publisher: PublisherFile, sku: Sku) -> InstalledProduct:
+        product = state.products[sku.id]
+        key = None if product.key is None else parse_key(product.key, publisher_id=publisher.publisher_id)
+        trust = Trust(publisher, sku, key, self._customer_id)
+        return InstalledProduct(state, product, trust, self._clock, self._read_machine())
+
+    @contextmanager
+    def _adding(self, sku: Sku) -> Iterator[InstalledProduct]:
+        """As `_changing`, for a product and a home that may be new."""
+        with self._file.locked():
+            state = self._file.read() or self._make_state()
+            data, publisher = self._choose_publisher(state)
+            state.publisher = data.decode()
+            state.products.setdefault(sku.id, Product(None, self._clock.now_ms()))
+            yield self._open_product(state, publisher, sku)
+            self._file.write(state)
 
     @contextmanager
     def _changing(self, sku: uuid.UUID | None) -> Iterator[InstalledProduct]:

@@ -4,9 +4,10 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from kms_fast.client.direct import DirectActivation, verify_direct
 from kms_fast.client.machine import Clock
 from kms_fast.client.request import RequestFields
-from kms_fast.client.state import Product, StoredLease
+from kms_fast.client.state import Product, StoredActivation, StoredLease
 from kms_fast.client.trust import Trust
 from kms_fast.errors import AnswerRejected, ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku
@@ -87,6 +88,7 @@ class Licence:
     status: LicenceStatus
     lease: Lease | None = None
     reason: KmsFastError | None = None
+    direct: DirectActivation | None = None
 
 
 def judge(
@@ -94,6 +96,10 @@ def judge(
 ) -> Licence:
     """What a product's stored state is worth on this machine now."""
     sku = trust.sku
+    if product.direct is not None:
+        direct = _judge_direct(product, product.direct, trust, cmid, hardware_digest, clock.now_ms())
+        if product.lease is None or direct.status.state is LicenceState.LICENSED:
+            return direct
     if product.lease is None:
         return _with_reason(_initial_grace(product, sku, clock.now_ms()), None, None)
     try:
@@ -111,7 +117,7 @@ def judge(
     elif (lease.leaf.cmid, lease.leaf.hardware_digest) != (cmid, hardware_digest):
         # Here the lease never counted, so the grace runs from its receipt: copying the file gains no time.
         ended_ms = lease.received_ms
-        reason = KmsFastError(f"The activation of {sku.name} was made on other hardware.", name="HARDWARE_CHANGED")
+        reason = _hardware_changed(sku)
     status = licence_status(
         now_ms,
         grace_started_ms=product.grace_started_ms,
@@ -121,6 +127,31 @@ def judge(
         revoked_ms=ended_ms,
     )
     return _with_reason(status, lease, reason)
+
+
+def _judge_direct(
+    product: Product, stored: StoredActivation, trust: Trust, cmid: bytes, hardware_digest: bytes, now_ms: int
+) -> Licence:
+    """What an activation by the publisher itself is worth: it has no end, and counts on its machine only."""
+    try:
+        direct = verify_direct(stored, trust)
+    except ConfigurationError as error:
+        return _with_reason(_initial_grace(product, trust.sku, now_ms), None, error)
+    if direct.is_of(cmid, hardware_digest):
+        return Licence(LicenceStatus(LicenceState.LICENSED, 0), direct=direct)
+    issued_ms = direct.activation.issued_ms
+    if now_ms + SET_BACK_TOLERANCE_MS < issued_ms:
+        status = LicenceStatus(LicenceState.NOTIFICATION, 0)
+        return Licence(status, reason=_clock_set_back(now_ms, issued_ms), direct=direct)
+    status = licence_status(
+        max(now_ms, stored.received_ms),
+        grace_started_ms=product.grace_started_ms,
+        received_ms=stored.received_ms,
+        validity_min=trust.sku.validity_min,
+        grace_min=trust.sku.grace_min,
+        revoked_ms=stored.received_ms,
+    )
+    return Licence(status, reason=_hardware_changed(trust.sku), direct=direct)
 
 
 def effective_now_ms(stored: StoredLease, clock: Clock, mark_ms: int) -> int | None:
@@ -145,6 +176,10 @@ def _with_reason(status: LicenceStatus, lease: Lease | None, reason: KmsFastErro
     if reason is None and status.state is LicenceState.NOTIFICATION:
         reason = KmsFastError("The grace period has ended.", name="GRACE_ENDED")
     return Licence(status, lease, reason)
+
+
+def _hardware_changed(sku: Sku) -> KmsFastError:
+    return KmsFastError(f"The activation of {sku.name} was made on other hardware.", name="HARDWARE_CHANGED")
 
 
 def _clock_set_back(now_ms: int, mark_ms: int) -> KmsFastError:

@@ -17,9 +17,9 @@ import msgspec
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import SECRET, SECRET_FOLDER, read_bounded, write_atomically
 
-FORMAT = "kms_fast client state 2"
+FORMAT = "kms_fast client state 3"
 # Earlier formats lack fields of this one, which then have their defaults.
-READABLE = ("kms_fast client state 1", FORMAT)
+READABLE = ("kms_fast client state 1", "kms_fast client state 2", FORMAT)
 HISTORY_SIZE = 100
 MESSAGE_SIZE = 500
 
@@ -38,6 +38,13 @@ class StoredLease(msgspec.Struct, forbid_unknown_fields=True):
     boot_id: str = ""
     boot_ms: int = 0
     revoked_ms: int | None = None
+
+
+class StoredActivation(msgspec.Struct, forbid_unknown_fields=True):
+    """A publisher's own activation as it came (docs/files.md, "Machine activation"), and when, by the wall clock."""
+
+    answer: bytes
+    received_ms: int
 
 
 class Failure(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,7 +78,8 @@ class Product(msgspec.Struct, forbid_unknown_fields=True):
 
     ``domain``: where to look the service record up, None for the machine's own. ``host_cache``: whether the host that
     granted last is remembered. ``pending``: a request (220 bytes) that got no answer yet. ``history``: the newest
-    attempts, the last one last. ``warned_days``: the last expiry warning given for this lease.
+    attempts, the last one last. ``warned_days``: the last expiry warning given for this lease. ``direct``: what the
+    publisher itself activated, with a multiple-activation key; it needs neither ``key`` nor hosts.
     """
 
     key: str | None
@@ -86,6 +94,12 @@ class Product(msgspec.Struct, forbid_unknown_fields=True):
     host_cache: bool = True
     history: list[Attempt] = []
     warned_days: int | None = None
+    direct: StoredActivation | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether there is a setup key, or an activation by the publisher itself."""
+        return self.key is not None or self.direct is not None
 
     @property
     def route(self) -> tuple[str | None, ...]:
@@ -127,6 +141,11 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     def keys(self) -> dict[uuid.UUID, str]:
         """The setup keys that are installed, by SKU ID."""
         return {id_: product.key for id_, product in self.products.items() if product.key is not None}
+
+    @property
+    def installed(self) -> dict[uuid.UUID, Product]:
+        """The products that have a setup key or an activation by the publisher itself, by SKU ID."""
+        return {id_: product for id_, product in self.products.items() if product.is_installed}
 
 
 class _Format(msgspec.Struct):

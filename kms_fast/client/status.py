@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kms_fast.client.activation import InstalledProduct
+from kms_fast.client.direct import DirectActivation
 from kms_fast.client.lease import Lease, Licence
 from kms_fast.client.machine import Machine
 from kms_fast.client.presence import find_service
@@ -21,7 +22,7 @@ from kms_fast.results import find_result
 class Status:
     """What is known of one product on this machine.
 
-    ``key_last_five``: None when the key was removed. ``warned_days``: the last warning given for this lease.
+    ``key_last_five``: of the setup key, None without one. ``warned_days``: the last warning given for this lease.
     """
 
     sku: Sku
@@ -50,6 +51,11 @@ class Status:
     def lease(self) -> Lease | None:
         """The stored lease, if there is one that verifies; it may have run out."""
         return self.licence.lease
+
+    @property
+    def direct(self) -> DirectActivation | None:
+        """The stored activation by the publisher itself, if there is one that verifies."""
+        return self.licence.direct
 
     @property
     def warning_days(self) -> int | None:
@@ -98,6 +104,7 @@ class Status:
             "next_attempt": format_time(self.next_attempt_ms) if self.next_attempt_ms else None,
             "last_failure": failure and _show_failure(failure),
             "lease": self.lease and self.lease.to_json(),
+            "direct": self.direct and self.direct.to_json(),
         }
 
 
@@ -143,8 +150,9 @@ class MachineStatus:
 
 
 def describe_product(opened: InstalledProduct) -> Status:
-    """The status of a product whose key is installed; verifies its lease anew."""
-    return _make_status(opened.state, opened.trust.sku, opened.product, opened.judge(), opened.trust.key.last_five)
+    """The status of a product that is installed; verifies its lease or activation anew."""
+    key = opened.trust.key
+    return _make_status(opened.state, opened.trust.sku, opened.product, opened.judge(), key.last_five if key else None)
 
 
 def describe_removed(state: State, sku: Sku, product: Product) -> Status:

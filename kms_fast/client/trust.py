@@ -2,11 +2,12 @@
 
 import struct
 from collections.abc import Collection
+from functools import cached_property
 
 from kms_fast._core import Checked, SkuKeys, Verifier
 from kms_fast.client.machine import Clock
 from kms_fast.client.request import RequestFields
-from kms_fast.errors import AnswerRejected
+from kms_fast.errors import AnswerRejected, KmsFastError
 from kms_fast.model import signing
 from kms_fast.model.catalog import Sku
 from kms_fast.model.keys import KeyKind, ProductKey, derive_sku_keys, parse_key
@@ -30,14 +31,25 @@ def newest_revocations(publisher: PublisherFile, received: bytes | None) -> Revo
 
 
 class Trust:
-    """The checks of one SKU's answers under a publisher file. ``customer_id``: the one a product pins, 0 for none."""
+    """The checks of one SKU's answers under a publisher file.
 
-    def __init__(self, publisher: PublisherFile, sku: Sku, key: ProductKey, customer_id: int = 0) -> None:
+    ``key``: the setup key, None for a product without one, which hosts are not asked for. ``customer_id``: the one a
+    product pins, 0 for none.
+    """
+
+    def __init__(self, publisher: PublisherFile, sku: Sku, key: ProductKey | None, customer_id: int = 0) -> None:
         self.publisher = publisher
         self.sku = sku
         self.key = key
         self.customer_id = customer_id
-        self.keys = SkuKeys(sku.id.bytes, *derive_sku_keys(key.secret, publisher.publisher_id, sku.id.bytes))
+
+    @cached_property
+    def keys(self) -> SkuKeys:
+        """What seals requests and opens answers. Raises `KmsFastError` (NO_KEY_INSTALLED) without a setup key."""
+        if self.key is None:
+            raise KmsFastError(f"No client setup key of {self.sku.name} is installed.", name="NO_KEY_INSTALLED")
+        sku_id, publisher_id = self.sku.id.bytes, self.publisher.publisher_id
+        return SkuKeys(sku_id, *derive_sku_keys(self.key.secret, publisher_id, sku_id))
 
     @classmethod
     def of_key(cls, publisher: PublisherFile, text: str, customer_id: int = 0) -> "Trust":

@@ -73,7 +73,7 @@ _KINDS: Final = {
     ),
     KeyKind.MULTIPLE_ACTIVATION: (
         "a multiple-activation key",
-        "a multiple-activation key activates machines one by one at the publisher, without a host",
+        "a multiple-activation key activates machines one by one, without a host: kms-fast client activate --mak",
     ),
 }
 

@@ -68,11 +68,6 @@ class MachineRequest:
             "created_ms": self.created_ms,
         }
 
-    @property
-    def hash(self) -> bytes:
-        """SHA-256 of the canonical body, which the activation names."""
-        return hashlib.sha256(canonical_json(self.body)).digest()
-
     def seal(self, secrets: ActivationKeySecrets) -> "MachineRequest":
         """The request with the MAC of its key."""
         return replace(self, mac=self._compute_mac(secrets))
@@ -113,14 +108,17 @@ class MachineRequest:
 
 @dataclass(frozen=True, slots=True)
 class MachineActivation:
-    """What a publisher answers: this SKU is activated on this machine, without an end."""
+    """What a publisher answers: this SKU is activated on this machine, without an end.
+
+    ``key_last_five``: the end of the key that was used.
+    """
 
     publisher_id: bytes
     sku: UUID
+    key_last_five: str
     customer_id: int
     cmid: UUID
     hardware_digest: bytes
-    request_hash: bytes
     issued_ms: int
     issuer: IssuerCertificate
     signature: bytes = b""
@@ -131,10 +129,10 @@ class MachineActivation:
         return {
             "publisher_id": self.publisher_id.hex(),
             "sku": str(self.sku),
+            "key_last_five": self.key_last_five,
             "customer_id": self.customer_id,
             "cmid": str(self.cmid),
             "hardware_digest": self.hardware_digest.hex(),
-            "request_hash": self.request_hash.hex(),
             "issued_ms": self.issued_ms,
         }
 
@@ -151,10 +149,10 @@ class MachineActivation:
         activation = cls(
             publisher_id=body.octets("publisher_id", 16),
             sku=body.uuid("sku"),
+            key_last_five=body.text("key_last_five", longest=5),
             customer_id=body.integer("customer_id"),
             cmid=body.uuid("cmid"),
             hardware_digest=body.octets("hardware_digest", DIGEST_SIZE),
-            request_hash=body.octets("request_hash", hashlib.sha256().digest_size),
             issued_ms=body.integer("issued_ms"),
             issuer=IssuerCertificate.parse(document.octets("issuer_certificate")),
             signature=document.octets("signature", signing.SIGNATURE_SIZE),
@@ -182,6 +180,7 @@ def issue_machine_activation(
     issuer: IssuerCertificate,
     request: MachineRequest,
     *,
+    key_last_five: str,
     customer_id: int,
     issued_ms: int,
 ) -> MachineActivation:
@@ -189,10 +188,10 @@ def issue_machine_activation(
     unsigned = MachineActivation(
         publisher_id=request.publisher_id,
         sku=request.sku,
+        key_last_five=key_last_five,
         customer_id=customer_id,
         cmid=request.cmid,
         hardware_digest=request.hardware_digest,
-        request_hash=request.hash,
         issued_ms=issued_ms,
         issuer=issuer,
     )

@@ -82,7 +82,12 @@ def _activate(
         again = _use_key(publisher, key, request, now_ms)
         records.add_request(_describe_request(publisher, request, now_ms, peer, 0))
     activation = issue_machine_activation(
-        issuer_key, publisher.issuer, request, customer_id=key.customer_id, issued_ms=now_ms
+        issuer_key,
+        publisher.issuer,
+        request,
+        key_last_five=key.secrets.last_five,
+        customer_id=key.customer_id,
+        issued_ms=now_ms,
     )
     return ActivatedMachine(activation, key, records.count_machines(key.secrets.key_id), again)
 

@@ -14,8 +14,7 @@ from kms_fast.client.state import FORMAT, HISTORY_SIZE, MESSAGE_SIZE, Product, S
 from kms_fast.errors import ConfigurationError
 from tests.client.world import DAY_MS, MACHINE, FakeClock
 
-STATE_1 = Path(__file__).with_name("state-1.json")
-HEAD = b'"format": "kms_fast client state 2", "publisher": "", "cmid": "%s", "hardware_sources": []' % (b"0" * 32)
+HEAD = b'"format": "kms_fast client state 3", "publisher": "", "cmid": "%s", "hardware_sources": []' % (b"0" * 32)
 BAD_SKU = b'{%s, "products": {"no UUID": {}}}' % HEAD
 
 
@@ -87,8 +86,8 @@ def test_a_file_that_was_put_right_meanwhile_stays(file: StateFile, monkeypatch:
 
 
 def test_a_file_of_a_later_format_stays_where_it_is(file: StateFile) -> None:
-    file.path.write_text(json.dumps({"format": "kms_fast client state 3", "what": "this version does not know"}))
-    with pytest.raises(ConfigurationError, match="client state 3"):
+    file.path.write_text(json.dumps({"format": "kms_fast client state 4", "what": "this version does not know"}))
+    with pytest.raises(ConfigurationError, match="client state 4"):
         file.read()
     assert file.path.exists()
 
@@ -134,11 +133,14 @@ def test_a_setup_key_is_in_no_repr() -> None:
     assert "AAAAA" not in repr(state)
 
 
-def test_a_file_of_the_first_format_is_read_and_becomes_one_of_this(tmp_path: Path, clock: FakeClock) -> None:
-    """``state-1.json`` was written by the last version with that format: one lease, one failure, two products."""
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_file_of_an_earlier_format_is_read_and_becomes_one_of_this(
+    tmp_path: Path, clock: FakeClock, number: int
+) -> None:
+    """``state-N.json`` was written by the last version with that format: one lease, one failure, two products."""
     file = StateFile(tmp_path / "client")
     file.path.parent.mkdir()
-    file.path.write_bytes(STATE_1.read_bytes())
+    file.path.write_bytes(Path(__file__).with_name(f"state-{number}.json").read_bytes())
     clock.sleep(DAY_MS)
     client = Client(home=tmp_path, clock=clock, read_machine=lambda: MACHINE)
     desktop, server = (client.status(sku.id) for sku in client.skus())

@@ -30,7 +30,12 @@ REQUEST = MachineRequest(PUBLISHER_ID, SECRETS.key_id, SKU.id, CMID, b"hardware 
 
 def make_activation(authority: Authority = AUTHORITY) -> MachineActivation:
     return issue_machine_activation(
-        authority.issuer_key, authority.issuer, REQUEST, customer_id=7, issued_ms=NOW_MS + 5
+        authority.issuer_key,
+        authority.issuer,
+        REQUEST,
+        key_last_five=KEY.last_five,
+        customer_id=7,
+        issued_ms=NOW_MS + 5,
     )
 
 
@@ -44,7 +49,7 @@ def test_a_request_is_that_of_the_reference() -> None:
 def test_an_activation_is_that_of_the_reference() -> None:
     request = json.loads(REQUEST.to_json())
     issuer = AUTHORITY.issuer.to_bytes()
-    expected = make_machine_activation(request, 7, AUTHORITY.issuer_key, issuer, NOW_MS + 5)
+    expected = make_machine_activation(request, KEY.last_five, 7, AUTHORITY.issuer_key, issuer, NOW_MS + 5)
     assert json.loads(make_activation().to_json()) == expected
     activation = MachineActivation.parse(json.dumps(expected).encode())
     assert activation == make_activation()
@@ -125,7 +130,9 @@ def test_an_issuer_that_may_not_certify_hosts_activates_no_machine() -> None:
         days=1,
         rights=Rights.CATALOGS | Rights.REVOCATION_LISTS,
     )
-    activation = issue_machine_activation(AUTHORITY.issuer_key, issuer, REQUEST, customer_id=0, issued_ms=NOW_MS)
+    activation = issue_machine_activation(
+        AUTHORITY.issuer_key, issuer, REQUEST, key_last_five="ABCDE", customer_id=0, issued_ms=NOW_MS
+    )
     with pytest.raises(ConfigurationError) as caught:
         activation.verify(make_publisher_file())
     assert caught.value.result.name == "ISSUER_RIGHTS"

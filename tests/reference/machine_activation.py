@@ -4,7 +4,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.reference.crypto import hkdf, hmac_sha256, sha256, sign
+from tests.reference.crypto import hkdf, hmac_sha256, sign
 from tests.reference.exchange import canonical
 
 
@@ -29,17 +29,22 @@ def make_machine_request(
 
 
 def make_machine_activation(
-    request: dict[str, Any], customer_id: int, issuer_key: Ed25519PrivateKey, issuer: bytes, time: int
+    request: dict[str, Any],
+    key_last_five: str,
+    customer_id: int,
+    issuer_key: Ed25519PrivateKey,
+    issuer: bytes,
+    time: int,
 ) -> dict[str, Any]:
     """The activation that a request asks for."""
     asked = request["body"]
     body = {
         "publisher_id": asked["publisher_id"],
         "sku": asked["sku"],
+        "key_last_five": key_last_five,
         "customer_id": customer_id,
         "cmid": asked["cmid"],
         "hardware_digest": asked["hardware_digest"],
-        "request_hash": sha256(canonical(asked)).hex(),
         "issued_ms": time,
     }
     return {

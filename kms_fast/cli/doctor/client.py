@@ -31,11 +31,13 @@ def check_keys(context: ClientContext) -> Finding:
     file = StateFile(context.home / "client")
     context.state = state = file.look()
     context.trusts = trusts = list_trusts(state)
-    if not trusts:
+    if not trusts and not (state and state.installed):
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
     if file.path.stat().st_mode & 0o077:
         return fail(f"Others may read {file.path}, which holds setup keys.", f"chmod 600 {file.path}")
-    listed = ", ".join(f"{trust.sku.name} (…{trust.key.last_five})" for trust in trusts)
+    if not trusts:
+        return ok("No setup key is installed, and none is needed: the publisher itself activated this machine.")
+    listed = ", ".join(f"{trust.sku.name} (…{trust.key.last_five})" for trust in trusts if trust.key)
     return ok(f"Setup keys are installed: {listed}.")
 
 
@@ -50,7 +52,7 @@ def list_trusts(state: State | None) -> list[Trust]:
 def check_licence(context: ClientContext) -> Finding:
     """The licence state of each product, what is wrong with it, and why the last attempt failed."""
     client = Client(home=context.home)
-    statuses = [client.status(trust.sku.id) for trust in context.trusts]
+    statuses = [client.status(sku.id) for sku in client.skus()]
     worst = max(statuses, key=lambda status: _SEVERITY[status.state])
     what = f"{', '.join(f'{status.sku.name}: {describe_state(status)}' for status in statuses)}."
     if worst.state is LicenceState.LICENSED:
