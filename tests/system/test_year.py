@@ -5,11 +5,8 @@ other hardware. Every look of a service is asked for by HUP and its end awaited,
 nothing depends on how fast this machine is.
 """
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +20,7 @@ from kms_fast.results import find_result
 from tests.client.world import SETUP_KEYS
 from tests.client_services import RunningService, look_all, run_service
 from tests.faked import DAY_S, FakedClock, replace_file, require_clock
-from tests.hosts import RunningHost, make_realm, serve
+from tests.hosts import RunningHost, make_realm, run_cli, serve
 
 HOUR_S = 3600
 THRESHOLD = 3
@@ -61,10 +58,9 @@ class Machine:
 
 def run(clock: FakedClock, home: Path, *arguments: str, before: Sequence[str] = ()) -> dict[str, Any]:
     """``kms-fast client ARGUMENTS --json`` at a time; ``before``: a program that starts it."""
-    command = [sys.executable, "-m", "kms_fast", "client", *arguments, "--home", str(home), "--json"]
-    done = subprocess.run([*before, *clock.command, *command], capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stderr
-    return dict(json.loads(done.stdout))
+    _, told, errors = run_cli("client", *arguments, home=home, prefix=[*before, *clock.command])
+    assert "Traceback" not in errors
+    return told
 
 
 @pytest.fixture
