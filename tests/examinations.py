@@ -6,10 +6,8 @@ from typing import Any
 
 import msgspec
 
-from kms_fast.client import Client
 from kms_fast.client.state import State
-from tests.client.world import SETUP_KEYS
-from tests.hosts import Realm, run_cli
+from tests.hosts import run_cli
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -30,14 +28,6 @@ def examine(home: Path, *arguments: str) -> Checks:
 
 def verdicts(checks: Checks) -> dict[str, str]:
     return {name: finding["verdict"] for name, finding in checks.items()}
-
-
-def make_client(home: Path, realm: Realm, key: str = "desktop", host: str = "") -> Path:
-    client = Client(home=home, publisher=realm.publisher_json.read_bytes())
-    client.install_key(SETUP_KEYS[key])
-    if host:
-        client.set_host(host)
-    return home
 
 
 def change_state(home: Path, change: Callable[[State], None]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examinations import make_client
+from tests.client.world import make_client_home
 from tests.hosts import Realm, make_realm
 
 
@@ -26,4 +26,4 @@ def realm(tmp_path: Path) -> Realm:
 @pytest.fixture
 def client_home(tmp_path: Path, realm: Realm) -> Path:
     """The home of a client with a setup key."""
-    return make_client(tmp_path / "client-home", realm)
+    return make_client_home(tmp_path / "client-home", realm)

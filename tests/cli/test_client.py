@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from tests.client.world import SETUP_KEYS
-from tests.hosts import PUBLISHER_ID, SKUS, RunningHost, make_realm, run_cli, serve
-
-KEYS = {name: sku.setup_key(PUBLISHER_ID).text for name, sku in SKUS.items()}
+from tests.hosts import SKUS, RunningHost, make_realm, run_cli, serve
 
 
 def run(home: Path, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
@@ -29,7 +27,7 @@ def show(home: Path, *arguments: str | Path) -> str:
 
 
 def install(home: Path, host: RunningHost, product: str = "desktop") -> None:
-    code, _ = run(home, "install-key", KEYS[product], "--publisher", host.realm.publisher_json)
+    code, _ = run(home, "install-key", SETUP_KEYS[product], "--publisher", host.realm.publisher_json)
     assert code == 0
     code, _ = run(home, "set-host", "{}:{}".format(*host.address))
     assert code == 0
@@ -37,7 +35,7 @@ def install(home: Path, host: RunningHost, product: str = "desktop") -> None:
 
 def test_from_key_to_licence(tmp_path: Path, real_host: RunningHost) -> None:
     publisher = real_host.realm.publisher_json
-    code, result = run(tmp_path, "install-key", KEYS["desktop"], "--publisher", publisher)
+    code, result = run(tmp_path, "install-key", SETUP_KEYS["desktop"], "--publisher", publisher)
     assert (code, result["ok"], result["product"], result["state"]) == (0, True, "Desktop 3", 2)
     code, result = run(tmp_path, "set-host", "{}:{}".format(*real_host.address))
     assert (code, result) == (0, {"ok": True, "host": "{}:{}".format(*real_host.address)})
@@ -56,8 +54,8 @@ def test_what_people_read(tmp_path: Path, real_host: RunningHost) -> None:
     assert "Desktop 3 is activated until" in show(tmp_path, "activate")
     text = show(tmp_path, "status")
     assert re.search(r"licensed until 20\d\d-\d\d-\d\d .* UTC, 180 d left", text)
-    assert f"…{KEYS['desktop'][-5:]}" in text
-    assert KEYS["desktop"][:-5] not in text
+    assert f"…{SETUP_KEYS['desktop'][-5:]}" in text
+    assert SETUP_KEYS["desktop"][:-5] not in text
     assert show(tmp_path, "expiry").startswith("Desktop 3: licensed")
 
 
@@ -71,14 +69,14 @@ def test_without_a_key(tmp_path: Path) -> None:
 
 
 def test_a_mistyped_key_is_located(tmp_path: Path, real_host: RunningHost) -> None:
-    wrong = KEYS["desktop"][:8] + ("A" if KEYS["desktop"][8] != "A" else "B") + KEYS["desktop"][9:]
+    wrong = SETUP_KEYS["desktop"][:8] + ("A" if SETUP_KEYS["desktop"][8] != "A" else "B") + SETUP_KEYS["desktop"][9:]
     code, result = run(tmp_path, "install-key", wrong, "--publisher", real_host.realm.publisher_json)
     assert (code, result["code"]) == (1, "0xC004F050")
     assert (result["details"]["group"], result["details"]["character"]) == (2, 3)
 
 
 def test_a_key_without_publisher_file_is_refused(tmp_path: Path) -> None:
-    code, result = run(tmp_path, "install-key", KEYS["desktop"])
+    code, result = run(tmp_path, "install-key", SETUP_KEYS["desktop"])
     assert (code, result["name"]) == (1, "CONFIGURATION_INVALID")
     assert "publisher.json" in result["message"]
 
@@ -137,7 +135,7 @@ def test_a_bad_host_is_refused(tmp_path: Path, real_host: RunningHost, address: 
 
 def test_several_products_are_told_apart(tmp_path: Path, real_host: RunningHost) -> None:
     install(tmp_path, real_host)
-    code, _ = run(tmp_path, "install-key", KEYS["server"])
+    code, _ = run(tmp_path, "install-key", SETUP_KEYS["server"])
     assert code == 0
     code, result = run(tmp_path, "activate")
     assert (code, result["name"]) == (1, "CONFIGURATION_INVALID")

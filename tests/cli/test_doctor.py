@@ -12,8 +12,8 @@ from kms_fast.cli.doctor.target import TargetContext, check_reach
 from kms_fast.cli.main import run
 from kms_fast.client import Client
 from kms_fast.discovery.address import HostAddress
-from tests.client.world import FakeClock, ScriptedHost, listening
-from tests.examinations import HOUR_MS, examine, make_client, verdicts
+from tests.client.world import FakeClock, ScriptedHost, listening, make_client_home
+from tests.examinations import HOUR_MS, examine, verdicts
 from tests.hosts import SKUS, Realm, RunningHost, make_realm, run_cli, serve
 from tests.reference import rpc
 from tests.system.asker import now_ms
@@ -96,7 +96,7 @@ def test_a_host_seen_without_a_key(tmp_path: Path, real_host: RunningHost) -> No
 
 def test_a_host_that_the_publisher_revoked(tmp_path: Path) -> None:
     realm = make_realm(tmp_path / "host")
-    home = make_client(tmp_path / "client-home", make_realm(tmp_path / "client", revoked=[1]))
+    home = make_client_home(tmp_path / "client-home", make_realm(tmp_path / "client", revoked=[1]))
     with serve(realm) as host:
         finding = examine(home, f"127.0.0.1:{host.address[1]}")["host certificate"]
     assert (finding["verdict"], finding["code"]) == ("failed", "0xE04B0029")
@@ -104,7 +104,7 @@ def test_a_host_that_the_publisher_revoked(tmp_path: Path) -> None:
 
 def test_a_host_whose_certificate_ends_soon(tmp_path: Path) -> None:
     realm = make_realm(tmp_path, days=30)
-    home = make_client(tmp_path / "client-home", realm)
+    home = make_client_home(tmp_path / "client-home", realm)
     with serve(realm) as host:
         assert examine(home, f"127.0.0.1:{host.address[1]}")["host certificate"]["verdict"] == "warning"
 
@@ -112,7 +112,7 @@ def test_a_host_whose_certificate_ends_soon(tmp_path: Path) -> None:
 def test_a_host_of_other_products(tmp_path: Path, real_host: RunningHost) -> None:
     """A failure where it is the only host that is asked, else nobody's."""
     home, address = tmp_path / "client-home", f"127.0.0.1:{real_host.address[1]}"
-    make_client(home, real_host.realm, "server", host=address)
+    make_client_home(home, real_host.realm, "server", host=address)
     finding = examine(home)["host certificate"]
     assert (finding["verdict"], finding["code"]) == ("failed", "0xC004F042")
     finding = examine(home, address)["host certificate"]
@@ -122,8 +122,8 @@ def test_a_host_of_other_products(tmp_path: Path, real_host: RunningHost) -> Non
 
 def test_two_products_each_with_a_host_of_its_own(tmp_path: Path, real_host: RunningHost) -> None:
     home = tmp_path / "client-home"
-    make_client(home, real_host.realm, "server", host="127.0.0.1:1")
-    make_client(home, real_host.realm, "desktop")
+    make_client_home(home, real_host.realm, "server", host="127.0.0.1:1")
+    make_client_home(home, real_host.realm, "desktop")
     Client(home=home).set_host(f"127.0.0.1:{real_host.address[1]}", SKUS["desktop"].id)
     told = run_cli("doctor", home=home)[1]["checks"]
     judged = [(finding["about"], finding["verdict"]) for finding in told if finding["check"] == "host certificate"]

@@ -9,7 +9,8 @@ from kms_fast.cli.main import run
 from kms_fast.client import Client
 from kms_fast.client.state import Failure, State
 from kms_fast.results import BY_NAME
-from tests.examinations import DAY_MS, HOUR_MS, change_state, examine, make_client, verdicts
+from tests.client.world import make_client_home
+from tests.examinations import DAY_MS, HOUR_MS, change_state, examine, verdicts
 from tests.hosts import SKUS, Realm, RunningHost, make_realm, run_cli, serve
 from tests.system.asker import now_ms
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("free_port")
 
 def test_a_client_before_and_after_a_real_activation(realm: Realm, tmp_path: Path) -> None:
     with serve(realm) as host:
-        home = make_client(tmp_path / "client-home", realm, host=f"127.0.0.1:{host.address[1]}")
+        home = make_client_home(tmp_path / "client-home", realm, host=f"127.0.0.1:{host.address[1]}")
         before = examine(home)
         counted = run_cli("host", "status", home=realm.home)[1]["families"]["desktops"]["count"]
         activated = examine(home, "--activate")["activation"]
@@ -35,7 +36,7 @@ def test_a_client_before_and_after_a_real_activation(realm: Realm, tmp_path: Pat
 def test_an_activation_that_is_refused(tmp_path: Path) -> None:
     realm = make_realm(tmp_path, threshold=5)
     with serve(realm) as host:
-        home = make_client(tmp_path / "client-home", realm, host=f"127.0.0.1:{host.address[1]}")
+        home = make_client_home(tmp_path / "client-home", realm, host=f"127.0.0.1:{host.address[1]}")
         checks = examine(home, "--activate")
         assert (checks["activation"]["verdict"], checks["activation"]["code"]) == ("failed", "0xC004F038")
         assert "1 of the 5 machines" in checks["activation"]["what"]
@@ -81,8 +82,8 @@ def test_activation_is_this_client_s(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_other_products_are_activated_though_one_is_refused(tmp_path: Path, real_host: RunningHost) -> None:
     address = f"127.0.0.1:{real_host.address[1]}"
-    home = make_client(tmp_path / "client-home", real_host.realm, "server", host=address)
-    make_client(home, real_host.realm, "desktop")
+    home = make_client_home(tmp_path / "client-home", real_host.realm, "server", host=address)
+    make_client_home(home, real_host.realm, "desktop")
     Client(home=home).set_host(address, SKUS["desktop"].id)
     finding = examine(home, "--activate")["activation"]
     assert (finding["verdict"], finding["code"]) == ("failed", "0xC004F042")
@@ -98,7 +99,7 @@ def test_why_a_lease_does_not_count_is_told(client_home: Path, real_host: Runnin
         for product in state.products.values():
             product.failure = Failure(now_ms(), BY_NAME["NO_HOST_REACHED"].code, "Nobody answered.")
 
-    make_client(client_home, real_host.realm, host=f"127.0.0.1:{real_host.address[1]}")
+    make_client_home(client_home, real_host.realm, host=f"127.0.0.1:{real_host.address[1]}")
     Client(home=client_home).activate()
     change_state(client_home, copy_to_another_machine)
     finding = examine(client_home)["licence"]

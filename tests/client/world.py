@@ -131,6 +131,18 @@ def make_client(folder: Path, realm: Realm, clock: FakeClock, *, key: str | None
     return client
 
 
+def make_client_home(home: Path, realm: Realm, *products: str, host: str = "") -> Path:
+    """The home of a real client with the keys of these products, of the desktop's alone unless any are named; with
+    `host`, it asks only this one.
+    """
+    client = Client(home=home, publisher=realm.publisher_json.read_bytes())
+    for product in products or ("desktop",):
+        client.install_key(SETUP_KEYS[product])
+        if host:
+            client.set_host(host, SKUS[product].id)
+    return home
+
+
 def talk(exchange: HostExchange, host: ScriptedHost) -> None:
     """Carry out an exchange in memory, byte by byte towards the client."""
     session = Session(RpcCounters())

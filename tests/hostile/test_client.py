@@ -13,9 +13,10 @@ from kms_fast import errors
 from kms_fast.client import AsyncClient, Client, LicenceState, aio, blocking
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
+from tests.client.world import SETUP_KEYS, make_client_home
 from tests.hostile.host import Dialogue, hostile_host
 from tests.hostile.wrongs import SLOW_HOSTS, WRONGS, Wrong, answering
-from tests.hosts import PUBLISHER_ID, Realm, RunningHost, make_realm, run_cli
+from tests.hosts import Realm, RunningHost, make_realm, run_cli
 from tests.reference.certificate import DAY_MS
 from tests.reference.host import Scene
 from tests.reference.request import hash_request
@@ -35,13 +36,7 @@ def realm(tmp_path_factory: pytest.TempPathFactory) -> Realm:
 def install(realm: Realm, tmp_path: Path) -> Install:
     """Call it with a host's address: makes a client's home with the setup key, that asks this host."""
 
-    def make(address: str) -> Path:
-        client = Client(home=tmp_path, publisher=realm.publisher_json.read_bytes())
-        client.install_key(realm.skus["desktop"].setup_key(PUBLISHER_ID).text)
-        client.set_host(address)
-        return tmp_path
-
-    return make
+    return lambda address: make_client_home(tmp_path, realm, host=address)
 
 
 @pytest.fixture
@@ -236,7 +231,7 @@ def test_a_host_in_the_publisher_s_own_list_is_refused(realm: Realm, tmp_path: P
     revoked = issue_revocation_list(realm.issuer_key, realm.issuer, number=4, issued_ms=now_ms(), serials=[1])
     publisher = replace(PublisherFile.parse(realm.publisher_json.read_bytes()), revocations=revoked)
     client = Client(home=tmp_path, publisher=publisher.to_signed_json(realm.root_key))
-    client.install_key(realm.skus["desktop"].setup_key(PUBLISHER_ID).text)
+    client.install_key(SETUP_KEYS["desktop"])
     with hostile_host(realm, answering(honest)) as address:
         client.set_host(address)
         with pytest.raises(errors.AnswerRejected) as raised:

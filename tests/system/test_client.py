@@ -12,7 +12,8 @@ from kms_fast import errors
 from kms_fast.client import AsyncClient, Client, LicenceState
 from kms_fast.client.machine import SystemClock
 from kms_fast.results import BY_NAME
-from tests.hosts import PUBLISHER_ID, RunningHost, make_realm, run_cli, serve
+from tests.client.world import make_client_home
+from tests.hosts import PUBLISHER_ID, SKUS, RunningHost, make_realm, run_cli, serve
 from tests.reference.rpc import Connection
 from tests.reference.verify import HOUR_MS, Asked
 from tests.system.asker import Asker
@@ -34,13 +35,8 @@ class ShiftedClock(SystemClock):
 def install(tmp_path: Path) -> Install:
     """Call it with a host and a SKU's name: makes a client's home with the setup key, that asks this host."""
 
-    def make(host: RunningHost, name: str = "desktop", secret: bytes | None = None) -> Path:
-        sku = host.realm.skus[name]
-        home = tmp_path / "client-home"
-        client = Client(home=home, publisher=host.realm.publisher_json.read_bytes())
-        client.install_key(replace(sku, secret=secret or sku.secret).setup_key(PUBLISHER_ID).text)
-        client.set_host("{}:{}".format(*host.address))
-        return home
+    def make(host: RunningHost, name: str = "desktop") -> Path:
+        return make_client_home(tmp_path / "client-home", host.realm, name, host="{}:{}".format(*host.address))
 
     return make
 
@@ -86,7 +82,9 @@ def test_the_reference_verifies_what_the_client_stored(real_host: RunningHost, i
 
 
 def test_a_wrong_setup_key(real_host: RunningHost, install: Install) -> None:
-    told = activate(install(real_host, secret=b"not-secret"))
+    home = install(real_host)
+    Client(home=home).install_key(replace(SKUS["desktop"], secret=b"not-secret").setup_key(PUBLISHER_ID).text)
+    told = activate(home)
     assert (told["name"], told["signed"]) == ("REQUEST_UNREADABLE", False)
 
 

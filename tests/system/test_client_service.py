@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from kms_fast.client import Client, LicenceState
 from kms_fast.client.state import StateFile
-from tests.client.world import SETUP_KEYS
+from tests.client.world import make_client_home
 from tests.client_services import run_service
 from tests.faked import DAY_S, require_clock
 from tests.hosts import SKUS, RunningHost, make_realm, run_cli, serve
@@ -19,11 +19,7 @@ from tests.hosts import SKUS, RunningHost, make_realm, run_cli, serve
 
 def install(home: Path, host: RunningHost, *products: str) -> Client:
     """A client's home with the keys of these products, that asks this host."""
-    client = Client(home=home, publisher=host.realm.publisher_json.read_bytes())
-    for product in products:
-        client.install_key(SETUP_KEYS[product])
-        client.set_host("{}:{}".format(*host.address), SKUS[product].id)
-    return client
+    return Client(home=make_client_home(home, host.realm, *products, host="{}:{}".format(*host.address)))
 
 
 def test_a_key_of_another_command_is_taken_up(tmp_path: Path, real_host: RunningHost) -> None:

@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from kms_fast.client import Client
 from kms_fast.results import BY_NAME
-from tests.client.world import SETUP_KEYS
+from tests.client.world import make_client_home
 from tests.host.running import log_of, wait_for
 from tests.hosts import Realm, make_realm, run_cli, serve
 from tests.machine import Machine
@@ -69,9 +68,7 @@ def realm(tmp_path: Path) -> Realm:
 
 def activate(machine: Machine, folder: Path, realm: Realm) -> dict[str, Any]:
     """A new client that is told nothing of hosts, and what its activation says."""
-    client = Client(home=folder, publisher=realm.publisher_json.read_bytes())
-    client.install_key(SETUP_KEYS["desktop"])
-    return run_cli("client", "activate", home=folder, prefix=machine.prefix)[1]
+    return run_cli("client", "activate", home=make_client_home(folder, realm), prefix=machine.prefix)[1]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import pytest
 from kms_fast.client import Client
 from kms_fast.results import BY_NAME, RESULTS
 from tests.activation_services import PASSPHRASE, make_example
-from tests.client.world import SETUP_KEYS
+from tests.client.world import SETUP_KEYS, make_client_home
 from tests.faked import DAY_S, replace_file, require_clock
 from tests.hosts import RunningHost, make_realm, run_cli, serve
 
@@ -49,10 +49,7 @@ class World:
     def install(self, product: str = "desktop", host: RunningHost | None = None) -> Client:
         """A client with this product's key, that asks this host."""
         asked = host or self.host
-        client = Client(home=self.home, publisher=asked.realm.publisher_json.read_bytes())
-        client.install_key(SETUP_KEYS[product])
-        client.set_host("{}:{}".format(*asked.address))
-        return client
+        return Client(home=make_client_home(self.home, asked.realm, product, host="{}:{}".format(*asked.address)))
 
     def at(self, ahead_s: float) -> list[str]:
         """What goes in front of a command for a clock that is ahead."""
