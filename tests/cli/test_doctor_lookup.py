@@ -1,17 +1,13 @@
 """Which hosts ``kms-fast doctor`` looks at, by the records of a name server in the test."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import dns.message
 import dns.name
-import dns.rcode
 import dns.resolver
-import dns.rrset
 import pytest
 
 from kms_fast.cli.doctor.client import ClientContext
@@ -24,6 +20,7 @@ from kms_fast.discovery.address import HostAddress
 from kms_fast.errors import ConfigurationError
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
+from tests.discovery.lookups import serve_zone
 from tests.hosts import SKUS, Realm
 
 SERVICE = "_kms-fast._tcp"
@@ -31,31 +28,14 @@ RECORDS = {"_kms-fast._tcp.example.test.": ["20 0 1688 spare.example.test.", "10
 FOUND = [HostAddress("kms.example.test", 1700), HostAddress("spare.example.test", 1688)]
 
 
-def answer_queries(server: socket.socket) -> None:
-    while True:
-        try:
-            data, peer = server.recvfrom(4096)
-        except OSError:
-            return
-        response = dns.message.make_response(dns.message.from_wire(data))
-        name = response.question[0].name
-        if name.to_text() in RECORDS:
-            response.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *RECORDS[name.to_text()]))
-        else:
-            response.set_rcode(dns.rcode.NXDOMAIN)
-        server.sendto(response.to_wire(), peer)
-
-
 @pytest.fixture
 def resolver_for() -> Iterator[Callable[[str], dns.resolver.Resolver]]:
     """Call it with the machine's domain."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        threading.Thread(target=answer_queries, args=(server,), daemon=True).start()
+    with serve_zone(RECORDS) as port:
 
         def make(domain: str) -> dns.resolver.Resolver:
             resolver = dns.resolver.Resolver(configure=False)
-            resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
+            resolver.nameservers, resolver.port = ["127.0.0.1"], port
             resolver.domain = dns.name.from_text(domain)
             return resolver
 

@@ -1,14 +1,11 @@
 """SRV lookup against a name server in the test: names asked for, order of RFC 2782, and what failures say."""
 
+import asyncio
 import random
-import socket
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 import dns.asyncresolver
-import dns.flags
-import dns.message
 import dns.name
 import dns.rcode
 import dns.resolver
@@ -19,6 +16,7 @@ from dns.rdtypes.IN.SRV import SRV
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service, find_hosts, find_hosts_async, order_records, query_names
 from kms_fast.errors import NoHost
+from tests.discovery.lookups import Zone, serve_zone
 
 SERVICE = Service("_kms-fast._tcp")
 
@@ -55,46 +53,12 @@ def test_the_domain_comes_before_the_search_list_and_each_name_once() -> None:
     assert query_names(Service(SERVICE.name, "set.example."), resolver) == ["_kms-fast._tcp.set.example."]
 
 
-Zone = Mapping[str, list[str] | dns.rcode.Rcode]
-
-
-@pytest.fixture
-def serve_zone() -> Iterator[Callable[[Zone], int]]:
-    """Starts a name server with these SRV records by owner name; other names do not exist. Gives its port."""
-    sockets: list[socket.socket] = []
-
-    def start(zone: Zone) -> int:
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        server.bind(("127.0.0.1", 0))
-        sockets.append(server)
-        threading.Thread(target=_answer_queries, args=(server, zone), daemon=True).start()
-        return int(server.getsockname()[1])
-
-    yield start
-    for server in sockets:
-        server.close()
-
-
-def _answer_queries(server: socket.socket, zone: Zone) -> None:
-    while True:
-        try:
-            data, peer = server.recvfrom(4096)
-        except OSError:
-            return
-        query = dns.message.from_wire(data)
-        response = dns.message.make_response(query)
-        response.flags |= dns.flags.RA
-        found = zone.get(query.question[0].name.to_text(), dns.rcode.NXDOMAIN)
-        if isinstance(found, dns.rcode.Rcode):
-            response.set_rcode(found)
-        elif found:
-            response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "SRV", *found))
-        server.sendto(response.to_wire(), peer)
+Find = Callable[..., list[HostAddress]]
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
-def find(request: pytest.FixtureRequest) -> Callable[[int, Service], list[HostAddress]]:
-    """Looks a service up at a name server on this port, blocking or with asyncio."""
+def find(request: pytest.FixtureRequest) -> Find:
+    """Looks a service up at a name server that has this zone, blocking or with asyncio."""
 
     def configure(resolver: dns.resolver.BaseResolver, port: int) -> None:
         resolver.nameservers = ["127.0.0.1"]
@@ -102,52 +66,44 @@ def find(request: pytest.FixtureRequest) -> Callable[[int, Service], list[HostAd
         resolver.domain = dns.name.from_text("corp.example")
         resolver.search = [dns.name.from_text("lab.example")]
 
-    def run(port: int, service: Service = SERVICE) -> list[HostAddress]:
-        if request.param == "blocking":
+    async def find_async(service: Service, port: int) -> list[HostAddress]:
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        configure(resolver, port)
+        return await find_hosts_async(service, resolver)
+
+    def run(zone: Zone, service: Service = SERVICE) -> list[HostAddress]:
+        with serve_zone(zone) as port:
+            if request.param == "asyncio":
+                return asyncio.run(find_async(service, port))
             resolver = dns.resolver.Resolver(configure=False)
             configure(resolver, port)
             return find_hosts(service, resolver)
 
-        async def find_async() -> list[HostAddress]:
-            resolver = dns.asyncresolver.Resolver(configure=False)
-            configure(resolver, port)
-            return await find_hosts_async(service, resolver)
-
-        import asyncio
-
-        return asyncio.run(find_async())
-
     return run
 
 
-def test_the_first_name_with_records_ends_the_search(
-    serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]
-) -> None:
-    port = serve_zone(
-        {
-            "_kms-fast._tcp.corp.example.": ["10 0 1688 kms.corp.example.", "5 0 1700 first.corp.example."],
-            "_kms-fast._tcp.lab.example.": ["1 0 1688 never.lab.example."],
-        }
-    )
-    assert find(port) == [HostAddress("first.corp.example", 1700), HostAddress("kms.corp.example", 1688)]
+def test_the_first_name_with_records_ends_the_search(find: Find) -> None:
+    zone = {
+        "_kms-fast._tcp.corp.example.": ["10 0 1688 kms.corp.example.", "5 0 1700 first.corp.example."],
+        "_kms-fast._tcp.lab.example.": ["1 0 1688 never.lab.example."],
+    }
+    assert find(zone) == [HostAddress("first.corp.example", 1700), HostAddress("kms.corp.example", 1688)]
 
 
-def test_the_search_list_is_next(serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]) -> None:
-    port = serve_zone({"_kms-fast._tcp.lab.example.": ["0 0 1688 kms.lab.example."]})
-    assert find(port) == [HostAddress("kms.lab.example")]
+def test_the_search_list_is_next(find: Find) -> None:
+    zone = {"_kms-fast._tcp.lab.example.": ["0 0 1688 kms.lab.example."]}
+    assert find(zone) == [HostAddress("kms.lab.example")]
 
 
-def test_a_set_domain_replaces_them(serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]) -> None:
-    port = serve_zone({"_kms-fast._tcp.set.example.": ["0 0 1688 kms.set.example."]})
-    assert find(port, Service(SERVICE.name, "set.example")) == [HostAddress("kms.set.example")]
+def test_a_set_domain_replaces_them(find: Find) -> None:
+    zone = {"_kms-fast._tcp.set.example.": ["0 0 1688 kms.set.example."]}
+    assert find(zone, Service(SERVICE.name, "set.example")) == [HostAddress("kms.set.example")]
 
 
-def test_failures_name_what_was_asked_for_and_why(
-    serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]
-) -> None:
-    port = serve_zone({"_kms-fast._tcp.corp.example.": [], "_kms-fast._tcp.lab.example.": ["0 0 0 ."]})
+def test_failures_name_what_was_asked_for_and_why(find: Find) -> None:
+    zone: Zone = {"_kms-fast._tcp.corp.example.": [], "_kms-fast._tcp.lab.example.": ["0 0 0 ."]}
     with pytest.raises(NoHost) as caught:
-        find(port)
+        find(zone)
     assert caught.value.result.name == "NO_SRV_RECORD"
     assert caught.value.details["names"] == {
         "_kms-fast._tcp.corp.example.": "the name has no SRV record",
@@ -156,12 +112,10 @@ def test_failures_name_what_was_asked_for_and_why(
     assert "_kms-fast._tcp.lab.example." in caught.value.message
 
 
-def test_a_name_that_does_not_exist_and_a_server_that_fails(
-    serve_zone: Callable[[Zone], int], find: Callable[..., list[HostAddress]]
-) -> None:
-    port = serve_zone({"_kms-fast._tcp.corp.example.": dns.rcode.SERVFAIL})
+def test_a_name_that_does_not_exist_and_a_server_that_fails(find: Find) -> None:
+    zone = {"_kms-fast._tcp.corp.example.": dns.rcode.SERVFAIL}
     with pytest.raises(NoHost) as caught:
-        find(port)
+        find(zone)
     names = caught.value.details["names"]
     assert names["_kms-fast._tcp.lab.example."] == "the name does not exist"
     assert "SERVFAIL" in names["_kms-fast._tcp.corp.example."]
