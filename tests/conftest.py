@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from kms_fast import _core
+from kms_fast.discovery.address import HostAddress
 from tests.hosts import real_host as real_host
 from tests.name_servers import NameServer, find_missing, run_server
 from tests.postgres import PostgresServer, find_programs, own_database
@@ -68,6 +69,16 @@ def impacket_python(unavailable: Callable[[str], NoReturn]) -> str:
     if not python.exists():
         unavailable("impacket is not installed: python3 -m venv .venv-impacket, then pip install impacket there")
     return str(python)
+
+
+@pytest.fixture
+def stock_server(impacket_python: str) -> Iterator[HostAddress]:
+    """A stock DCE/RPC server, with other interfaces than ours."""
+    command = [impacket_python, ROOT / "tests" / "system" / "impacket_server.py"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        yield HostAddress("127.0.0.1", int(server.stdout.readline()))
+        server.kill()
 
 
 @pytest.fixture(scope="session")

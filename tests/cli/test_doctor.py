@@ -1,7 +1,6 @@
 """``kms-fast doctor``: the ladder, and the rungs of a host as the network shows it."""
 
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from kms_fast.discovery.address import HostAddress
 from tests.client.world import FakeClock, ScriptedHost, listening, make_client_home
 from tests.examinations import HOUR_MS, examine, verdicts
 from tests.hosts import SKUS, Realm, RunningHost, make_realm, run_cli, serve
-from tests.reference import rpc
+from tests.rpc.pdus import NOT_OURS, bind_ack
 from tests.system.asker import now_ms
 
 pytestmark = pytest.mark.usefixtures("free_port")
@@ -25,15 +24,9 @@ pytestmark = pytest.mark.usefixtures("free_port")
 def foreign(request: pytest.FixtureRequest) -> Iterator[str]:
     """An RPC server that has other interfaces than ours, and says so."""
     if request.param == "impacket":
-        script = Path(__file__).parents[1] / "system" / "impacket_server.py"
-        command = [request.getfixturevalue("impacket_python"), script]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout
-            yield f"127.0.0.1:{int(server.stdout.readline())}"
-            server.kill()
+        yield str(request.getfixturevalue("stock_server"))
         return
-    bind = rpc.split_pdus(rpc.build_bind())[0]
-    with listening(rpc.build_bind_ack(bind, [(2, 1, bytes(20))])) as address:
+    with listening(bind_ack(NOT_OURS)) as address:
         yield address
 
 

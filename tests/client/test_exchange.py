@@ -12,6 +12,7 @@ from kms_fast.discovery.address import HostAddress
 from kms_fast.results import BY_NAME
 from tests.client.world import HOUR_MS, FakeClock, ScriptedHost, make_revocations, talk
 from tests.hosts import Realm
+from tests.rpc.pdus import NOT_OURS, UNKNOWN_INTERFACE, bind_ack, bind_nak, fault
 
 
 def begin(client: Client) -> HostExchange:
@@ -86,17 +87,12 @@ def end_with(client: Client, data: bytes) -> Outcome:
     return exchange.outcome
 
 
-def pdu(kind: int, body: bytes, call_id: int = 1) -> bytes:
-    return struct.pack("<BBBB4sHHI", 5, 0, kind, 3, b"\x10\0\0\0", 16 + len(body), 0, call_id) + body
-
-
 def test_a_server_that_rejects_the_interface_is_foreign(client: Client) -> None:
-    rejection = struct.pack("<HHIH2xB3xHH20s", 5840, 5840, 1, 0, 1, 2, 1, bytes(20))
-    assert end_with(client, pdu(12, rejection)).kind is Kind.FOREIGN
+    assert end_with(client, bind_ack(NOT_OURS)).kind is Kind.FOREIGN
 
 
 def test_a_server_that_refuses_the_bind_is_foreign(client: Client) -> None:
-    assert end_with(client, pdu(13, struct.pack("<HB", 4, 0))).kind is Kind.FOREIGN
+    assert end_with(client, bind_nak(call_id=1, reason=4)).kind is Kind.FOREIGN
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\5\0\2\3\x10\0\0\0\x10\0\0\0\1\0\0\0"])
@@ -106,7 +102,7 @@ def test_what_does_not_speak_the_protocol_is_rejected(client: Client, data: byte
 
 
 def test_a_fault_is_an_unsigned_refusal(client: Client) -> None:
-    outcome = end_with(client, pdu(3, struct.pack("<IHBxII", 32, 0, 0, 0x1C010003, 0), call_id=2))
+    outcome = end_with(client, fault(2, UNKNOWN_INTERFACE))
     assert (outcome.kind, outcome.code) == (Kind.UNSIGNED, BY_NAME["RPC_REFUSED"].code)
     assert "0x1C010003" in outcome.text
 

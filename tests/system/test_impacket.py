@@ -35,14 +35,9 @@ def test_an_unsigned_result_comes_through_impacket(impacket_python: str, real_ho
     assert activate(impacket_python, real_host, request) == {"answer": None, "result": 0xE04B0001}
 
 
-async def test_a_stock_server_is_foreign(impacket_python: str, real_host: RunningHost) -> None:
+async def test_a_stock_server_is_foreign(stock_server: HostAddress, real_host: RunningHost) -> None:
     look = make_look(read_installation(real_host.realm.home / "host"))
-    script = str(Path(__file__).with_name("impacket_server.py"))
-    with subprocess.Popen([impacket_python, script], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        port = int(server.stdout.readline())
-        sight = await look(HostAddress("127.0.0.1", port))
-        server.kill()
+    sight = await look(stock_server)
     assert (sight.condition, sight.text) == (
         Condition.FOREIGN,
         "another RPC service answers there, not a kms_fast host",
