@@ -35,6 +35,7 @@ from kms_fast.model.certificate import (
 from kms_fast.model.policy import SRV_NAME
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
+from tests.reference.host import make_key
 
 PUBLISHER_ID = UUID("0b9e7a52-5d1c-4f0e-9d55-3c4f6c1f7a10").bytes
 DESKTOP, SERVER = 1, 2
@@ -43,11 +44,6 @@ SKUS = {
     "newer": Sku(UUID(int=0xD2), "Desktop 4", 2, DESKTOP, generation=4, secret=b"desktop-4."),
     "server": Sku(UUID(int=0x51), "Server 1", 3, SERVER, generation=1, secret=b"server-1.."),
 }
-
-
-def make_key(name: str) -> Ed25519PrivateKey:
-    """The private key of this name: the same in every run."""
-    return Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32, b"."))
 
 
 @dataclass(frozen=True)
