@@ -18,6 +18,7 @@ import msgspec
 
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.files import SECRET, SECRET_FOLDER, open_atomically, sync_folder
+from kms_fast.sqlite import copy_database
 
 _CONTENTS: Final = "backup.json"
 _UNFINISHED: Final = ".restoring"
@@ -73,13 +74,13 @@ class ArchiveWriter:
         with path.open("rb") as file:
             self.add(name, file, os.fstat(file.fileno()).st_size)
 
-    def add_copy(self, name: str, path: Path, copy_file: Callable[[Path, Path], None]) -> None:
-        """Add what ``copy_file`` makes of a file that others write to."""
+    def add_database(self, name: str, path: Path) -> None:
+        """Add an SQLite file as of one moment, also while others write to it. Raises `KmsFastError` too."""
         copy = self._target.with_name(f".{self._target.name}.database")
         try:
             copy.unlink(missing_ok=True)
             copy.touch(mode=SECRET, exist_ok=False)
-            copy_file(path, copy)
+            copy_database(path, copy)
             self.add_file(name, copy)
         finally:
             copy.unlink(missing_ok=True)

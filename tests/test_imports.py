@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # "store" stands for the contracts, kms_fast.store alone; "files" writes files whole or not at all, "archive" folders,
-# "charts" draws pages, "systemd" talks to a service manager; rules get the time from those who may ask the "clock".
+# "sqlite" copies databases, "charts" draws pages, "systemd" talks to a service manager; rules get the time from those
+# who may ask the "clock".
 ALLOWED = {
     "results": set(),
     "errors": {"results"},
@@ -19,11 +20,12 @@ ALLOWED = {
     "files": set(),
     "charts": set(),
     "systemd": set(),
-    "archive": {"files"},
+    "sqlite": set(),
+    "archive": {"files", "sqlite"},
     "_core": set(),
     "model": {"_core"},
-    "store": {"files", "model"},
-    "publisher": {"archive", "clock", "files", "model"},
+    "store": {"files", "sqlite", "model"},
+    "publisher": {"archive", "clock", "files", "sqlite", "model"},
     "discovery": {"model"},
     "directory": {"model"},
     "web": {"store", "model"},

@@ -14,7 +14,6 @@ from kms_fast.host.backup import restore_backup, write_backup
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import Watermark
-from kms_fast.store.sqlite import copy_database
 
 
 @click.command
@@ -39,7 +38,7 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
     copied = write_backup(
         folder,
         file,
-        copy_database=copy_database if settings.store is None else None,
+        with_databases=settings.store is None,
         read_watermarks=lambda: _read_watermarks(settings, home, out),
         created_ms=wall_clock_ms(),
         on_progress=lambda copied: out.progress(str(copied)),

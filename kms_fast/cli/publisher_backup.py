@@ -10,7 +10,6 @@ from kms_fast.clock import wall_clock_ms
 from kms_fast.model.policy import format_time
 from kms_fast.publisher.backup import restore_backup, write_backup
 from kms_fast.publisher.publisher import Publisher
-from kms_fast.store.sqlite import copy_database
 
 
 @click.command
@@ -30,7 +29,6 @@ def backup(file: Path, home: Path, out: Output) -> None:
         copied = write_backup(
             publisher,
             file,
-            copy_database=copy_database,
             created_ms=wall_clock_ms(),
             on_progress=lambda copied: out.progress(str(copied)),
         )

@@ -43,27 +43,27 @@ def write_backup(
     folder: Path,
     target: Path,
     *,
-    copy_database: Callable[[Path, Path], None] | None,
+    with_databases: bool,
     read_watermarks: Callable[[], Iterable[Watermark]],
     created_ms: int,
     on_progress: Callable[[Copied], None],
 ) -> Copied:
     """Write the archive of a host's folder, whole or not at all, readable by its owner only.
 
-    ``copy_database`` copies an SQLite file as of one moment; None for a host whose store is elsewhere, so that such
-    files are of an earlier life. ``read_watermarks``: what the inventory has of this host. The host may run: what it
-    signs meanwhile is in the archive or not, but whatever a segment continues and the inventory has is. Raises
-    `LedgerError` for a damaged ledger, `KmsFastError`, OSError.
+    ``with_databases``: not for a host whose store is elsewhere, so that such files are of an earlier life.
+    ``read_watermarks``: what the inventory has of this host. The host may run: what it signs meanwhile is in the
+    archive or not, but whatever a segment continues and the inventory has is. Raises `LedgerError` for a damaged
+    ledger, `KmsFastError`, OSError.
     """
     with open_archive(target, FORMAT, created_ms, on_progress) as writer:
         for name in FILES:
             if (folder / name).exists():
                 writer.add_file(name, folder / name)
         # Before the ledger, so that the inventory names no batch that the archive lacks.
-        if copy_database is not None:
+        if with_databases:
             for name in DATABASES:
                 if (folder / name).exists():
-                    writer.add_copy(name, folder / name, copy_database)
+                    writer.add_database(name, folder / name)
         watermarks = read_watermarks()
         paths = list_segments(folder / "ledger")
         known = _find_known_heads(paths, watermarks)

@@ -18,14 +18,12 @@ def write_backup(
     publisher: Publisher,
     target: Path,
     *,
-    copy_database: Callable[[Path, Path], None],
     created_ms: int,
     on_progress: Callable[[Copied], None],
 ) -> Copied:
     """Write the archive of a publisher's folder, whole or not at all, readable by its owner only.
 
-    A key that is kept elsewhere is not in it. ``copy_database`` copies an SQLite file as of one moment. Raises OSError
-    or `KmsFastError`.
+    A key that is kept elsewhere is not in it. Raises OSError or `KmsFastError`.
     """
     folder = publisher.folder
     # Nothing is exported or certified meanwhile, so that files and numbers belong together.
@@ -33,7 +31,7 @@ def write_backup(
         for name in FILES:
             if (folder / name).exists():
                 writer.add_file(name, folder / name)
-        writer.add_copy(DATABASE, folder / DATABASE, copy_database)
+        writer.add_database(DATABASE, folder / DATABASE)
     return writer.copied
 
 

@@ -9,10 +9,10 @@ import apsw
 
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.files import SECRET
+from kms_fast.sqlite import WAIT_S, transaction
 
 Values = tuple[bytes | int | str | None, ...]
 
-WAIT_MS: Final = 5000
 # Each makes the tables of the version before it into those of its own; the file knows how many it has had.
 MIGRATIONS: Final = (
     """
@@ -74,7 +74,7 @@ class Database:
             raise _lost(path)
         with self._translated():
             self._connection = apsw.Connection(str(path))
-            self._connection.set_busy_timeout(WAIT_MS)
+            self._connection.set_busy_timeout(int(WAIT_S * 1000))
             self._connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL")
         with self.transaction():
             version = self._integer("PRAGMA user_version")
@@ -93,15 +93,8 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, durable at the end; no other writer in between."""
-        with self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._translated(), transaction(self._connection):
+            yield
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

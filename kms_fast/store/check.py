@@ -9,10 +9,10 @@ import apsw
 
 from kms_fast.errors import KmsFastError
 from kms_fast.model.settings import mask_password
+from kms_fast.sqlite import describe_error
 from kms_fast.store import Client, CountRow, HostPart, Watermark
 from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe, explain
 from kms_fast.store.postgres_schema import check_version
-from kms_fast.store.sqlite import describe_error
 
 # Clocks of hosts differ; what lies further ahead was not written by a host that worked.
 _AHEAD_MS: Final = 86_400_000

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,9 +13,8 @@ import apsw
 
 from kms_fast.errors import KmsFastError
 from kms_fast.files import SECRET
+from kms_fast.sqlite import WAIT_S, describe_error, transaction
 
-# How long to wait for another process that writes. Answers wait for counts.
-WAIT_S: Final = 5.0
 _LONGEST_PAUSE_S: Final = 0.05
 
 _Returned = TypeVar("_Returned")
@@ -62,14 +61,8 @@ class SqliteFile:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One durable transaction: all of it or, when anything is raised, nothing."""
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self.db):
             yield
-            self.db.execute("COMMIT")
-        except BaseException:
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def waiting(self, wait_s: float) -> Iterator[None]:
@@ -151,26 +144,3 @@ def _create(path: Path) -> None:
     if not path.exists():
         # Another process may be opening the same new file.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, SECRET))
-
-
-def describe_error(error: apsw.Error | OSError) -> str:
-    """What SQLite or the system says; of places where SQLite cannot write, more than it does."""
-    if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError):
-        return "SQLite must be able to write to the file and its folder, even to read"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)
-
-
-def copy_database(source: Path, target: Path) -> None:
-    """Copy an SQLite file as of one moment, also while others write to it. Raises `KmsFastError` (STORAGE_FAILED)."""
-    try:
-        with closing(apsw.Connection(str(source))) as read, closing(apsw.Connection(str(target))) as written:
-            read.set_busy_timeout(int(WAIT_S * 1000))
-            with written.backup("main", read, "main") as backup:
-                # In one step: the write-ahead log lets others write meanwhile.
-                backup.step(-1)
-    except apsw.Error as error:
-        raise KmsFastError(
-            f"{source} cannot be copied to {target}: {describe_error(error)}.", name="STORAGE_FAILED", file=str(source)
-        ) from error

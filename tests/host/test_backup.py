@@ -19,7 +19,6 @@ from kms_fast.host.prune import prune_ledger
 from kms_fast.host.rollback import check_rollback
 from kms_fast.host.segment import list_segments
 from kms_fast.store import Watermark
-from kms_fast.store.sqlite import copy_database
 from tests.batches import BatchMaker
 from tests.hosts import PUBLISHER_ID, Realm
 from tests.ledgers import Worker, change, mark, offsets, verify, write_segment
@@ -34,7 +33,7 @@ def back_up(realm: Realm, target: Path, marks: Sequence[Watermark] = (), *, with
     write_backup(
         realm.home / "host",
         target,
-        copy_database=copy_database if with_databases else None,
+        with_databases=with_databases,
         read_watermarks=lambda: marks,
         created_ms=CREATED_MS,
         on_progress=lambda copied: None,
