@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,11 +13,20 @@ import pytest
 
 from kms_fast import _core
 from kms_fast.discovery.address import HostAddress
+from kms_fast.publisher.publisher import Publisher
 from tests.hosts import real_host as real_host
 from tests.name_servers import NameServer, find_missing, run_server
 from tests.postgres import PostgresServer, find_programs, own_database
+from tests.publishing import make_publisher
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[Publisher]:
+    """A publisher with a desktop and a server product, exported."""
+    with closing(make_publisher(tmp_path / "publisher")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A host's side of the exchange: what it keeps, what it installs, and what it refuses to install."""
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import revoke
 from tests.publishing import NOW_MS, PASSPHRASE, certify_host, make_publisher, request_certificate
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Publisher]:
-    made = make_publisher(tmp_path / "publisher")
-    yield made
-    made.close()
 
 
 @pytest.fixture

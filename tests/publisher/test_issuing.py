@@ -1,7 +1,6 @@
 """Certifying: what is checked, what a host key allows, and that a failure takes nothing from it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,6 @@ from tests.publishing import (
     make_publisher,
     request_certificate,
 )
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Publisher]:
-    made = make_publisher(tmp_path / "publisher")
-    yield made
-    made.close()
 
 
 def certify_new(publisher: Publisher, key: str, host: int, activation: int) -> Certified:

@@ -1,7 +1,6 @@
 """A publisher's folder: made once, catalog by hand and by command, exports whose numbers only rise."""
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import revoke
 from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Publisher]:
-    made = make_publisher(tmp_path / "publisher")
-    yield made
-    made.close()
 
 
 def test_a_new_publisher_is_complete_and_private(tmp_path: Path) -> None:

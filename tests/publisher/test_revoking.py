@@ -1,6 +1,5 @@
 """Revoking by host and by key, and what a revoked host may not do any more."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,7 @@ from kms_fast.publisher import revoking
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import find_serials_of_host, find_serials_of_key, revoke
-from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher, request_certificate
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Publisher]:
-    made = make_publisher(tmp_path / "publisher")
-    yield made
-    made.close()
+from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, request_certificate
 
 
 def test_all_certificates_of_a_key_or_a_host(publisher: Publisher, tmp_path: Path) -> None:

@@ -1,21 +1,13 @@
 """The rules of the activation service, without the network."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.service import KEY_BURST, PEER_BURST, ActivationService
-from tests.publishing import NOW_MS, PASSPHRASE, make_publisher, request_certificate
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Publisher]:
-    made = make_publisher(tmp_path / "publisher")
-    yield made
-    made.close()
+from tests.publishing import NOW_MS, PASSPHRASE, request_certificate
 
 
 @pytest.fixture

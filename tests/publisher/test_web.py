@@ -3,23 +3,22 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from kms_fast.publisher import web
+from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.service import ActivationService, Reply
 from tests.activation_services import make_tls
-from tests.publishing import PASSPHRASE, make_publisher
+from tests.publishing import PASSPHRASE
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[ActivationService]:
-    publisher = make_publisher(tmp_path)
-    yield ActivationService(publisher, publisher.read_issuer_key(PASSPHRASE), peer_per_hour=60, key_per_hour=60)
-    publisher.close()
+def service(publisher: Publisher) -> ActivationService:
+    return ActivationService(publisher, publisher.read_issuer_key(PASSPHRASE), peer_per_hour=60, key_per_hour=60)
 
 
 @asynccontextmanager
