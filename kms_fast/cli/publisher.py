@@ -1,4 +1,4 @@
-"""``kms-fast publisher``: making a publisher, exporting its file, certifying hosts; the group of all its commands."""
+"""``kms-fast publisher``: the group of all its commands, and ``export | renew-issuer | change-passphrase``."""
 
 from contextlib import closing
 from pathlib import Path
