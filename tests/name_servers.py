@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 import dns.asyncresolver
 import dns.name
 import dns.resolver
+
+from tests.ports import find_free_port
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples" / "dns"
 SERVICE = "_kms-fast._tcp"
@@ -222,14 +223,3 @@ def find_missing(kind: str) -> str | None:
 def find_program(name: str) -> str | None:
     """A program's path; Debian has name servers where not everybody's path leads."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
-def find_free_port() -> int:
-    """A port that is free for TCP and UDP on loopback now."""
-    while True:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port

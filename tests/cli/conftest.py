@@ -1,19 +1,18 @@
 """Homes and a port for the tests of ``kms-fast doctor``."""
 
-import socket
 from pathlib import Path
 
 import pytest
 
 from tests.client.world import make_client_home
 from tests.hosts import Realm, make_realm
+from tests.ports import find_free_port
 
 
 @pytest.fixture
 def free_port(monkeypatch: pytest.MonkeyPatch) -> int:
     """Where hosts of these tests are set to listen; nobody does."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = find_free_port()
     monkeypatch.setenv("KMS_FAST_LISTEN", f"127.0.0.1:{port}")
     return port
 

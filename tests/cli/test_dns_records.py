@@ -15,7 +15,8 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
 from tests.hosts import make_realm
-from tests.name_servers import SERVICE, find_free_port
+from tests.name_servers import SERVICE
+from tests.ports import find_free_port
 
 KEY = 'key "a" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };'
 

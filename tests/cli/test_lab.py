@@ -23,7 +23,8 @@ from kms_fast.load.plan import LoadPlan, LoadResult
 from kms_fast.load.proof import LedgerProof
 from kms_fast.store import Summary
 from tests.hosts import run_cli
-from tests.postgres import PostgresServer, find_free_port
+from tests.ports import find_free_port
+from tests.postgres import PostgresServer
 
 LAB = [sys.executable, "-m", "kms_fast", "lab"]
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import pytest
 from kms_fast.results import BY_NAME
 from tests.activation_services import PASSPHRASE, Example, make_example
 from tests.hosts import make_realm, run_cli, serve
+from tests.ports import find_free_port
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lost-keys.md").read_text(encoding="utf-8")
 SECTIONS = {
@@ -22,11 +22,6 @@ SECTIONS = {
 }
 KEY = re.compile(r"\b[0-9A-Z]{5}(?:-[0-9A-Z]{5}){4}\b")
 ROOT = Path(__file__).parents[2]
-
-
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 class Reader:

@@ -21,7 +21,8 @@ from kms_fast.discovery.zone import Access
 from kms_fast.errors import KmsFastError
 from kms_fast.model.names import PublishedDomain
 from tests.discovery.scripted import ScriptedServer
-from tests.name_servers import NAME, SERVICE, ZONE, NameServer, find_free_port
+from tests.name_servers import NAME, SERVICE, ZONE, NameServer
+from tests.ports import find_free_port
 
 DOMAIN = PublishedDomain("example.com")
 KMS = HostRecord(SERVICE, DOMAIN, "kms.example.com", 1688, 600)
