@@ -1,9 +1,8 @@
 """Activating machines: what a multiple-activation key allows, that a failure takes nothing from it, and the log."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -14,14 +13,7 @@ from kms_fast.model.machine_activation import ActivationKeySecrets, MachineReque
 from kms_fast.publisher.machines import ActivatedMachine, activate_machine, make_activation_key
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.service import PEER_BURST, ActivationService
-from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, make_publisher
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[Publisher]:
-    made = make_publisher(tmp_path / "publisher")
-    yield made
-    made.close()
+from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE
 
 
 def make_key(publisher: Publisher, machines: int = 2, product: str = "Desktop 1") -> ProductKey:
