@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from kms_fast.client import aio, blocking
+from kms_fast.client import LicenceState, aio, blocking
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service
-from tests.client.world import SETUP_KEYS
+from tests.client.test_direct import KEY, answer
+from tests.client.world import SETUP_KEYS, FakeClock, make_client, make_realm
 from tests.hosts import RunningHost
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
@@ -33,7 +34,7 @@ def dns(real_host: RunningHost, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["blocking", "asyncio"])
+@pytest.mark.parametrize("example", EXAMPLES[:2], ids=["blocking", "asyncio"])
 def test_an_example_activates(
     example: str, dns: list[str], tmp_path: Path, real_host: RunningHost, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +50,18 @@ def test_an_example_activates(
     # The lease is there: the same lines ask nobody now.
     exec(compile(example, str(PAGE), "exec"), names)
     assert dns == ["_kms-fast._tcp"]
+
+
+def test_the_example_without_a_host_activates(clock: FakeClock, tmp_path: Path) -> None:
+    realm = make_realm(tmp_path, activation_url="https://activation.example")
+    client = make_client(tmp_path, realm, clock, key=None)
+
+    def post(url: str, data: bytes) -> bytes:
+        assert url == "https://activation.example/v1/machine-requests"
+        return answer(realm, data, clock)
+
+    exec(compile(EXAMPLES[2], str(PAGE), "exec"), {"client": client, "KEY": KEY.text, "post": post})
+    assert client.status().state is LicenceState.LICENSED
 
 
 def test_the_first_example_has_ten_lines() -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import answers, exchange, flips, messages, product_keys
+from tests.vectors import answers, exchange, flips, machine_activation, messages, product_keys
 
 FOLDER = Path(__file__).parent
 
@@ -13,6 +13,7 @@ FILES = {
     "keys": ("Keys of a SKU from the secret of its client setup key.", messages.keys),
     "product_keys": ("25-character keys, spellings, mistakes, and what is derived.", product_keys.product_keys),
     "exchange": ("Host requests and answers: compact, as blocks of text, as texts of codes.", exchange.exchange),
+    "machine_activation": ("Machine requests, and the activations that answer them.", machine_activation.exchanges),
     "requests": ("Sealed fields, the request they make, its hash and its answer's key.", messages.requests),
     "refused_requests": ("Requests that a host refuses with REQUEST_UNREADABLE.", messages.refused_requests),
     "leaves": ("Leaves, their hashes, and how one is sealed under an answer key and a header.", messages.leaves),
