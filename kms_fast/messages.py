@@ -29,6 +29,7 @@ _ROWS = (
     ("HOST_NOT_STARTED", ERROR, "{event}"),
     ("HEALTH_PAGES_OPENED", INFO, "health pages on http://{address}:{port}/readyz"),
     ("ROLLBACK_ACCEPTED", WARNING, "accepted that the ledger lacks batches: {lost}"),
+    ("INTERVALS_FIGHT", WARNING, "{conflict} {cure}"),
     ("IPV6_MISSING", WARNING, "this machine has no IPv6: not listening on {address}"),
     (
         "ADDRESS_SHARED",

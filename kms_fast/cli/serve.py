@@ -19,7 +19,7 @@ from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.cli.stores import open_counts, open_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
-from kms_fast.host.admission import build_table
+from kms_fast.host.admission import CONFLICT_CURE, build_table, find_conflicts
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, Presence, list_running
@@ -128,10 +128,15 @@ def _describe_process(settings: HostSettings, sockets: list[list[socket.socket]]
 
 
 def read_checked(folder: Path, settings: HostSettings) -> Installation:
-    """What is installed, as far as it can be checked before it is used. Raises OSError or `KmsFastError`."""
+    """What is installed, as far as it can be checked before it is used; conflicts are logged.
+
+    Raises OSError or `KmsFastError`.
+    """
     installation = read_installation(folder)
     installation.check_dates(wall_clock_ms())
     build_table(installation, settings)
+    for conflict in find_conflicts(installation, settings):
+        log("INTERVALS_FIGHT", conflict=conflict, cure=CONFLICT_CURE)
     return installation
 
 

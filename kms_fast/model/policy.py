@@ -139,7 +139,7 @@ def licence_status(
 def check_intervals(
     *, activation_min: int, renewal_min: int, validity_min: int, retention_min: int = RETENTION_MIN
 ) -> str | None:
-    """What is wrong between these numbers, as a sentence, or None. Catalog and host settings ask the same question.
+    """What is wrong between these numbers, as a clause, or None. Catalog and hosts ask the same question.
 
     A machine that renews as slowly as it may (interval and jitter) must be seen at least twice within the retention, or
     counts fall below thresholds although every machine is well.

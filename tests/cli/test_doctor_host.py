@@ -30,8 +30,9 @@ def test_a_host_that_runs(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None
     # No other machine reaches this one, and no record is in DNS.
     expected = dict.fromkeys(checks, "ok") | {"firewall": "warning", "lookup": "warning"}
     assert verdicts(checks) == expected
-    assert list(checks)[:8] == ["configuration", "files", "certificate", "clock", "port", "firewall", "store", "disk"]
-    assert list(checks)[9:] == ["name", "reach", "interface", "host certificate", "host clock"]
+    first = ["configuration", "files", "certificate", "intervals", "clock", "port", "firewall", "store", "disk"]
+    assert list(checks)[:9] == first
+    assert list(checks)[10:] == ["name", "reach", "interface", "host certificate", "host clock"]
     assert "Certificate 1 of Testing Ltd" in checks["host certificate"]["what"]
     assert f"SRV 0 0 {host.address[1]} kms.example.test." in checks["lookup"]["cure"]
 
@@ -52,7 +53,7 @@ def test_a_wrong_configuration(realm: Realm, tmp_path: Path) -> None:
     assert checks["configuration"]["code"] == "0xE04B0006"
     assert "the nearest is listen" in checks["configuration"]["what"]
     skipped = [name for name, finding in checks.items() if finding["what"] == "because configuration failed"]
-    assert skipped == ["port", "firewall", "store", "disk"]
+    assert skipped == ["intervals", "port", "firewall", "store", "disk"]
     assert checks["certificate"]["verdict"] == "ok"
 
 
@@ -105,6 +106,18 @@ def test_a_certificate_that_is_missing_or_wrong(realm: Realm, break_it: Callable
 def test_dates_and_revocation(tmp_path: Path, options: dict[str, Any], verdict: str, code: str | None) -> None:
     finding = examine(make_realm(tmp_path, **options).home)["certificate"]
     assert (finding["verdict"], finding["code"]) == (verdict, code)
+
+
+def test_settings_that_fight_the_catalog(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalog's machines renew every 7 days."""
+    monkeypatch.setenv("KMS_FAST_RETENTION", "15d")
+    finding = examine(realm.home)["intervals"]
+    assert finding["verdict"] == "warning"
+    assert "every 7d and misses one renewal is forgotten" in finding["what"]
+    monkeypatch.setenv("KMS_FAST_RETENTION", "16d")
+    assert examine(realm.home)["intervals"]["verdict"] == "ok"
+    monkeypatch.setenv("KMS_FAST_ACTIVATION_INTERVAL", "8d")
+    assert "must not be longer than the renewal interval" in examine(realm.home)["intervals"]["what"]
 
 
 def test_a_clock_behind_what_was_signed(realm: Realm) -> None:

@@ -44,6 +44,18 @@ def test_a_reload_takes_up_settings(realm: Realm, tmp_path: Path) -> None:
         assert len(host.worker_pids()) == 1
 
 
+def test_settings_that_fight_the_catalog_are_told(realm: Realm, tmp_path: Path) -> None:
+    """The catalog's machines renew every 7 days."""
+    config = tmp_path / "host.toml"
+    config.write_text('retention = "15d"\n')
+    with serve(realm, "--config", str(config)) as host:
+        assert "every 7d and misses one renewal is forgotten" in log_of(host)
+        assert "half the retention of 15d. Change retention," in log_of(host)
+        config.write_text('retention = "14d"\n')
+        assert run_cli("host", "reload", home=realm.home)[0] == 0
+        assert "half the retention of 14d" in log_of(host)
+
+
 @pytest.mark.parametrize("wrong", ["host.cert", "catalog.json", "config", "expired"])
 def test_an_invalid_reload_keeps_the_old(realm: Realm, tmp_path: Path, wrong: str) -> None:
     asker, config = Asker.of(realm, "desktop"), tmp_path / "host.toml"

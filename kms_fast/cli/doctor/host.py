@@ -15,6 +15,7 @@ from kms_fast.cli.doctor.target import judge_end, try_to_connect
 from kms_fast.cli.settings import load_settings
 from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
 from kms_fast.discovery.address import HostAddress
+from kms_fast.host.admission import CONFLICT_CURE, find_conflicts
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import find_newest_time
 from kms_fast.host.listener import open_sockets
@@ -92,6 +93,15 @@ def check_certificate(context: HostContext) -> Finding:
     installation.check_dates(context.now_ms)
     context.installation = installation
     return judge_end(installation.certificate, installation.publisher.name, context.now_ms)
+
+
+def check_intervals(context: HostContext) -> Finding:
+    """Machines that are well must not drop out of the count before they renew."""
+    assert context.installation is not None
+    conflicts = find_conflicts(context.installation, context.settings)
+    if conflicts:
+        return warn(" ".join(conflicts), CONFLICT_CURE, conflicts=conflicts)
+    return ok("Machines of every product renew in time to stay in the count.")
 
 
 def check_clock(context: HostContext) -> Finding:
@@ -189,6 +199,7 @@ HOST_CHECKS: Final = (
     Check("configuration", check_configuration),
     Check("files", check_files),
     Check("certificate", check_certificate),
+    Check("intervals", check_intervals, needs=("configuration", "certificate")),
     Check("clock", check_clock),
     Check("port", check_port, needs=("configuration",)),
     Check("firewall", check_firewall, needs=("port",)),
