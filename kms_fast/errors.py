@@ -11,9 +11,15 @@ KmsFastError                  anything a user can meet; carries a Result and det
 └── LedgerError               a ledger does not verify or cannot be written
 """
 
+import errno
 from typing import Any
 
 from kms_fast.results import BY_NAME, find_result
+
+# Errors of the file system that carry no file name (a write to an open file, or to stdout).
+_STORAGE_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG}
+)
 
 
 class KmsFastError(Exception):
@@ -98,3 +104,19 @@ class AnswerRejected(ActivationError):
 
 class NoHost(ActivationError):
     """No host could be reached, or those that were did not agree on an unsigned code."""
+
+
+def translate_os_error(error: OSError) -> KmsFastError | None:
+    """The user's error behind an OSError of a file; None when it is not about a file."""
+    if error.filename is None and error.errno not in _STORAGE_ERRNOS:
+        return None
+    where = f"{error.filename}: " if error.filename is not None else ""
+    name = "NOT_ALLOWED" if isinstance(error, PermissionError) else "STORAGE_FAILED"
+    return KmsFastError(f"{where}{error.strerror}", name=name, file=error.filename, errno=error.errno)
+
+
+def explain_error(error: KmsFastError | OSError) -> KmsFastError:
+    """The user's error behind one, whatever it is about: for what goes on after it was told."""
+    if isinstance(error, KmsFastError):
+        return error
+    return translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED")

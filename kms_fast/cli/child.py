@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable
 
 from kms_fast.cli.logs import start_logging
-from kms_fast.cli.output import translate_os_error
-from kms_fast.errors import KmsFastError
+from kms_fast.errors import KmsFastError, translate_os_error
 from kms_fast.host.child import ChildPlan, Ended, read_plan, tell
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kms_fast.cli.output import translate_os_error
 from kms_fast.client import aio
 from kms_fast.client.exchange import Kind, Outcome
 from kms_fast.client.machine import SystemClock
@@ -18,7 +17,7 @@ from kms_fast.discovery.audit import Condition, Finding, Look, Sight, look_at
 from kms_fast.discovery.publishing import Change, HostRecord, check_target, publish
 from kms_fast.discovery.tsig import TsigKey, parse_key_file
 from kms_fast.discovery.zone import Access
-from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.errors import ConfigurationError, KmsFastError, explain_error
 from kms_fast.files import read_bounded
 from kms_fast.host.chores import Chore
 from kms_fast.host.enrolment import Installation, read_installation
@@ -134,7 +133,7 @@ def make_chore(folder: Path, port: int) -> Chore:
             access = make_access(settings)
             records = await plan_records(settings, installation.publisher.srv_name, port, access)
         except (OSError, KmsFastError) as error:
-            _log_failure(_translate(error), [parse_published_domain(text).name for text in settings.dns_domain])
+            _log_failure(explain_error(error), [parse_published_domain(text).name for text in settings.dns_domain])
             return RETRY_S
         look = make_look(installation)
         findings: list[Finding] = []
@@ -153,12 +152,6 @@ def make_chore(folder: Path, port: int) -> Chore:
         return RETRY_S if failed else None
 
     return Chore("publishing in DNS", REFRESH_S, do)
-
-
-def _translate(error: OSError | KmsFastError) -> KmsFastError:
-    if isinstance(error, KmsFastError):
-        return error
-    return translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED")
 
 
 def _log_failure(error: KmsFastError, domains: Sequence[str]) -> None:

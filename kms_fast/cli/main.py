@@ -14,8 +14,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from kms_fast import __version__
-from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Output, translate_os_error
-from kms_fast.errors import KmsFastError
+from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREAD, EXIT_USAGE, Output
+from kms_fast.errors import KmsFastError, translate_os_error
 
 # Name of the command and of its module in kms_fast.cli, and its line in --help.
 COMMANDS = {

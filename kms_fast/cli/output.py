@@ -1,6 +1,5 @@
 """What commands print: results on stdout, everything else on stderr, one JSON object under ``--json``."""
 
-import errno
 import functools
 import json
 import os
@@ -22,10 +21,6 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141  # what a shell shows of a program that SIGPIPE ended
 
-# Errors of the file system that carry no file name (a write to an open file, or to stdout).
-_STORAGE_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG}
-)
 # Control characters could drive the reader's terminal; names and texts from elsewhere are shown with them escaped.
 _ESCAPES = {n: f"\\x{n:02x}" for n in (*range(0x20), *range(0x7F, 0xA0)) if chr(n) not in "\n\t"}
 
@@ -137,15 +132,6 @@ def default_home() -> Path:
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/kms-fast").expanduser()
     return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "kms-fast"
-
-
-def translate_os_error(error: OSError) -> KmsFastError | None:
-    """The user's error behind an :class:`OSError` of a file; None when it is not about a file."""
-    if error.filename is None and error.errno not in _STORAGE_ERRNOS:
-        return None
-    where = f"{error.filename}: " if error.filename is not None else ""
-    name = "NOT_ALLOWED" if isinstance(error, PermissionError) else "STORAGE_FAILED"
-    return KmsFastError(f"{where}{error.strerror}", name=name, file=error.filename, errno=error.errno)
 
 
 def escape_controls(text: str) -> str:

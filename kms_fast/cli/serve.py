@@ -14,11 +14,11 @@ import click
 from kms_fast import __version__, _core
 from kms_fast.cli.dns_records import make_chore
 from kms_fast.cli.logs import start_logging
-from kms_fast.cli.output import Output, home_option, json_option, translate_os_error
+from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.cli.stores import open_counts, open_inventory
 from kms_fast.clock import wall_clock_ms
-from kms_fast.errors import KmsFastError
+from kms_fast.errors import KmsFastError, explain_error, translate_os_error
 from kms_fast.host.admission import CONFLICT_CURE, build_table, find_conflicts
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.listener import open_sockets
@@ -113,7 +113,7 @@ def _read_again(folder: Path, loaded: LoadedSettings) -> tuple[HostSettings, Ins
         installation = read_checked(folder, settings)
         start_logging(settings.log_level, settings.log_format, settings.log_file)
     except OSError as error:
-        raise translate_os_error(error) or KmsFastError(str(error), name="STORAGE_FAILED") from None
+        raise explain_error(error) from None
     return settings, installation
 
 

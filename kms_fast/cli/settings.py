@@ -13,8 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from kms_fast.cli.output import translate_os_error
-from kms_fast.errors import ConfigurationError
+from kms_fast.errors import ConfigurationError, explain_error
 from kms_fast.model.settings import ConflictingSettings, HostSettings, Option, host_options
 
 PREFIX = "KMS_FAST_"
@@ -201,7 +200,7 @@ def read_file_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise translate_os_error(error) or error from None
+        raise explain_error(error) from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}", file=str(path)) from None
 

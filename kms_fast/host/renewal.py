@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from kms_fast.clock import wall_clock_ms
-from kms_fast.errors import KmsFastError
+from kms_fast.errors import KmsFastError, explain_error
 from kms_fast.host.enrolment import (
     Installation,
     apply_answer,
@@ -84,7 +84,7 @@ class Renewal:
         try:
             await self._look(settings)
         except (KmsFastError, OSError) as error:
-            self._note(error if isinstance(error, KmsFastError) else _explain(error))
+            self._note(explain_error(error))
         else:
             self._note(None)
         delay_s = self._choose_delay_s()
@@ -181,8 +181,3 @@ def _find_rest_s(not_after_ms: int) -> float:
 
 def _count_days_until(time_ms: int) -> int:
     return (time_ms - wall_clock_ms()) // DAY_MS
-
-
-def _explain(error: OSError) -> KmsFastError:
-    where = f"{error.filename}: " if error.filename else ""
-    return KmsFastError(f"{where}{error.strerror or error}", name="STORAGE_FAILED")

@@ -1,6 +1,7 @@
 """A host that renews by itself, says when it cannot, takes revocations, and signs nothing once it is revoked itself."""
 
 import asyncio
+import errno
 import json
 import threading
 from collections.abc import Iterator
@@ -188,12 +189,12 @@ def test_a_reload_that_fails_after_a_renewal_is_told(tmp_path: Path) -> None:
 class Service:
     """A publisher's service in this process that gives what a test says, or raises it."""
 
-    def __init__(self, *given: bytes | KmsFastError) -> None:
+    def __init__(self, *given: bytes | Exception) -> None:
         self.given = list(given)
 
     async def fetch_publisher_file(self) -> bytes:
         one = self.given.pop(0) if len(self.given) > 1 else self.given[0]
-        if isinstance(one, KmsFastError):
+        if isinstance(one, Exception):
             raise one
         return one
 
@@ -287,6 +288,12 @@ def test_a_renewal_that_was_not_taken_up_is_tried_again(issuing: Publisher, tmp_
     assert failed == ["CONFIGURATION_INVALID"] * 2 + [None]
     assert waits_s[:2] == [300, 600]
     assert read_certificate(tmp_path / "host").serial == 2
+
+
+def test_a_file_that_it_may_not_use_is_told_as_that(realm: Realm) -> None:
+    denied = PermissionError(errno.EACCES, "Permission denied", str(realm.home / "host" / "host.key"))
+    _, failed = look(realm.home / "host", Service(denied), 1)
+    assert failed == ["NOT_ALLOWED"]
 
 
 def test_a_host_that_finds_itself_revoked_has_taken_that_up(realm: Realm) -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from kms_fast.cli.output import translate_os_error
-from kms_fast.errors import KmsFastError
+from kms_fast.errors import KmsFastError, explain_error
 
 Context = TypeVar("Context")
 
@@ -101,8 +100,5 @@ def climb(about: str, checks: Sequence[Check[Context]], context: Context) -> lis
 def _look(check: Check[Context], context: Context) -> Finding:
     try:
         return check.look(context)
-    except KmsFastError as error:
-        return describe_error(error)
-    except OSError as error:
-        known = translate_os_error(error)
-        return describe_error(known or KmsFastError(str(error), name="STORAGE_FAILED"))
+    except (KmsFastError, OSError) as error:
+        return describe_error(explain_error(error))
