@@ -3,7 +3,6 @@
 import os
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -47,8 +46,7 @@ def find_attempts(folder: Path, cmid: bytes, on_progress: Callable[[int], None])
     """
     attempts: list[Attempt] = []
     for path in list_segments(folder):
-        # One that is gone was pruned away meanwhile.
-        with suppress(FileNotFoundError), path.open("rb") as file:
+        with path.open("rb") as file:
             start = read_start(file, path)
             reader = _core.RecordReader(file.fileno(), start.size, start.pruned)
             attempts += [_read(file.fileno(), offset, index) for offset, index in reader.find_entries(cmid)]

@@ -24,11 +24,13 @@ def export_entries(folder: Path, *, csv: bool = False, since_ms: int = 0, until_
         yield ",".join(_core.EXPORT_FIELDS).encode() + b"\r\n"
     formatter = _core.EntryFormatter(csv)
     starts = {path: read_start_of(path) for path in list_segments(folder)}
+    # When a segment's last batch was signed; of one that no later segment says has ended it is not known.
     ends_ms = {head.segment: head.time_ms for start in starts.values() for head in start.heads if head.ended}
     for path, start in starts.items():
         if start.time_ms >= until_ms or ends_ms.get(start.segment, since_ms) < since_ms:
             continue
         with path.open("rb") as file:
+            # Read again: it may have been pruned after all of them were listed.
             if read_start(file, path).pruned:
                 continue
             held = is_held(file)

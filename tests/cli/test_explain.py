@@ -149,7 +149,7 @@ def test_the_store_is_that_of_the_home_s_settings(host: RunningHost) -> None:
     assert explain(host, CMID)["name"] == "STORE_UNAVAILABLE"
 
 
-def test_a_segment_that_is_pruned_meanwhile_is_passed_over(realm: Realm) -> None:
+def test_a_segment_that_is_gone_is_told(realm: Realm) -> None:
     maker, asker = BatchMaker(realm), Asker.of(realm, "desktop")
     for _ in range(2):
         ledger = maker.open_ledger()
@@ -157,7 +157,8 @@ def test_a_segment_that_is_pruned_meanwhile_is_passed_over(realm: Realm) -> None
         ledger.close()
     folder = realm.home / "host" / "ledger"
     last = list_segments(folder)[-1]
-    assert len(find_attempts(folder, CMID.bytes, lambda _: last.unlink(missing_ok=True))) == 1
+    with pytest.raises(FileNotFoundError, match=last.name):
+        find_attempts(folder, CMID.bytes, lambda _: last.unlink(missing_ok=True))
 
 
 def make_story(*attempts: Attempt, now_ms: int = NOW_MS, **client: Any) -> Story:
