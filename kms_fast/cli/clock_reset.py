@@ -8,7 +8,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
-from kms_fast.cli.stores import open_counts
+from kms_fast.cli.stores import using_counts
 from kms_fast.clock import wall_clock_ms
 from kms_fast.host.clock_reset import reset_clock
 from kms_fast.host.enrolment import read_installation
@@ -50,8 +50,5 @@ def clock_reset(home: Path, loaded: LoadedSettings, out: Output) -> None:
 
 
 async def _cut_counts(settings: HostSettings, home: Path, now_ms: int) -> None:
-    counts = await open_counts(settings, home)
-    try:
+    async with using_counts(settings, home) as counts:
         await counts.cut_times(now_ms)
-    finally:
-        await counts.close()

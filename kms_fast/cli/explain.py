@@ -39,7 +39,8 @@ def command(what: str | None, store: str | None, config: Path | None, home: Path
         out.result(_fields(result), f"{result.hex} {result.name}\n{result.meaning}\nWhat to do: {result.cure}")
         return
     # Only now: settings that are wrong must not keep anybody from being told what their error means.
-    from kms_fast.cli.machine import explain_cmid, explain_name, has_inventory, load_store
+    from kms_fast.cli.machine import explain_cmid, explain_name, load_store
+    from kms_fast.cli.stores import has_inventory
 
     settings = load_store(config, store, home)
     if (cmid := _parse_cmid(what)) is not None:

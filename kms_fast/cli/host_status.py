@@ -12,7 +12,7 @@ import msgspec
 
 from kms_fast.cli.output import Output, home_option, json_option, list_fields
 from kms_fast.cli.settings import LoadedSettings, config_option
-from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.cli.stores import has_counts, has_inventory, using_counts, using_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.host_keys import read_keys
@@ -123,28 +123,21 @@ async def _describe_families(
 async def _count_machines(
     installation: Installation, settings: HostSettings, home: Path, now_ms: int
 ) -> dict[int, int]:
-    # Asking must not make the file: it would belong to whoever asked.
-    if settings.store is None and not counts_file(home).exists():
+    if not has_counts(settings, home):
         return {}
     retention_ms = settings.retention_s * 1000
-    counts = await open_counts(settings, home)
-    try:
+    async with using_counts(settings, home) as counts:
         return {
             family.number: len(await counts.load(family.number, now_ms, cap=family.cap, retention_ms=retention_ms))
             for family in installation.catalog.families
         }
-    finally:
-        await counts.close()
 
 
 async def _describe_requests(installation: Installation, settings: HostSettings, home: Path) -> dict[str, Any]:
-    if settings.store is None and not inventory_file(home).exists():
+    if not has_inventory(settings, home):
         return _add_up([])
-    inventory = await open_inventory(settings, home)
-    try:
+    async with using_inventory(settings, home) as inventory:
         return _add_up(await inventory.totals(installation.certificate.host_id))
-    finally:
-        await inventory.close()
 
 
 def _add_up(totals: Sequence[Total]) -> dict[str, Any]:

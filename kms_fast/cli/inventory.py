@@ -12,7 +12,7 @@ import click
 
 from kms_fast.cli.output import Output, list_fields
 from kms_fast.cli.store import store_options
-from kms_fast.cli.stores import inventory_file, open_inventory
+from kms_fast.cli.stores import has_inventory, inventory_file, using_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import read_host_id
@@ -144,7 +144,7 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
     clients = 0
     out.progress("waiting for the recorder")
     # Where there is no inventory yet, nothing was read before the ledger was blank.
-    if settings.store is not None or inventory_file(home).exists():
+    if has_inventory(settings, home):
         clients = ask_inventory(
             settings, home, lambda inventory: forget_recorded(inventory, host_id, cmid.bytes, forgotten)
         )
@@ -163,18 +163,15 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
 
 def ask_inventory(settings: HostSettings, home: Path, question: Callable[[Inventory], Awaitable[_Found]]) -> _Found:
     """Open the inventory and ask it. Raises `ConfigurationError` when there is none."""
-    if settings.store is None and not inventory_file(home).exists():
+    if not has_inventory(settings, home):
         raise ConfigurationError(
             f"{inventory_file(home)} is not there: {home} is not the home of a host that has run. Name it with --home.",
             file=str(inventory_file(home)),
         )
 
     async def ask() -> _Found:
-        inventory = await open_inventory(settings, home)
-        try:
+        async with using_inventory(settings, home) as inventory:
             return await question(inventory)
-        finally:
-            await inventory.close()
 
     return asyncio.run(ask())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from kms_fast.cli.inventory import ask_inventory, describe_client, format_page, read_products
 from kms_fast.cli.output import Output
 from kms_fast.cli.settings import load_settings
-from kms_fast.cli.stores import inventory_file
+from kms_fast.cli.stores import has_inventory
 from kms_fast.cli.story import Story, describe_story, render_story
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
@@ -21,11 +21,6 @@ MOST_NAMED = 100
 def load_store(config: Path | None, store: str | None, home: Path) -> HostSettings:
     """The settings that say where the inventory is. Raises `ConfigurationError`."""
     return load_settings(config, {"store": store} if store else {}, os.environ, home=home).settings
-
-
-def has_inventory(settings: HostSettings, home: Path) -> bool:
-    """Whether there is one to ask."""
-    return settings.store is not None or inventory_file(home).exists()
 
 
 def explain_cmid(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kms_fast.cli.stores import open_inventory
+from kms_fast.cli.stores import using_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import apply_answer, make_request
@@ -63,11 +63,8 @@ class HostOptions:
 
     async def read_inventory(self, home: Path) -> Summary:
         """The inventory in numbers, counted now. Raises `KmsFastError`."""
-        inventory = await open_inventory(HostSettings(store=self.store), home)
-        try:
+        async with using_inventory(HostSettings(store=self.store), home) as inventory:
             return await inventory.summarize(wall_clock_ms())
-        finally:
-            await inventory.close()
 
     @property
     def database(self) -> str | None:

@@ -16,7 +16,7 @@ from kms_fast.cli.dns_records import make_chore
 from kms_fast.cli.logs import start_logging
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, settings_options
-from kms_fast.cli.stores import open_counts, open_inventory
+from kms_fast.cli.stores import using_counts, using_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError, explain_error, translate_os_error
 from kms_fast.host.admission import CONFLICT_CURE, build_table, find_conflicts
@@ -145,14 +145,9 @@ async def _check_state(home: Path, settings: HostSettings, installation: Install
 
     Raises `KmsFastError`.
     """
-    counts = await open_counts(settings, home)
-    await counts.close()
-    inventory = await open_inventory(settings, home)
     host_id = installation.certificate.host_id
-    try:
+    async with using_counts(settings, home), using_inventory(settings, home) as inventory:
         watermarks = await inventory.watermarks(host_id)
-    finally:
-        await inventory.close()
     lost = check_rollback(
         home / "host" / "ledger",
         watermarks,

@@ -11,7 +11,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import CONFIG_OPTION, STORE_OPTION, load_settings
-from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.cli.stores import counts_file, has_counts, inventory_file, using_counts, using_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.files import SECRET_FOLDER, make_folder
@@ -193,15 +193,8 @@ def _compare_ledger(folder: Path, part: HostPart) -> Iterable[str]:
 async def _with_stores(
     settings: HostSettings, home: Path, work: Callable[[Counts, Inventory], Awaitable[_Result]]
 ) -> _Result:
-    counts = await open_counts(settings, home)
-    try:
-        inventory = await open_inventory(settings, home)
-        try:
-            return await work(counts, inventory)
-        finally:
-            await inventory.close()
-    finally:
-        await counts.close()
+    async with using_counts(settings, home) as counts, using_inventory(settings, home) as inventory:
+        return await work(counts, inventory)
 
 
 async def _nothing(counts: Counts, inventory: Inventory) -> None:
@@ -210,7 +203,7 @@ async def _nothing(counts: Counts, inventory: Inventory) -> None:
 
 def _require_files(settings: HostSettings, home: Path) -> None:
     """Raise `ConfigurationError` when there is nothing to read: opening would make it."""
-    if settings.store is None and not counts_file(home).exists():
+    if not has_counts(settings, home):
         raise ConfigurationError(f"There is no store in {home / 'host'}; name the home or the URL.", home=str(home))
 
 

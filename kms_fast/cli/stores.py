@@ -1,5 +1,7 @@
 """Opening the store that a host's settings name: SQLite files in its home, or PostgreSQL."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kms_fast.host.enrolment import read_host_id
@@ -19,6 +21,16 @@ def counts_file(home: Path) -> Path:
 def inventory_file(home: Path) -> Path:
     """The SQLite file of the inventory in a home."""
     return home / "host" / "inventory.db"
+
+
+def has_counts(settings: HostSettings, home: Path) -> bool:
+    """Whether there are counts. Asking must not make the file of those in a home: it would belong to whoever asked."""
+    return settings.store is not None or counts_file(home).exists()
+
+
+def has_inventory(settings: HostSettings, home: Path) -> bool:
+    """Whether there is an inventory; as `has_counts`."""
+    return settings.store is not None or inventory_file(home).exists()
 
 
 async def open_counts(settings: HostSettings, home: Path) -> Counts:
@@ -49,12 +61,29 @@ async def open_inventory(settings: HostSettings, home: Path) -> Inventory:
     return await PostgresInventory.open(settings.store)
 
 
-async def read_watermarks(settings: HostSettings, home: Path) -> list[Watermark]:
-    """What the inventory has of the ledger in a home; nothing before there is one. Raises the same as `open_counts`."""
-    if settings.store is None and not inventory_file(home).exists():
-        return []
+@asynccontextmanager
+async def using_counts(settings: HostSettings, home: Path) -> AsyncIterator[Counts]:
+    """The counts, open until the block ends. Raises the same as `open_counts`."""
+    counts = await open_counts(settings, home)
+    try:
+        yield counts
+    finally:
+        await counts.close()
+
+
+@asynccontextmanager
+async def using_inventory(settings: HostSettings, home: Path) -> AsyncIterator[Inventory]:
+    """The inventory, open until the block ends. Raises the same as `open_counts`."""
     inventory = await open_inventory(settings, home)
     try:
-        return await inventory.watermarks(read_host_id(home / "host"))
+        yield inventory
     finally:
         await inventory.close()
+
+
+async def read_watermarks(settings: HostSettings, home: Path) -> list[Watermark]:
+    """What the inventory has of the ledger in a home; nothing before there is one. Raises the same as `open_counts`."""
+    if not has_inventory(settings, home):
+        return []
+    async with using_inventory(settings, home) as inventory:
+        return await inventory.watermarks(read_host_id(home / "host"))

@@ -13,7 +13,7 @@ from typing import Final
 from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, skip, warn
 from kms_fast.cli.doctor.target import judge_end, try_to_connect
 from kms_fast.cli.settings import load_settings
-from kms_fast.cli.stores import counts_file, inventory_file, open_counts, open_inventory
+from kms_fast.cli.stores import has_counts, has_inventory, using_counts, using_inventory
 from kms_fast.discovery.address import HostAddress
 from kms_fast.host.admission import CONFLICT_CURE, find_conflicts
 from kms_fast.host.enrolment import Installation, read_installation
@@ -160,25 +160,18 @@ def check_firewall(context: HostContext) -> Finding:
 def check_store(context: HostContext) -> Finding:
     """Counts and inventory can be opened."""
     store = context.settings.store
-    # Looking must not make the files: they would belong to whoever looked.
-    if store is None and not counts_file(context.home).exists():
+    if not has_counts(context.settings, context.home):
         return ok("There is no store yet; the host makes it when it starts.")
     asyncio.run(_open_store(context))
     return ok(f"Counts and inventory in {mask_password(store) if store else context.folder} can be used.")
 
 
 async def _open_store(context: HostContext) -> None:
-    counts = await open_counts(context.settings, context.home)
-    try:
+    async with using_counts(context.settings, context.home) as counts:
         await counts.read_all()
-    finally:
-        await counts.close()
-    if context.settings.store is not None or inventory_file(context.home).exists():
-        inventory = await open_inventory(context.settings, context.home)
-        try:
+    if has_inventory(context.settings, context.home):
+        async with using_inventory(context.settings, context.home) as inventory:
             await inventory.summary()
-        finally:
-            await inventory.close()
 
 
 def check_disk(context: HostContext) -> Finding:
