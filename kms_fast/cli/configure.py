@@ -22,8 +22,8 @@ from kms_fast.cli.settings import (
 )
 from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, open_atomically
 from kms_fast.host.presence import list_running
-from kms_fast.model.names import format_address
-from kms_fast.model.settings import FIXED_SETTINGS, host_options, parse_address
+from kms_fast.model.names import format_address, parse_listen_address
+from kms_fast.model.settings import FIXED_SETTINGS, host_options
 
 
 class _SettingName(click.Choice[str]):
@@ -105,7 +105,7 @@ def _find_file(name: str, value: str) -> str:
 
 
 def _with_port(address: str, port: int) -> str:
-    return format_address(parse_address(address)[0], port)
+    return format_address(parse_listen_address(address)[0], port)
 
 
 def _say_next(home: Path, changed: Sequence[str]) -> str:

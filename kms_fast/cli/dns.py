@@ -17,8 +17,8 @@ from kms_fast.discovery.zone import Access, choose_resolver
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.presence import list_running
-from kms_fast.model.names import parse_published_domain
-from kms_fast.model.settings import HostSettings, parse_address
+from kms_fast.model.names import parse_listen_address, parse_published_domain
+from kms_fast.model.settings import HostSettings
 
 
 def dns_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -171,7 +171,7 @@ def _find_port(folder: Path, settings: HostSettings) -> int:
     """The port that this home's running host listens on, else the one it would."""
     running = list_running(folder)
     addresses = running[0].addresses if running else settings.listen
-    port = parse_address(addresses[0])[1]
+    port = parse_listen_address(addresses[0])[1]
     if port == 0:
         raise ConfigurationError("The host takes any free port: say which one to publish (--port).")
     return port

@@ -20,8 +20,7 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import read_bounded
 from kms_fast.messages import log
 from kms_fast.model.activation_url import is_loopback
-from kms_fast.model.names import format_address
-from kms_fast.model.settings import parse_address
+from kms_fast.model.names import format_address, parse_listen_address
 
 if TYPE_CHECKING:
     from kms_fast.publisher.web import ActivationPages
@@ -31,7 +30,7 @@ _LIMIT_BYTES = 1 << 20
 
 def _check_address(ctx: click.Context, param: click.Parameter, value: str) -> str:
     try:
-        parse_address(value)
+        parse_listen_address(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
     return value
@@ -123,7 +122,7 @@ def _choose_tls(listen: str, certificate: Path | None, key: Path | None) -> Call
         return partial(_load_tls, certificate, key)
     if certificate is not None or key is not None:
         raise click.UsageError("Give --tls-cert and --tls-key together.")
-    host, _ = parse_address(listen)
+    host, _ = parse_listen_address(listen)
     if not is_loopback(host):
         raise click.UsageError(f"Without --tls-cert and --tls-key it listens on loopback only, not on {listen}.")
     return None

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from kms_fast.errors import ConfigurationError, KmsFastError
-from kms_fast.model.settings import parse_address
+from kms_fast.model.names import parse_listen_address
 
 
 class HealthPages:
@@ -21,7 +21,7 @@ class HealthPages:
 
     async def open(self, address: str) -> tuple[str, int]:
         """Listen on ADDR:PORT; the address and port it became. Raises `KmsFastError`."""
-        host, port = parse_address(address)
+        host, port = parse_listen_address(address)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()

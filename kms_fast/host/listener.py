@@ -12,7 +12,7 @@ from typing import Any, Final
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.presence import find_home
 from kms_fast.messages import log
-from kms_fast.model.settings import parse_address
+from kms_fast.model.names import parse_listen_address
 
 BACKLOG: Final = 4096
 TAKEN_S: Final = 2.0
@@ -70,13 +70,13 @@ def allow_connections(number: int) -> None:
 
 
 def _open_first(address: str, list_beside: Callable[[], Sequence[str]]) -> socket.socket:
-    host, port = parse_address(address)
+    host, port = parse_listen_address(address)
     family, _, _, _, name = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )[0]
     end_s = time.monotonic() + TAKEN_S
     while port != 0 and _is_taken(family, name):
-        if any(_overlaps(family, name, parse_address(other)) for other in list_beside()):
+        if any(_overlaps(family, name, parse_listen_address(other)) for other in list_beside()):
             log("ADDRESS_SHARED", address=address)
             break
         if time.monotonic() > end_s:
@@ -123,7 +123,7 @@ def _explain(address: str, error: OSError) -> KmsFastError:
     if isinstance(error, socket.gaierror):
         return ConfigurationError(f"The listen address {address} does not resolve: {error.strerror}.", **details)
     if error.errno == errno.EADDRINUSE:
-        home = find_home(parse_address(address)[1])
+        home = find_home(parse_listen_address(address)[1])
         who = "another program" if home is None else f"the host of {home}"
         return KmsFastError(f"Cannot listen on {address}: {who} does already.", name="ADDRESS_IN_USE", **details)
     if error.errno == errno.EACCES:

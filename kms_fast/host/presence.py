@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from kms_fast.errors import KmsFastError
-from kms_fast.model.settings import parse_address
+from kms_fast.model.names import parse_listen_address
 
 FILE_SIZE: Final = 4096
 LONGEST_MESSAGE: Final = 1000
@@ -113,7 +113,7 @@ def find_home(port: int) -> Path | None:
             path = link.readlink()
             if path.match(f"host/serve-{link.parts[2]}.json"):
                 process = msgspec.json.decode(link.read_bytes(), type=HostProcess)
-                if any(parse_address(other)[1] == port for other in process.addresses):
+                if any(parse_listen_address(other)[1] == port for other in process.addresses):
                     return path.parents[1]
     return None
 

@@ -1,4 +1,4 @@
-"""Names in DNS as users write them: domains to publish in, a host's full name, name servers."""
+"""Names and addresses as users write them: where to listen, domains to publish in, a host's full name, name servers."""
 
 import re
 from dataclasses import dataclass
@@ -23,6 +23,24 @@ class PublishedDomain:
 def format_address(host: str, port: int) -> str:
     """A host and its port as users write them: an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """``ADDR:PORT`` as host and port; an IPv6 address stands in brackets, which are taken off.
+
+    Raises:
+        ValueError: no port, a port out of range, or an IPv6 address without brackets.
+    """
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an address: write IPv4:PORT, [IPv6]:PORT or NAME:PORT")
+    if match["port"] is None:
+        written = f"ADDRESS:{text}" if text.isdigit() else f"{text}:PORT"
+        raise ValueError(f"{text!r} is not an address and a port: write {written}")
+    port = int(match["port"])
+    if port > 65_535:
+        raise ValueError(f"{text!r}: a port is at most 65535")
+    return match["v6"] or match["host"], port
 
 
 def is_name(text: str) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from kms_fast.model.activation_url import check_activation_url
-from kms_fast.model.names import check_name, parse_published_domain, parse_server
+from kms_fast.model.names import check_name, parse_listen_address, parse_published_domain, parse_server
 from kms_fast.model.quantities import UNITS, format_quantity, parse_quantity
 
 DEFAULT_PORT = 1688
@@ -50,7 +50,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
             extra={
                 "metavar": "ADDR:PORT",
                 "many": "addresses",
-                "check": lambda addresses: [parse_address(address) for address in addresses],
+                "check": lambda addresses: [parse_listen_address(address) for address in addresses],
             },
             description="Addresses to listen on: IPv4:PORT, [IPv6]:PORT or NAME:PORT; port 0 takes a free one.",
         ),
@@ -69,7 +69,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="ADDR:PORT that serves /healthz and /readyz; not set: off.",
             examples=["127.0.0.1:8080"],
-            extra={"check": lambda address: parse_address(address)},
+            extra={"check": parse_listen_address},
         ),
     ] = None
     timeout_graceful_shutdown_s: Annotated[
@@ -166,7 +166,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Name server that takes updates, ADDR or ADDR:PORT; not set: the primary that the zone names.",
             examples=["192.0.2.53"],
-            extra={"metavar": "ADDR[:PORT]", "check": lambda server: parse_server(server)},
+            extra={"metavar": "ADDR[:PORT]", "check": parse_server},
         ),
     ] = None
     dns_key: Annotated[
@@ -182,7 +182,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="Name by which clients reach this host; not set: the machine's full name.",
             examples=["kms.example.com"],
-            extra={"metavar": "NAME", "check": lambda name: check_name(name)},
+            extra={"metavar": "NAME", "check": check_name},
         ),
     ] = None
     dns_port: Annotated[
@@ -345,24 +345,6 @@ def _find_bounds(annotation: Any) -> tuple[Any, Any]:
         if (found := _find_bounds(part)) != (None, None):
             return found
     return None, None
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """``ADDR:PORT`` as host and port; an IPv6 address stands in brackets, which are taken off.
-
-    Raises:
-        ValueError: no port, a port out of range, or an IPv6 address without brackets.
-    """
-    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>\d{1,5}))?", text)
-    if match is None:
-        raise ValueError(f"{text!r} is not an address: write IPv4:PORT, [IPv6]:PORT or NAME:PORT")
-    if match["port"] is None:
-        written = f"ADDRESS:{text}" if text.isdigit() else f"{text}:PORT"
-        raise ValueError(f"{text!r} is not an address and a port: write {written}")
-    port = int(match["port"])
-    if port > 65_535:
-        raise ValueError(f"{text!r}: a port is at most 65535")
-    return match["v6"] or match["host"], port
 
 
 def check_store_url(url: str) -> None:

@@ -25,7 +25,7 @@ from aiohttp.typedefs import Handler
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.messages import log
-from kms_fast.model.settings import parse_address
+from kms_fast.model.names import parse_listen_address
 from kms_fast.publisher.service import MAX_REQUEST_BYTES, ActivationService, Reply, render_error
 
 MAX_CONNECTIONS: Final = 1_000
@@ -73,7 +73,7 @@ class ActivationPages:
 
     async def open(self, address: str) -> tuple[str, int]:
         """Listen on ADDR:PORT; the address and port it became. Raises `KmsFastError`."""
-        host, port = parse_address(address)
+        host, port = parse_listen_address(address)
         loop = asyncio.get_running_loop()
         await self._runner.setup()
         try:

@@ -1,8 +1,8 @@
-"""Domains, names and name servers as users write them."""
+"""Addresses, domains, names and name servers as users write them."""
 
 import pytest
 
-from kms_fast.model.names import PublishedDomain, check_name, parse_published_domain, parse_server
+from kms_fast.model.names import PublishedDomain, check_name, parse_listen_address, parse_published_domain, parse_server
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,22 @@ def test_name_servers(text: str, server: tuple[str, int]) -> None:
 def test_what_is_no_name_server(text: str) -> None:
     with pytest.raises(ValueError, match="not a name server"):
         parse_server(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:1688", ("::1", 1688)),
+        ("[fe80::1%eth0]:1688", ("fe80::1%eth0", 1688)),
+        ("kms.example.org:65535", ("kms.example.org", 65535)),
+    ],
+)
+def test_addresses_to_listen_on(text: str, address: tuple[str, int]) -> None:
+    assert parse_listen_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1688", "::1:1688", "[::1]", "host", "host:65536", "host:-1", "host:a", "a b:1"])
+def test_addresses_to_listen_on_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address|port"):
+        parse_listen_address(text)

@@ -1,28 +1,9 @@
-"""Addresses and bounds of the host's settings."""
+"""Bounds of the host's settings."""
 
 import pytest
 
 from kms_fast.model.quantities import format_quantity
-from kms_fast.model.settings import HostSettings, host_options, mask_password, parse_address
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:0", ("127.0.0.1", 0)),
-        ("[::1]:1688", ("::1", 1688)),
-        ("[fe80::1%eth0]:1688", ("fe80::1%eth0", 1688)),
-        ("kms.example.org:65535", ("kms.example.org", 65535)),
-    ],
-)
-def test_addresses(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", ":1688", "::1:1688", "[::1]", "host", "host:65536", "host:-1", "host:a", "a b:1"])
-def test_addresses_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError, match=r"address|port"):
-        parse_address(text)
+from kms_fast.model.settings import HostSettings, host_options, mask_password
 
 
 def test_every_default_is_within_its_own_bounds() -> None:

@@ -21,9 +21,10 @@ from kms_fast.host.ledger import find_newest_time
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, list_running
 from kms_fast.model.activation_url import is_loopback
+from kms_fast.model.names import parse_listen_address
 from kms_fast.model.policy import format_time
 from kms_fast.model.quantities import format_quantity
-from kms_fast.model.settings import HostSettings, mask_password, parse_address
+from kms_fast.model.settings import HostSettings, mask_password
 from kms_fast.results import BY_NAME
 
 SECRET_FILES: Final = ("host.key", "keys.json", "catalog.json")
@@ -52,7 +53,7 @@ class HostContext:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens now."""
-        return [parse_address(address) for process in self.running for address in process.addresses]
+        return [parse_listen_address(address) for process in self.running for address in process.addresses]
 
     @property
     def nearby(self) -> HostAddress | None:

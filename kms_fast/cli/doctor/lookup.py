@@ -17,9 +17,8 @@ from kms_fast.discovery.address import HostAddress, parse_address
 from kms_fast.discovery.srv import Service, find_hosts
 from kms_fast.discovery.zone import Access
 from kms_fast.errors import KmsFastError, NoHost
-from kms_fast.model.names import parse_published_domain
+from kms_fast.model.names import parse_listen_address, parse_published_domain
 from kms_fast.model.settings import DEFAULT_PORT
-from kms_fast.model.settings import parse_address as read_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Re
     whether this host is among them. If not, clients have to be told where it is.
     """
     settings = host.settings
-    port = host.addresses[0][1] if host.addresses else read_address(settings.listen[0])[1]
+    port = host.addresses[0][1] if host.addresses else parse_listen_address(settings.listen[0])[1]
     try:
         records = asyncio.run(plan_records(settings, service, port or DEFAULT_PORT, Access()))
     except KmsFastError as error:
