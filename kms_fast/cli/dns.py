@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.dns_records import make_access, make_look, plan_records
+from kms_fast.cli.dns_records import list_domains, make_access, make_look, plan_records
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.discovery.audit import Condition, Finding, audit
@@ -17,7 +17,6 @@ from kms_fast.discovery.zone import Access, choose_resolver
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.presence import list_running
-from kms_fast.model.names import parse_listen_address, parse_published_domain
 from kms_fast.model.settings import HostSettings
 
 
@@ -122,8 +121,7 @@ async def _audit(settings: HostSettings, installation: Installation) -> tuple[li
     """What there is, and why there is nothing under which name; of names that nobody chose the latter is no matter."""
     access, service = make_access(settings), installation.publisher.srv_name
     resolver, look = await choose_resolver(access), make_look(installation)
-    domains = [parse_published_domain(text).name for text in settings.dns_domain]
-    if domains:
+    if domains := list_domains(settings):
         chosen = [name for domain in domains for name in query_names(Service(service, domain), resolver)]
         return await audit(chosen, look, resolver)
     names = query_names(Service(service), access.resolver)
@@ -141,8 +139,7 @@ async def _change_all(
     change: Callable[[HostRecord], Awaitable[Change]],
 ) -> list[Change]:
     """Make a change in every domain. Raises `KmsFastError` of one that failed; several are told in its details."""
-    port = settings.dns_port or _find_port(home / "host", settings)
-    records = await plan_records(settings, installation.publisher.srv_name, port, access)
+    records = await plan_records(settings, installation.publisher.srv_name, list_running(home / "host"), access)
     changes: list[Change] = []
     errors: list[KmsFastError] = []
     for record in records:
@@ -165,16 +162,6 @@ def _join(errors: Sequence[KmsFastError], changes: Sequence[Change]) -> KmsFastE
         failed=[error.to_json() for error in errors],
         done=[change.to_json() for change in changes],
     )
-
-
-def _find_port(folder: Path, settings: HostSettings) -> int:
-    """The port that this home's running host listens on, else the one it would."""
-    running = list_running(folder)
-    addresses = running[0].addresses if running else settings.listen
-    port = parse_listen_address(addresses[0])[1]
-    if port == 0:
-        raise ConfigurationError("The host takes any free port: say which one to publish (--port).")
-    return port
 
 
 def _describe_published(change: Change) -> list[str]:

@@ -21,9 +21,10 @@ from kms_fast.errors import ConfigurationError, KmsFastError, explain_error
 from kms_fast.files import read_bounded
 from kms_fast.host.chores import Chore
 from kms_fast.host.enrolment import Installation, read_installation
+from kms_fast.host.presence import HostProcess
 from kms_fast.messages import log
 from kms_fast.model.events import DnsFailed, DnsPublished
-from kms_fast.model.names import PublishedDomain, check_name, parse_published_domain, parse_server
+from kms_fast.model.names import PublishedDomain, check_name, parse_listen_address, parse_published_domain, parse_server
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME, find_result
 
@@ -89,16 +90,30 @@ def read_key(path: Path) -> TsigKey:
     return parse_key_file(read_bounded(path, _KEY_FILE_BYTES).decode("utf-8", "replace"), str(path))
 
 
-async def plan_records(settings: HostSettings, service: str, port: int, access: Access) -> list[HostRecord]:
+def list_domains(settings: HostSettings) -> list[str]:
+    """The domains to publish in that are set."""
+    return [parse_published_domain(text).name for text in settings.dns_domain]
+
+
+async def plan_records(
+    settings: HostSettings, service: str, running: Sequence[HostProcess], access: Access
+) -> list[HostRecord]:
     """This host's record in each domain; in the one of its own name where none is set.
 
-    Raises `KmsFastError` (DNS_TARGET_INVALID) when the machine has no name to publish.
+    Its port is the one to publish, else that on which a host that runs listens, else on which one would.
+
+    Raises `KmsFastError` (DNS_TARGET_INVALID) when the machine has no name to publish, `ConfigurationError` when the
+    port is any free one.
     """
+    addresses = running[0].addresses if running else settings.listen
+    port = settings.dns_port or parse_listen_address(addresses[0])[1]
+    if port == 0:
+        raise ConfigurationError("The host takes any free port: say which one to publish (--port).")
     target = settings.dns_target
     if target is None:
         target = await asyncio.to_thread(_find_own_name)
         await check_target(target, access)
-    target, port = target.rstrip(".").lower(), settings.dns_port or port
+    target = target.rstrip(".").lower()
     domains = [parse_published_domain(text) for text in settings.dns_domain] or [
         PublishedDomain(target.partition(".")[2])
     ]
@@ -118,10 +133,10 @@ def _find_own_name() -> str:
     return name
 
 
-def make_chore(folder: Path, port: int) -> Chore:
+def make_chore(folder: Path, process: HostProcess) -> Chore:
     """Publish this host's records and look at the sets they are in; failures again after an hour.
 
-    ``folder`` is the host's; ``port`` what it listens on.
+    ``folder`` is the host's; ``process`` this one.
     """
     told: set[Finding] = set()
 
@@ -131,9 +146,9 @@ def make_chore(folder: Path, port: int) -> Chore:
         try:
             installation = await asyncio.to_thread(read_installation, folder)
             access = make_access(settings)
-            records = await plan_records(settings, installation.publisher.srv_name, port, access)
+            records = await plan_records(settings, installation.publisher.srv_name, [process], access)
         except (OSError, KmsFastError) as error:
-            _log_failure(explain_error(error), [parse_published_domain(text).name for text in settings.dns_domain])
+            _log_failure(explain_error(error), list_domains(settings))
             return RETRY_S
         look = make_look(installation)
         findings: list[Finding] = []

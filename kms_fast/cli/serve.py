@@ -71,7 +71,8 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
 
         # Whoever finds this host by its file may tell it to reload before it listens to that.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with closing(Presence(folder, _describe_process(settings, sockets))) as presence:
+        process = _describe_process(settings, sockets)
+        with closing(Presence(folder, process)) as presence:
             supervisor = Supervisor(
                 home=str(home.absolute()),
                 settings=settings,
@@ -79,7 +80,7 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
                 sockets=sockets,
                 read_settings=lambda: _read_again(folder, loaded),
                 presence=presence,
-                chores=[make_chore(folder, sockets[0][0].getsockname()[1])],
+                chores=[make_chore(folder, process)],
                 open_service=_open_service,
             )
             asyncio.run(supervisor.run(tell_start))

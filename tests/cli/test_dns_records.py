@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
@@ -12,12 +13,14 @@ from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import CURES, Condition
 from kms_fast.discovery.zone import Access
 from kms_fast.errors import ConfigurationError
+from kms_fast.host.presence import HostProcess
 from kms_fast.model.settings import HostSettings
 from kms_fast.results import BY_NAME
 from tests.hosts import make_realm
 from tests.name_servers import SERVICE
 from tests.ports import find_free_port
 
+PROCESS = HostProcess(pid=1, version="", started_ms=0, addresses=("127.0.0.1:1688",), workers=1)
 KEY = 'key "a" { algorithm hmac-sha256; secret "c2VjcmV0LXNlY3JldC1zZWNyZXQ="; };'
 
 
@@ -67,7 +70,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> Non
 
 
 async def test_a_failure_is_tried_again_after_an_hour(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    chore = make_chore(make_realm(tmp_path).home / "host", 1688)
+    chore = make_chore(make_realm(tmp_path).home / "host", PROCESS)
     assert chore.interval_s == 86_400
     nobody = f"127.0.0.1:{find_free_port()}"
     settings = HostSettings(dns_domain=("a.example", "b.example"), dns_server=nobody, dns_target="kms.a.example")
@@ -78,7 +81,7 @@ async def test_a_failure_is_tried_again_after_an_hour(tmp_path: Path, caplog: py
 
 
 async def test_a_key_that_is_missing_is_told_for_each_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    chore = make_chore(make_realm(tmp_path).home / "host", 1688)
+    chore = make_chore(make_realm(tmp_path).home / "host", PROCESS)
     settings = HostSettings(dns_domain=("a.example:10:5", "b.example"), dns_key=str(tmp_path / "missing"))
     assert await chore.do(settings) == 3_600
     assert [str(tmp_path / "missing") in record.getMessage() for record in caplog.records] == [True, True]
@@ -88,9 +91,28 @@ async def test_a_key_that_is_missing_is_told_for_each_domain(tmp_path: Path, cap
 
 
 async def test_a_final_dot_is_no_part_of_the_domain() -> None:
-    (record,) = await plan_records(HostSettings(dns_target="KMS.example.com."), SERVICE, 1688, Access())
+    (record,) = await plan_records(HostSettings(dns_target="KMS.example.com."), SERVICE, [], Access())
     assert (record.domain.name, record.target) == ("example.com", "kms.example.com")
     assert str(record) == "_kms-fast._tcp.example.com. 3600 IN SRV 0 0 1688 kms.example.com."
+
+
+@pytest.mark.parametrize(
+    ("settings", "running", "port"),
+    [
+        (HostSettings(dns_port=1, listen=("[::1]:2",)), [PROCESS], 1),
+        (HostSettings(listen=("[::1]:2",)), [PROCESS], 1688),
+        (HostSettings(listen=("[::1]:2", "[::1]:3")), [], 2),
+    ],
+)
+async def test_the_port_of_a_record(settings: HostSettings, running: list[HostProcess], port: int) -> None:
+    settings = msgspec.structs.replace(settings, dns_target="kms.example.com")
+    (record,) = await plan_records(settings, SERVICE, running, Access())
+    assert record.port == port
+
+
+async def test_a_port_that_is_any_free_one_is_not_published() -> None:
+    with pytest.raises(ConfigurationError, match="say which one to publish"):
+        await plan_records(HostSettings(listen=("127.0.0.1:0",)), SERVICE, [], Access())
 
 
 @pytest.mark.parametrize(
@@ -107,5 +129,5 @@ def test_a_command_has_the_flags_that_it_uses(command: click.Command, flags: str
 
 
 async def test_a_host_without_domains_publishes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert await make_chore(tmp_path, 1688).do(HostSettings()) is None
+    assert await make_chore(tmp_path, PROCESS).do(HostSettings()) is None
     assert not caplog.records

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import dns.resolver
 
-from kms_fast.cli.dns_records import plan_records
+from kms_fast.cli.dns_records import list_domains, plan_records
 from kms_fast.cli.doctor.client import ClientContext
 from kms_fast.cli.doctor.host import HostContext
 from kms_fast.cli.doctor.ladder import Finding, Verdict, describe_error, ok, warn
@@ -17,8 +17,6 @@ from kms_fast.discovery.address import HostAddress, parse_address
 from kms_fast.discovery.srv import Service, find_hosts
 from kms_fast.discovery.zone import Access
 from kms_fast.errors import KmsFastError, NoHost
-from kms_fast.model.names import parse_listen_address, parse_published_domain
-from kms_fast.model.settings import DEFAULT_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +90,12 @@ def find_host_records(host: HostContext, service: str, resolver: dns.resolver.Re
     whether this host is among them. If not, clients have to be told where it is.
     """
     settings = host.settings
-    port = host.addresses[0][1] if host.addresses else parse_listen_address(settings.listen[0])[1]
     try:
-        records = asyncio.run(plan_records(settings, service, port or DEFAULT_PORT, Access()))
+        records = asyncio.run(plan_records(settings, service, host.running, Access()))
     except KmsFastError as error:
-        # Without a name to publish nobody can say whether this host is among them.
-        domains: list[str | None] = [parse_published_domain(text).name for text in settings.dns_domain]
-        found = [_find(Service(service, domain), resolver) for domain in domains or [None]]
+        # Without a name and a port to publish nobody can say whether this host is among them.
+        domains: Sequence[str | None] = list_domains(settings) or [None]
+        found = [_find(Service(service, domain), resolver) for domain in domains]
         return [_warn_of(lookup, error.message, error.result.cure) for lookup in found]
     lookups = []
     for record in records:
