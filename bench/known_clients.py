@@ -24,7 +24,7 @@ from samples import Server, make_plan, measure, read_rss_kib_by_role
 from servers import make_folder, run_host
 
 from kms_fast.cli.stores import open_inventory
-from kms_fast.host.enrolment import read_host_id
+from kms_fast.host.enrolment import read_certificate
 from kms_fast.load.processes import run_load
 from kms_fast.load.server import list_processes
 from kms_fast.model.settings import HostSettings
@@ -52,7 +52,7 @@ async def read_recorded_ms(home: Path) -> int:
     """The time (ms) of the newest batch that is recorded, 0 before the first."""
     inventory = await open_inventory(HostSettings(), home)
     try:
-        watermarks = await inventory.watermarks(read_host_id(home / "host"))
+        watermarks = await inventory.watermarks(read_certificate(home / "host").host_id)
         return max((mark.time_ms for mark in watermarks), default=0)
     finally:
         await inventory.close()

@@ -15,7 +15,7 @@ from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import has_inventory, inventory_file, using_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
-from kms_fast.host.enrolment import read_host_id
+from kms_fast.host.enrolment import read_certificate
 from kms_fast.host.forget import forget_machine, forget_recorded
 from kms_fast.model.policy import LicenceState, format_time
 from kms_fast.model.publisher_file import PublisherFile
@@ -140,7 +140,7 @@ def forget(cmid: uuid.UUID, settings: HostSettings, home: Path, out: Output) -> 
     forgotten = forget_machine(
         folder, cmid.bytes, lambda so_far: out.progress(f"{so_far.entries} entries of the machine found")
     )
-    host_id = read_host_id(home / "host")
+    host_id = read_certificate(home / "host").host_id
     clients = 0
     out.progress("waiting for the recorder")
     # Where there is no inventory yet, nothing was read before the ledger was blank.

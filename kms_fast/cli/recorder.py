@@ -12,7 +12,7 @@ from kms_fast.cli.logs import start_logging
 from kms_fast.cli.stores import open_inventory
 from kms_fast.clock import wall_clock_ms
 from kms_fast.host.child import ChildPlan, Command, follow_commands, tell
-from kms_fast.host.enrolment import read_host_id
+from kms_fast.host.enrolment import read_certificate
 from kms_fast.host.recorder import Recorder
 from kms_fast.model.settings import HostSettings
 
@@ -39,7 +39,7 @@ async def _record(plan: ChildPlan) -> None:
     home = Path(plan.home)
     recorder = Recorder(
         folder=home / "host" / "ledger",
-        host_id=read_host_id(home / "host"),
+        host_id=read_certificate(home / "host").host_id,
         open_inventory=lambda: open_inventory(plan.settings, home),
         clock_ms=wall_clock_ms,
         keep_records_ms=_keep_records_ms(plan.settings),

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kms_fast.host.enrolment import read_host_id
+from kms_fast.host.enrolment import read_certificate
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import Counts, Inventory, Watermark
 from kms_fast.store.postgres_counts import PostgresCounts
@@ -86,4 +86,4 @@ async def read_watermarks(settings: HostSettings, home: Path) -> list[Watermark]
     if not has_inventory(settings, home):
         return []
     async with using_inventory(settings, home) as inventory:
-        return await inventory.watermarks(read_host_id(home / "host"))
+        return await inventory.watermarks(read_certificate(home / "host").host_id)

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
 from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, read_keys_by_id, write_keys
+from kms_fast.host.segment import list_segments
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.catalog_file import CatalogFile
@@ -246,16 +247,11 @@ def _read_present(*paths: Path) -> list[bytes]:
 def _check_newer(folder: Path, answer: HostAnswer) -> None:
     """Refuse an answer whose catalog or certificate is older than the installed one."""
     numbers = []
-    catalog_path, chain_path = folder / "catalog.json", folder / "host.cert"
-    if catalog_path.exists():
-        publisher = answer.publisher
-        installed = Catalog.parse(
-            read_bounded(catalog_path), roots=publisher.roots, publisher_id=publisher.publisher_id
-        )
-        numbers.append(("catalog", "number", answer.catalog.number, installed.number))
-    if chain_path.exists():
-        certificate, _ = parse_chain(read_bounded(chain_path, _SMALL_BYTES))
-        numbers.append(("certificate", "serial", answer.certificate.serial, certificate.serial))
+    if (folder / "catalog.json").exists():
+        installed_catalog = _read_catalog(folder, answer.publisher)
+        numbers.append(("catalog", "number", answer.catalog.number, installed_catalog.number))
+    if (folder / "host.cert").exists():
+        numbers.append(("certificate", "serial", answer.certificate.serial, read_certificate(folder).serial))
     for what, unit, number, installed_number in numbers:
         if number < installed_number:
             raise ConfigurationError(
@@ -269,7 +265,7 @@ def _check_newer(folder: Path, answer: HostAnswer) -> None:
 def _check_ledger(folder: Path, certificate: HostCertificate) -> None:
     """Refuse the certificate of another private key while there is a ledger: it could not go on with that."""
     ledger = folder / "ledger"
-    if not any(ledger.glob("segment-*.kfl")) or not (folder / "host.cert").exists():
+    if not list_segments(ledger) or not (folder / "host.cert").exists():
         return
     if read_certificate(folder).host_id != certificate.host_id:
         raise ConfigurationError(
@@ -286,23 +282,12 @@ def read_installation(folder: Path) -> Installation:
     check that failed (CERTIFICATE_REVOKED …).
     """
     publisher = read_publisher(folder)
-    chain_path = folder / "host.cert"
     chain_data, certificate, issuer = _read_chain(folder)
     private_key = read_host_key(folder)
     if signing.public_bytes(private_key) != certificate.public_key:
-        raise ConfigurationError(f"{folder / 'host.key'} is not the key that {chain_path} certifies.")
+        raise ConfigurationError(f"{folder / 'host.key'} is not the key that {folder / 'host.cert'} certifies.")
     _verify(certificate, issuer, publisher, certificate.not_before_ms)
-    catalog_path = folder / "catalog.json"
-    with _naming(catalog_path):
-        catalog = Catalog.parse(read_bounded(catalog_path), roots=publisher.roots, publisher_id=publisher.publisher_id)
-    return Installation(private_key, certificate, issuer, chain_data, catalog, publisher)
-
-
-def read_host_id(folder: Path) -> bytes:
-    """The ID of a certified host, 16 bytes, without its private key. Raises OSError or `ConfigurationError`
-    (HOST_NOT_ACTIVATED when there is no certificate).
-    """
-    return read_certificate(folder).host_id
+    return Installation(private_key, certificate, issuer, chain_data, _read_catalog(folder, publisher), publisher)
 
 
 def read_certificate(folder: Path) -> HostCertificate:
@@ -316,6 +301,12 @@ def read_publisher(folder: Path) -> PublisherFile:
     if publisher is None:
         raise _not_activated(folder)
     return publisher
+
+
+def _read_catalog(folder: Path, publisher: PublisherFile) -> Catalog:
+    path = folder / "catalog.json"
+    with _naming(path):
+        return Catalog.parse(read_bounded(path), roots=publisher.roots, publisher_id=publisher.publisher_id)
 
 
 def _read_chain(folder: Path) -> tuple[bytes, HostCertificate, IssuerCertificate]:

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from kms_fast.host.child import ChildPlan
-from kms_fast.host.enrolment import read_host_id
+from kms_fast.host.enrolment import read_certificate
 from kms_fast.model.settings import HostSettings
 from kms_fast.store.postgres import migrate
 from tests.hosts import make_realm
@@ -62,7 +62,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def segment(home: Path) -> Iterator[SegmentWriter]:
-    with SegmentWriter(home / "host" / "ledger", 1, host_id=read_host_id(home / "host")) as segment:
+    with SegmentWriter(home / "host" / "ledger", 1, host_id=read_certificate(home / "host").host_id) as segment:
         yield segment
 
 
