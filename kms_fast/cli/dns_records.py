@@ -73,11 +73,11 @@ def judge(outcome: Outcome) -> Sight:
 def make_access(settings: HostSettings) -> Access:
     """How to reach and change zones by these settings. Raises OSError or `ConfigurationError` for the key file."""
     server = parse_server(settings.dns_server) if settings.dns_server is not None else None
-    key = read_key(Path(settings.dns_key)) if settings.dns_key is not None else None
+    key = read_tsig_key(Path(settings.dns_key)) if settings.dns_key is not None else None
     return Access(server, key)
 
 
-def read_key(path: Path) -> TsigKey:
+def read_tsig_key(path: Path) -> TsigKey:
     """The TSIG key of a file that nobody else may read, nor his group write. Raises OSError or `ConfigurationError`."""
     mode = stat.S_IMODE(path.stat().st_mode)
     # A group may read it: that of the name server, or of whom a service manager hands it to.

@@ -14,6 +14,7 @@ from kms_fast.cli.host_online import (
     activate,
     install_answer,
     install_key,
+    keys_option,
     publisher_option,
     renew,
 )
@@ -57,13 +58,11 @@ command.add_command(renew)
 
 @command.command
 @publisher_option
-@click.option(
-    "--key", "keys", multiple=True, help="Host key, or @FILE that holds it; repeatable; not needed for a renewal."
-)
+@keys_option
 @forms_options("request")
 @home_option
 @json_option
-def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, home: Path, out: Output) -> None:
+def request(publisher_data: bytes | None, keys: list[str], forms: Forms, home: Path, out: Output) -> None:
     """Write a request for a host certificate; the first one makes this host's private key.
 
     It carries no secret: the host key itself never leaves this machine. File, text and QR codes are the same request.
@@ -76,9 +75,7 @@ def request(publisher_path: Path | None, keys: tuple[str, ...], forms: Forms, ho
       kms-fast host request --qr
     """
     folder = home / "host"
-    publisher_data = read_bounded(publisher_path) if publisher_path else None
-    typed = [read_key(key) for key in keys]
-    data = make_request(folder, typed, publisher_data=publisher_data, now_ms=wall_clock_ms())
+    data = make_request(folder, keys, publisher_data=publisher_data, now_ms=wall_clock_ms())
     parsed = HostRequest.parse(data)
     fields = forms.write(data, pack_request(parsed))
     known = read_keys_by_id(folder)

@@ -22,16 +22,35 @@ from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.policy import format_time
 
 RELOAD_LIMIT_S = 90.0
+_KEY_FILE_BYTES = 1 << 16
 
 
-def publisher_option(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--publisher``, which hands a command the path of a publisher file as ``publisher_path``."""
-    return click.option(
-        "--publisher",
-        "publisher_path",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="The publisher's publisher.json; not needed once the host has it.",
-    )(function)
+def _read_publisher_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> bytes | None:
+    return None if path is None else read_bounded(path)
+
+
+def _read_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> list[str]:
+    """The keys themselves; ``@FILE`` keeps one out of the shell's history and the list of processes."""
+    return [
+        read_bounded(Path(key[1:]), _KEY_FILE_BYTES).decode("utf-8", "replace") if key.startswith("@") else key
+        for key in keys
+    ]
+
+
+publisher_option = click.option(
+    "--publisher",
+    "publisher_data",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_read_publisher_file,
+    help="The publisher's publisher.json; not needed once the host has it.",
+)
+keys_option = click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    callback=_read_keys,
+    help="Host key, or @FILE that holds it; repeatable; else those installed.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +85,11 @@ def service_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("install-key")
-@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True, callback=_read_keys)
 @publisher_option
 @home_option
 @json_option
-def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, out: Output) -> None:
+def install_key(keys: list[str], publisher_data: bytes | None, home: Path, out: Output) -> None:
     """Keep what is derived from each host KEY, or from @FILE that holds it; the keys themselves are kept nowhere.
 
     They replace at once those that were installed before. Keys given to host activate or host request replace those
@@ -81,8 +100,7 @@ def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, 
       kms-fast host install-key --publisher publisher.json HOSTKEY
       kms-fast host install-key @hostkey.txt
     """
-    data = read_bounded(publisher_path) if publisher_path else None
-    kept = install_keys(home / "host", [read_key(key) for key in keys], publisher_data=data)
+    kept = install_keys(home / "host", keys, publisher_data=publisher_data)
     used = [key.last_five for key in kept.keys]
     out.result(
         {"keys": used, "folder": home / "host"},
@@ -93,15 +111,11 @@ def install_key(keys: tuple[str, ...], publisher_path: Path | None, home: Path, 
 
 @click.command
 @publisher_option
-@click.option(
-    "--key", "keys", multiple=True, help="Host key, or @FILE that holds it; repeatable; else those installed."
-)
+@keys_option
 @service_options
 @home_option
 @json_option
-def activate(
-    publisher_path: Path | None, keys: tuple[str, ...], service: ServiceChoice, home: Path, out: Output
-) -> None:
+def activate(publisher_data: bytes | None, keys: list[str], service: ServiceChoice, home: Path, out: Output) -> None:
     """Get a certificate from the publisher's activation service and install it; a host that runs reloads.
 
     The host key itself never leaves this machine. Proxies are those of HTTPS_PROXY and NO_PROXY.
@@ -111,8 +125,7 @@ def activate(
       kms-fast host activate --publisher publisher.json --key HOSTKEY
       kms-fast host activate --url https://activation.example --ca authority.pem
     """
-    data = read_bounded(publisher_path) if publisher_path else None
-    _certify(home, out, service, keys=[read_key(key) for key in keys], publisher_data=data)
+    _certify(home, out, service, keys=keys, publisher_data=publisher_data)
 
 
 @click.command

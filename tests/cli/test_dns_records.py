@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
-from kms_fast.cli.dns_records import judge, make_chore, plan_records, read_key
+from kms_fast.cli.dns_records import judge, make_chore, plan_records, read_tsig_key
 from kms_fast.client.exchange import Kind, Outcome
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import CURES, Condition
@@ -57,7 +57,7 @@ def test_a_key_that_is_kept_is_read(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "dns.key"
     path.write_text(KEY)
     path.chmod(mode)
-    assert read_key(path).name == "a"
+    assert read_tsig_key(path).name == "a"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604, 0o666])
@@ -66,7 +66,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> Non
     path.write_text(KEY)
     path.chmod(mode)
     with pytest.raises(ConfigurationError, match=f"has mode {mode:04o}"):
-        read_key(path)
+        read_tsig_key(path)
 
 
 async def test_a_failure_is_tried_again_after_an_hour(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ import dns.tsig
 import dns.update
 import pytest
 
-from kms_fast.cli.dns_records import read_key
+from kms_fast.cli.dns_records import read_tsig_key
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import Condition, Look, Sight
 from kms_fast.discovery.publishing import HostRecord, check_target, publish, withdraw
@@ -31,12 +31,12 @@ OTHER = "10 5 1688 kms2.example.com."
 
 
 def access_to(server: NameServer, key: Path | None = None) -> Access:
-    return Access((server.address, server.port), read_key(key or server.key), server.async_resolver())
+    return Access((server.address, server.port), read_tsig_key(key or server.key), server.async_resolver())
 
 
 def begin_change(server: NameServer) -> dns.update.UpdateMessage:
     """An update by the sample's key, as any other program would make it."""
-    return dns.update.UpdateMessage("example.com", keyring=read_key(server.key).to_dns())
+    return dns.update.UpdateMessage("example.com", keyring=read_tsig_key(server.key).to_dns())
 
 
 def send(server: NameServer, update: dns.update.UpdateMessage) -> bool:
@@ -326,7 +326,7 @@ async def test_an_answer_without_a_signature_is_not_believed(tmp_path: Path) -> 
     path.write_text(KEY)
     path.chmod(0o600)
     with ScriptedServer(dns.rcode.NOERROR) as server:
-        error = await fail(server, access=Access(server.address, read_key(path)))
+        error = await fail(server, access=Access(server.address, read_tsig_key(path)))
     assert error.result.name == "DNS_KEY_REFUSED"
     assert "without a signature" in error.message
 
@@ -336,7 +336,7 @@ async def test_a_server_that_knows_no_signatures_is_heard_all_the_same(tmp_path:
     path.write_text(KEY)
     path.chmod(0o600)
     with ScriptedServer(dns.rcode.NOTIMP) as server:
-        error = await fail(server, access=Access(server.address, read_key(path)))
+        error = await fail(server, access=Access(server.address, read_tsig_key(path)))
     assert error.result.name == "DNS_SERVER_FAILED"
     assert "NOTIMP" in error.message
 
