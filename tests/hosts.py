@@ -26,13 +26,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog, Family, Sku
 from kms_fast.model.certificate import (
-    DAY_MS,
     CertifiedFamily,
     IssuerCertificate,
     issue_host_certificate,
     issue_issuer_certificate,
 )
-from kms_fast.model.policy import SRV_NAME
+from kms_fast.model.policy import DAY_MS, SRV_NAME
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
 from tests.reference.host import make_key

@@ -17,8 +17,7 @@ from kms_fast.clock import wall_clock_ms
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.host_keys import read_keys
 from kms_fast.host.presence import HostProcess, list_running
-from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, LicenceState, format_time
+from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, LicenceState, days_until, format_time
 from kms_fast.model.settings import HostSettings, host_options
 from kms_fast.results import find_result
 from kms_fast.store import Total
@@ -42,7 +41,7 @@ def status(verbose: bool, home: Path, loaded: LoadedSettings, out: Output) -> No
     now_ms = wall_clock_ms()
     installation = read_installation(home / "host")
     installation.check_dates(now_ms)
-    days_left = (installation.certificate.not_after_ms - now_ms) // DAY_MS
+    days_left = days_until(installation.certificate.not_after_ms, now_ms)
     if days_left < CERTIFICATE_WARNING_DAYS:
         out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host renew, or by files.")
     running = list_running(home / "host")

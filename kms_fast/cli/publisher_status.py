@@ -13,7 +13,6 @@ from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.model import policy
 from kms_fast.model.catalog_toml import PublisherCatalog
-from kms_fast.model.certificate import DAY_MS
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import RequestRecord
 from kms_fast.results import find_result
@@ -34,7 +33,7 @@ def status(home: Path, out: Output) -> None:
         catalog, issuer, records = publisher.read_catalog(), publisher.issuer, publisher.records
         keys, certificates = records.list_host_keys(), records.list_certificates()
         number, due = _read_export(publisher, catalog)
-        days_left = (issuer.not_after_ms - now_ms) // DAY_MS
+        days_left = policy.days_until(issuer.not_after_ms, now_ms)
         shown = {
             "name": catalog.name,
             "publisher_id": catalog.publisher_id,

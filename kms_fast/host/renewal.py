@@ -20,8 +20,7 @@ from kms_fast.host.enrolment import (
     read_publisher,
 )
 from kms_fast.messages import log
-from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.policy import CERTIFICATE_URGENT_DAYS, CERTIFICATE_WARNING_DAYS, format_time
+from kms_fast.model.policy import CERTIFICATE_URGENT_DAYS, CERTIFICATE_WARNING_DAYS, days_until, format_time
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
 
@@ -96,7 +95,7 @@ class Renewal:
         """Take the newest publisher file, and a certificate when it is time. Raises OSError or `KmsFastError`."""
         certificate = await asyncio.to_thread(read_certificate, self._folder)
         # A certificate that is short from the beginning is always due, and each renewal wakes this chore by its reload.
-        days_left = _count_days_until(certificate.not_after_ms)
+        days_left = days_until(certificate.not_after_ms, wall_clock_ms())
         is_due = days_left < CERTIFICATE_WARNING_DAYS and wall_clock_ms() >= self._rests_until_ms
         publisher = await asyncio.to_thread(find_publisher, self._folder)
         service = self._open_service(settings, publisher) if settings.auto_renew else None
@@ -166,7 +165,7 @@ class Renewal:
             log("CERTIFICATE_ENDS", days=days, cure=what)
 
     def _days_left(self) -> int:
-        return _count_days_until(self._not_after_ms)
+        return days_until(self._not_after_ms, wall_clock_ms())
 
 
 def _read_versions(folder: Path) -> tuple[int, int]:
@@ -177,7 +176,3 @@ def _read_versions(folder: Path) -> tuple[int, int]:
 def _find_rest_s(not_after_ms: int) -> float:
     """A day, or a third of what is left of a short certificate."""
     return min(DAY_S, max(SHORTEST_S, (not_after_ms - wall_clock_ms()) / 3000))
-
-
-def _count_days_until(time_ms: int) -> int:
-    return (time_ms - wall_clock_ms()) // DAY_MS

@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kms_fast.errors import ConfigurationError
 from kms_fast.model import signing
 from kms_fast.model.document import malformed
-from kms_fast.model.policy import MAX_VALIDITY_MIN, format_time
+from kms_fast.model.policy import DAY_MS, MAX_VALIDITY_MIN, format_time
 
 ISSUER_CERTIFICATE_SIZE: Final = 144
 MAX_FAMILIES: Final = 8
-DAY_MS: Final = 86_400_000
 MAX_ISSUER_DAYS: Final = 731
 
 _ISSUER = struct.Struct("<BBHI16s8sQQ32s")

@@ -9,6 +9,7 @@ from kms_fast.model.quantities import format_quantity
 
 MINUTE_MS: Final = 60_000
 DAY_MIN: Final = 1440
+DAY_MS: Final = DAY_MIN * MINUTE_MS
 
 THRESHOLDS: Final = {"desktop": 25, "server": 5, "suite": 5}
 CAP_FACTOR: Final = 2
@@ -157,6 +158,11 @@ def check_intervals(
             f"must be at most half the retention of {retention}"
         )
     return None
+
+
+def days_until(time_ms: int, now_ms: int) -> int:
+    """The whole days until a time; below 0 when it is past."""
+    return (time_ms - now_ms) // DAY_MS
 
 
 def format_span(minutes: int) -> str:

@@ -12,7 +12,6 @@ from kms_fast.model import policy
 from kms_fast.model.catalog import Family
 from kms_fast.model.catalog_file import build_catalog_file
 from kms_fast.model.certificate import (
-    DAY_MS,
     MAX_FAMILIES,
     CertifiedFamily,
     HostCertificate,
@@ -111,7 +110,7 @@ def _certify(
             public_key=request.public_key,
             serial=records.next_serial(),
             not_before_ms=now_ms - policy.CLOCK_TOLERANCE_MS,
-            not_after_ms=min(now_ms + days * DAY_MS, publisher.issuer.not_after_ms),
+            not_after_ms=min(now_ms + days * policy.DAY_MS, publisher.issuer.not_after_ms),
             families=_merge_families(keys, source.families),
             customer_id=_merge_customers(keys),
         )

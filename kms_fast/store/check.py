@@ -8,6 +8,7 @@ from typing import Final
 import apsw
 
 from kms_fast.errors import KmsFastError
+from kms_fast.model.policy import DAY_MS
 from kms_fast.model.settings import mask_password
 from kms_fast.sqlite import describe_error
 from kms_fast.store import Client, CountRow, HostPart, Watermark
@@ -15,7 +16,7 @@ from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe, e
 from kms_fast.store.postgres_schema import check_version
 
 # Clocks of hosts differ; what lies further ahead was not written by a host that worked.
-_AHEAD_MS: Final = 86_400_000
+_AHEAD_MS: Final = DAY_MS
 _MOST_FOUND: Final = 10
 
 _INVALID_INDEXES: Final = """

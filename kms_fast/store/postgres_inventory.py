@@ -11,12 +11,11 @@ import asyncpg
 import msgspec
 
 from kms_fast.errors import KmsFastError
-from kms_fast.model.policy import EXPIRY_WARNING_DAYS
+from kms_fast.model.policy import DAY_MS, EXPIRY_WARNING_DAYS
 from kms_fast.store import ChangeRow, Client, HostPart, Position, Summary, Total, Watermark
 from kms_fast.store import postgres_inventory_sql as sql
 from kms_fast.store.postgres import POSTGRES_ERRORS, PostgresSession, close, connect, explain
 
-DAY_MS: Final = 86_400_000
 PORTION_CLIENTS: Final = 10_000
 
 # Pages wait for it; recording and counting work on millions of rows.

@@ -19,12 +19,11 @@ import apsw
 import msgspec
 
 from kms_fast.errors import KmsFastError
-from kms_fast.model.policy import EXPIRY_WARNING_DAYS, LicenceState
+from kms_fast.model.policy import DAY_MS, EXPIRY_WARNING_DAYS, LicenceState
 from kms_fast.store import ChangeRow, Client, HostPart, Position, RowsInColumns, Summary, Total, Watermark
 from kms_fast.store import sqlite_inventory_sql as sql
 from kms_fast.store.sqlite import SqliteFile
 
-DAY_MS: Final = 86_400_000
 PORTION_CLIENTS: Final = 10_000
 
 # Staging this many rows at once costs least: the price of a step is shared, and SQLite's program stays small.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.policy import DAY_MS
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
 from tests.hosts import Realm, make_key, make_realm, run_cli, serve

@@ -7,7 +7,8 @@ import urllib.request
 from collections.abc import Callable
 
 from kms_fast.model import signing
-from kms_fast.model.certificate import DAY_MS, CertifiedFamily, issue_host_certificate
+from kms_fast.model.certificate import CertifiedFamily, issue_host_certificate
+from kms_fast.model.policy import DAY_MS
 from tests.hosts import DESKTOP, Realm, RunningHost, make_key
 from tests.reference.rpc import Connection
 from tests.reference.verify import Verified

@@ -11,7 +11,7 @@ from kms_fast import _core
 from kms_fast.errors import KmsFastError
 from kms_fast.host.batcher import Batcher
 from kms_fast.host.epoch import Epoch
-from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.policy import DAY_MS
 from kms_fast.model.settings import HostSettings
 from kms_fast.store import CountRow
 from kms_fast.store.sqlite_counts import SqliteCounts

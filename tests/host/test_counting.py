@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kms_fast.errors import KmsFastError
-from kms_fast.model.certificate import DAY_MS
+from kms_fast.model.policy import DAY_MS
 from kms_fast.store import CountRow
 from kms_fast.store.sqlite_counts import SqliteCounts
 from tests.host.local_server import Clock, LocalServer

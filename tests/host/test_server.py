@@ -11,8 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from kms_fast.model.certificate import DAY_MS
-from kms_fast.model.policy import MINUTE_MS
+from kms_fast.model.policy import DAY_MS, MINUTE_MS
 from tests.host.local_server import LocalServer
 from tests.hosts import RunningHost, make_realm, run_cli, serve
 from tests.reference import rpc

@@ -3,9 +3,7 @@
 import pytest
 
 from kms_fast.model import policy
-from kms_fast.model.policy import DAY_MIN, MINUTE_MS, LicenceState, LicenceStatus, licence_status
-
-DAY_MS = DAY_MIN * MINUTE_MS
+from kms_fast.model.policy import DAY_MIN, DAY_MS, MINUTE_MS, LicenceState, LicenceStatus, licence_status
 
 
 def test_a_client_renews_at_the_interval_or_half_the_validity() -> None:
@@ -115,6 +113,10 @@ def test_the_longest_renewal_that_fits_the_retention() -> None:
     assert check(renewal=longest) is None
     assert check(renewal=longest + 1) is not None
     assert check(renewal=longest + 1, validity=2 * longest) is None
+
+
+def test_whole_days_until_a_time() -> None:
+    assert [policy.days_until(end_ms, 0) for end_ms in (2 * DAY_MS, 2 * DAY_MS - 1, 0, -1)] == [2, 1, 0, -1]
 
 
 def test_times_are_shown_in_utc() -> None:

@@ -17,9 +17,9 @@ from kms_fast.client.probe import build_probe
 from kms_fast.client.trust import Trust
 from kms_fast.clock import wall_clock_ms
 from kms_fast.discovery.address import HostAddress
-from kms_fast.model.certificate import DAY_MS, HostCertificate
+from kms_fast.model.certificate import HostCertificate
 from kms_fast.model.lease import Answer
-from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, CLOCK_TOLERANCE_MS, MINUTE_MS, format_time
+from kms_fast.model.policy import CERTIFICATE_WARNING_DAYS, CLOCK_TOLERANCE_MS, MINUTE_MS, days_until, format_time
 from kms_fast.results import BY_NAME, find_result
 
 CLOCK_WARNING_MS: Final = 5 * MINUTE_MS
@@ -132,7 +132,7 @@ def check_certificate(context: TargetContext) -> Finding:
 
 def judge_end(certificate: HostCertificate, publisher: str, now_ms: int) -> Finding:
     """How long a certificate that is valid now stays so."""
-    days_left = (certificate.not_after_ms - now_ms) // DAY_MS
+    days_left = days_until(certificate.not_after_ms, now_ms)
     what = f"Certificate {certificate.serial} of {publisher} is valid for {days_left} more days."
     if days_left < CERTIFICATE_WARNING_DAYS:
         return warn(what, BY_NAME["CERTIFICATE_DATES"].cure, days_left=days_left, serial=certificate.serial)
