@@ -11,11 +11,10 @@ from typing import Any, Final
 
 import dns.asyncresolver
 import dns.exception
-import dns.name
 from dns.rdtypes.IN.SRV import SRV
 
 from kms_fast.discovery.address import HostAddress
-from kms_fast.discovery.srv import LOOKUP_S, describe_failure
+from kms_fast.discovery.srv import LOOKUP_S, address_of, describe_failure, list_offered
 from kms_fast.errors import NoHost
 
 AT_ONCE: Final = 16
@@ -82,13 +81,11 @@ async def look_at(name: str, records: Iterable[SRV], look: Look) -> list[Finding
     places = asyncio.Semaphore(AT_ONCE)
 
     async def find(record: SRV) -> Finding:
-        host = HostAddress(record.target.to_text(omit_final_dot=True), record.port)
+        host = address_of(record)
         async with places:
             return Finding(name, host, await look(host))
 
-    # The target "." says that the service is not offered; there is nothing to look at.
-    targets = [record for record in records if record.target != dns.name.root]
-    return await asyncio.gather(*map(find, targets))
+    return await asyncio.gather(*map(find, list_offered(records)))
 
 
 async def audit(

@@ -97,15 +97,25 @@ def query_names(service: Service, resolver: dns.resolver.BaseResolver) -> list[s
     return list(dict.fromkeys(name if name.endswith(".") else f"{name}." for name in names))
 
 
+def list_offered(records: Iterable[SRV]) -> list[SRV]:
+    """The records that name a host; the target ``.`` says that the service is not offered."""
+    return [record for record in records if record.target != dns.name.root]
+
+
+def address_of(record: SRV) -> HostAddress:
+    """The host that a record names."""
+    return HostAddress(record.target.to_text(omit_final_dot=True), record.port)
+
+
 def order_records(records: Iterable[SRV], chance: random.Random) -> list[HostAddress]:
-    """The targets of SRV records in the order of RFC 2782; the target ``.`` says that the service is not offered."""
-    left = [record for record in records if record.target != dns.name.root]
+    """The hosts of SRV records in the order of RFC 2782."""
+    left = list_offered(records)
     ordered: list[HostAddress] = []
     while left:
         priority = min(record.priority for record in left)
         record = _draw([record for record in left if record.priority == priority], chance)
         left.remove(record)
-        ordered.append(HostAddress(record.target.to_text(omit_final_dot=True), record.port))
+        ordered.append(address_of(record))
     return ordered
 
 
