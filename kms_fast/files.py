@@ -1,5 +1,6 @@
 """Files that hold keys and state: read with a bound, written so that a crash leaves the old or the new one whole."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ PUBLIC: Final = 0o644
 SECRET: Final = 0o600
 SECRET_FOLDER: Final = 0o700
 MAX_READ_BYTES: Final = 64 << 20
+# More than any file with a key or a certificate takes.
+SMALL_BYTES: Final = 1 << 16
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
@@ -67,5 +70,5 @@ def read_bounded(path: Path, limit_bytes: int = MAX_READ_BYTES) -> bytes:
     with path.open("rb") as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
-        raise OSError(27, f"longer than the {limit_bytes} bytes that such a file may have", str(path))
+        raise OSError(errno.EFBIG, f"longer than the {limit_bytes} bytes that such a file may have", str(path))
     return data

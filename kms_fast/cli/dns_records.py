@@ -18,7 +18,7 @@ from kms_fast.discovery.publishing import Change, HostRecord, check_target, publ
 from kms_fast.discovery.tsig import TsigKey, parse_key_file
 from kms_fast.discovery.zone import Access
 from kms_fast.errors import ConfigurationError, KmsFastError, explain_error
-from kms_fast.files import read_bounded
+from kms_fast.files import SMALL_BYTES, read_bounded
 from kms_fast.host.chores import Chore
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.presence import HostProcess
@@ -30,7 +30,6 @@ from kms_fast.results import BY_NAME, find_result
 
 REFRESH_S: Final = 86_400.0
 RETRY_S: Final = 3_600.0
-_KEY_FILE_BYTES: Final = 1 << 16
 _RPC_REFUSED: Final = BY_NAME["RPC_REFUSED"].code
 # Unsigned results of a host that is not this publisher's; with the others it only cannot sign now.
 _NOT_OURS: Final = {BY_NAME[name].code for name in ("REQUEST_UNREADABLE", "PRODUCT_UNKNOWN", "RPC_REFUSED")}
@@ -87,7 +86,7 @@ def read_tsig_key(path: Path) -> TsigKey:
             "and a file of mode 0600 or 0640 for it.",
             file=str(path),
         )
-    return parse_key_file(read_bounded(path, _KEY_FILE_BYTES).decode("utf-8", "replace"), str(path))
+    return parse_key_file(read_bounded(path, SMALL_BYTES).decode("utf-8", "replace"), str(path))
 
 
 def list_domains(settings: HostSettings) -> list[str]:

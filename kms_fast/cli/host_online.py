@@ -15,14 +15,13 @@ from kms_fast.cli.product_key import read_key
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import read_bounded
+from kms_fast.files import SMALL_BYTES, read_bounded
 from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request, read_installation
 from kms_fast.host.presence import list_running, reload_running
 from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.policy import format_time
 
 RELOAD_LIMIT_S = 90.0
-_KEY_FILE_BYTES = 1 << 16
 
 
 def _read_publisher_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> bytes | None:
@@ -32,7 +31,7 @@ def _read_publisher_file(ctx: click.Context, param: click.Parameter, path: Path 
 def _read_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> list[str]:
     """The keys themselves; ``@FILE`` keeps one out of the shell's history and the list of processes."""
     return [
-        read_bounded(Path(key[1:]), _KEY_FILE_BYTES).decode("utf-8", "replace") if key.startswith("@") else key
+        read_bounded(Path(key[1:]), SMALL_BYTES).decode("utf-8", "replace") if key.startswith("@") else key
         for key in keys
     ]
 

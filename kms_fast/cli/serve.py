@@ -63,11 +63,10 @@ def command(accept_rollback: bool, home: Path, loaded: LoadedSettings, out: Outp
         installation = read_checked(folder, settings)
         sockets = _open_sockets(folder, settings)
         asyncio.run(_check_state(home, settings, installation, accept_rollback))
-        announce = _announce(installation, sockets, out)
 
         def tell_start() -> None:
             note_start()
-            announce()
+            _announce(installation, sockets, out)
 
         # Whoever finds this host by its file may tell it to reload before it listens to that.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -189,24 +188,20 @@ def _open_service(settings: HostSettings, publisher: PublisherFile) -> Publisher
     return ActivationClient(url, Path(settings.activation_ca) if settings.activation_ca else None)
 
 
-def _announce(installation: Installation, sockets: list[list[socket.socket]], out: Output) -> Callable[[], None]:
-    addresses = [(*opened.getsockname()[:2], _show_address(opened)) for opened in sockets[0]]
-
-    def announce() -> None:
-        backend = _core.backend()
-        log(
-            "HOST_STARTED",
-            host=uuid.UUID(bytes=installation.certificate.host_id),
-            publisher=installation.publisher.name,
-            installed=installation.describe(),
-            workers=len(sockets),
-            aes=backend["aes"],
-            sha256=backend["sha256"],
-        )
-        for address, port, shown in addresses:
-            out.line({"event": "listening", "address": address, "port": port}, f"listening on {shown}")
-
-    return announce
+def _announce(installation: Installation, sockets: list[list[socket.socket]], out: Output) -> None:
+    backend = _core.backend()
+    log(
+        "HOST_STARTED",
+        host=uuid.UUID(bytes=installation.certificate.host_id),
+        publisher=installation.publisher.name,
+        installed=installation.describe(),
+        workers=len(sockets),
+        aes=backend["aes"],
+        sha256=backend["sha256"],
+    )
+    for opened in sockets[0]:
+        address, port = opened.getsockname()[:2]
+        out.line({"event": "listening", "address": address, "port": port}, f"listening on {_show_address(opened)}")
 
 
 def _show_address(opened: socket.socket) -> str:

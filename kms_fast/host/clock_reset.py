@@ -1,12 +1,9 @@
 """Letting a host's time go back, after its clock was ahead: a segment whose first block says so (docs/ledger.md)."""
 
 from pathlib import Path
-from typing import Final
 
 from kms_fast.host.ledger import find_newest_time, open_ledger, storage_errors
-from kms_fast.host.segment import UNKNOWN, Head
-
-_NO_BATCH: Final = bytes(32)
+from kms_fast.host.segment import NO_BATCH, UNKNOWN, Head
 
 
 def reset_clock(folder: Path, *, host_id: bytes, certificates: bytes, now_ms: int) -> int:
@@ -21,6 +18,6 @@ def reset_clock(folder: Path, *, host_id: bytes, certificates: bytes, now_ms: in
         newest_ms = find_newest_time(folder)
     if newest_ms is None or newest_ms <= now_ms:
         return 0
-    reset = Head(UNKNOWN, _NO_BATCH, now_ms, reset=True)
+    reset = Head(UNKNOWN, NO_BATCH, now_ms, reset=True)
     open_ledger(folder, host_id=host_id, certificates=certificates, added=[reset]).close()
     return newest_ms - now_ms

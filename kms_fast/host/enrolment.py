@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -25,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, make_folder, read_bounded, write_atomically
+from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, SMALL_BYTES, make_folder, read_bounded, write_atomically
 from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, read_keys_by_id, write_keys
 from kms_fast.host.segment import list_segments
 from kms_fast.model import signing
@@ -36,8 +35,6 @@ from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.exchange import HostAnswer, HostKeySecrets, HostRequest, build_host_request
 from kms_fast.model.keys import MAX_KEYS_PER_HOST, KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
-
-_SMALL_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +310,7 @@ def _read_chain(folder: Path) -> tuple[bytes, HostCertificate, IssuerCertificate
     path = folder / "host.cert"
     if not path.exists():
         raise _not_activated(folder)
-    data = read_bounded(path, _SMALL_BYTES)
+    data = read_bounded(path, SMALL_BYTES)
     with _naming(path):
         certificate, issuer = parse_chain(data)
     return data, certificate, issuer
@@ -340,7 +337,7 @@ def read_host_key(folder: Path) -> Ed25519PrivateKey:
     """The host's private key. Raises OSError or `ConfigurationError`."""
     path = folder / "host.key"
     try:
-        key = load_pem_private_key(read_bounded(path, _SMALL_BYTES), None)
+        key = load_pem_private_key(read_bounded(path, SMALL_BYTES), None)
     except (ValueError, TypeError):
         raise ConfigurationError(f"{path} is damaged: it does not read as a private key.") from None
     if not isinstance(key, Ed25519PrivateKey):

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kms_fast.files import SECRET, read_bounded, write_atomically
+from kms_fast.files import SECRET, SMALL_BYTES, read_bounded, write_atomically
 from kms_fast.model.document import read_document, write_document
 from kms_fast.model.exchange import INSTALLATION_ID_SIZE, MAC_SIZE, HostKeySecrets
 from kms_fast.model.keys import KEY_ID_SIZE
 
 FORMAT: Final = "kms_fast host keys 1"
 _MACHINE_ID_FILES: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
-_LIMIT_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def read_keys(folder: Path) -> StoredKeys | None:
     path = folder / "keys.json"
     if not path.exists():
         return None
-    document = read_document(read_bounded(path, _LIMIT_BYTES), FORMAT, str(path))
+    document = read_document(read_bounded(path, SMALL_BYTES), FORMAT, str(path))
     body = document.object("body")
     document.finish()
     publisher_id = body.octets("publisher_id", 16)

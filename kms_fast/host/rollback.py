@@ -15,6 +15,7 @@ from kms_fast.files import SECRET, read_bounded, sync_folder, write_atomically
 from kms_fast.host.ledger import open_ledger, storage_errors
 from kms_fast.host.segment import (
     ENTRIES_AT,
+    NO_BATCH,
     UNKNOWN,
     Head,
     hash_header,
@@ -27,7 +28,7 @@ from kms_fast.model.policy import format_time
 from kms_fast.store import Watermark
 
 RESTORED: Final = "restored.json"
-_NOT_KNOWN: Final = Head(UNKNOWN, bytes(32), 0, lost=True)
+_NOT_KNOWN: Final = Head(UNKNOWN, NO_BATCH, 0, lost=True)
 
 
 def mark_restored(folder: Path, created_ms: int) -> None:

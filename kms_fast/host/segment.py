@@ -30,6 +30,8 @@ MAX_LEAVES: Final = 1024
 MAX_RECORD_SIZE: Final = ENTRIES_AT + MAX_LEAVES * ENTRY_SIZE
 END: Final = (1 << 63) - 1
 UNKNOWN: Final = 0
+# In place of a header's hash, where a head stands for no batch.
+NO_BATCH: Final = bytes(32)
 SCAN_BYTES: Final = 1 << 20
 READ_RECORDS: Final = 64
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from kms_fast.model.activation_url import check_activation_url
 from kms_fast.model.names import check_name, parse_listen_address, parse_published_domain, parse_server
+from kms_fast.model.policy import JITTER, LONGEST_INTERVAL_MIN, SHORTEST_INTERVAL_MIN
 from kms_fast.model.quantities import UNITS, format_quantity, parse_quantity
 
 DEFAULT_PORT = 1688
@@ -24,8 +25,7 @@ FIXED_SETTINGS = ("listen", "workers", "store", "web")
 
 _DAY_S = 86_400
 
-# Design rule of the intervals that a host may set: 15 minutes to 30 days.
-_IntervalMin = Annotated[int, Meta(ge=15, le=43_200)]
+_IntervalMin = Annotated[int, Meta(ge=SHORTEST_INTERVAL_MIN, le=LONGEST_INTERVAL_MIN)]
 
 
 class ConflictingSettings(ValueError):
@@ -216,10 +216,11 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     def __post_init__(self) -> None:
-        if self.renewal_interval_min is not None and self.renewal_interval_min * 60 * 1.1 > self.retention_s / 2:
+        renewal_min = self.renewal_interval_min
+        if renewal_min is not None and renewal_min * 60 * (1 + JITTER) > self.retention_s / 2:
             raise ConflictingSettings(
                 ("renewal_interval", "retention"),
-                f"renewal_interval {format_quantity(self.renewal_interval_min, 'min')} is too long for retention "
+                f"renewal_interval {format_quantity(renewal_min, 'min')} is too long for retention "
                 f"{format_quantity(self.retention_s, 's')}: machines would drop out of the count before they renew "
                 "(renewal_interval × 1.1 must be at most half of retention)",
             )
