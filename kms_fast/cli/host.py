@@ -1,4 +1,4 @@
-"""``kms-fast host``: activating this host at its publisher, and its status."""
+"""``kms-fast host``: the group of its commands; here those for an exchange of files, and the reload."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from kms_fast.model.exchange import HostRequest
 
 @click.group
 def command() -> None:
-    """Install a host key, get a certificate online or by files; back the host up.
+    """Install a host key, get a certificate online or by files; configure the host, publish it in DNS, back it up.
 
     \b
     Examples:

@@ -1,1 +1,1 @@
-"""Where a client finds its host: addresses as users write them, and SRV records in DNS."""
+"""Hosts in DNS: where a client finds one, how a host publishes itself, and what the records lead to."""

@@ -80,7 +80,7 @@ async def publish(record: HostRecord, access: Access, look: Look, *, share: bool
     """Add the record to its set, in place of what the set had of this host.
 
     Raises `KmsFastError`, whose details have the record to create by hand: DNS_SET_FOREIGN when the set names a server
-    that is no kms_fast host, unless ``share``; otherwise what `find_zone` and `Zone.send` raise.
+    that is no kms_fast host, unless ``share``; otherwise what `withdraw` raises.
     """
     try:
         zone = await find_zone(record.name, access)
@@ -129,7 +129,7 @@ async def _publish_once(record: HostRecord, zone: Zone, look: Look, share: bool)
 async def withdraw(record: HostRecord, access: Access) -> Change:
     """Remove what the set has of this host, whatever its priority and weight; nothing when it has none.
 
-    Raises `KmsFastError` as `publish`, but never DNS_SET_FOREIGN.
+    Raises `KmsFastError`: what `find_zone`, `Zone.read_set` and `Zone.send` raise.
     """
     zone = await find_zone(record.name, access)
     own = [other for other in await zone.read_set(record.name) or () if record.is_same_host(other)]

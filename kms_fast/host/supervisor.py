@@ -1,7 +1,7 @@
 """The process that an administrator starts: it opens the sockets, and keeps workers and the recorder running.
 
-TERM drains, INT stops, HUP reloads. It opens no database while children run, and keys for a request to the publisher
-only; children are started anew and inherit neither.
+TERM drains, INT stops, HUP reloads. It opens no database while children run, and reads keys to check what is
+installed and for requests to the publisher only; children are started anew and inherit neither.
 """
 
 import asyncio
