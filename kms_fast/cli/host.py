@@ -20,7 +20,6 @@ from kms_fast.cli.host_online import (
 )
 from kms_fast.cli.host_status import status
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.product_key import read_key
 from kms_fast.clock import wall_clock_ms
 from kms_fast.files import read_bounded
 from kms_fast.host.enrolment import make_request

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.product_key import read_key
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
