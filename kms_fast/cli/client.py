@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.address import check_address, check_domain, check_optional_address
-from kms_fast.cli.client_direct import activate_directly, apply, publisher_option, request
+from kms_fast.cli.client_direct import activate_directly, apply, mak_option, publisher_option, request
 from kms_fast.cli.client_service import run_service
 from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state
 from kms_fast.cli.logs import logging_options
@@ -45,14 +45,14 @@ for sub_command in (request, apply):
 @publisher_option
 @home_option
 @json_option
-def install_key(key: str, publisher: Path | None, home: Path, out: Output) -> None:
+def install_key(key: str, publisher_data: bytes | None, home: Path, out: Output) -> None:
     """Install the client setup KEY of a product.
 
     \b
     Example:
       kms-fast client install-key --publisher publisher.json XXXXX-XXXXX-XXXXX-XXXXX-XXXXX
     """
-    client = Client(home=home, publisher=publisher.read_bytes() if publisher else None)
+    client = Client(home=home, publisher=publisher_data)
     sku = client.install_key(key)
     status = client.status(sku.id)
     out.result(status.to_json(), f"Installed the setup key of {sku.name}. Next: kms-fast client activate")
@@ -158,7 +158,7 @@ def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 @publisher_option
 @click.option("--key", help="Install this setup key first, as install-key does.")
 @click.option("--host", callback=check_optional_address, help="Ask only this host from now on, as set-host does.")
-@click.option("--mak", metavar="KEY", help="Ask no host but the publisher, with this multiple-activation key or @FILE.")
+@mak_option(help="Ask no host but the publisher, with this multiple-activation key or @FILE.")
 @click.option("--url", help="With --mak: address of the activation service, else the publisher file's.")
 @click.option(
     "--ca",
@@ -169,7 +169,7 @@ def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 @home_option
 @json_option
 def activate(
-    publisher: Path | None,
+    publisher_data: bytes | None,
     key: str | None,
     host: str | None,
     mak: str | None,
@@ -188,7 +188,7 @@ def activate(
       kms-fast client activate --host kms.example.com --json
       kms-fast client activate --publisher publisher.json --mak @mak.txt
     """
-    client = Client(home=home, publisher=publisher.read_bytes() if publisher else None)
+    client = Client(home=home, publisher=publisher_data)
     if mak is not None:
         if key or host or sku:
             raise click.UsageError("With --mak no host is asked: leave out --key, --host and --sku.")

@@ -1,22 +1,21 @@
 """``kms-fast client activate --mak | request | apply``: an activation by the publisher itself, without a host."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import click
 
+from kms_fast.cli.given import publisher_option as make_publisher_option
+from kms_fast.cli.given import read_key
 from kms_fast.cli.output import Output, home_option, json_option
-from kms_fast.cli.product_key import read_key
 from kms_fast.client import Client
 from kms_fast.client.direct import DirectActivation
 from kms_fast.errors import KmsFastError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 
-publisher_option = click.option(
-    "--publisher",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The publisher's publisher.json; needed once, it is kept with the key.",
-)
+publisher_option = make_publisher_option("The publisher's publisher.json; needed once, it is kept with the key.")
+mak_option = partial(click.option, "--mak", "mak", metavar="KEY", callback=read_key)
 
 
 def activate_directly(client: Client, key: str, url: str | None, ca: Path | None, out: Output) -> None:
@@ -24,7 +23,7 @@ def activate_directly(client: Client, key: str, url: str | None, ca: Path | None
     # Commands that need no such network need not wait for its modules.
     from kms_fast.cli.online import ActivationClient
 
-    request = client.begin_direct(read_key(key))
+    request = client.begin_direct(key)
     try:
         service = ActivationClient(url or request.url, ca)
         out.progress(f"asking {service.url}")
@@ -37,11 +36,11 @@ def activate_directly(client: Client, key: str, url: str | None, ca: Path | None
 
 @click.command("request")
 @publisher_option
-@click.option("--mak", "key", required=True, help="Multiple-activation key, or @FILE that holds it.")
+@mak_option(required=True, help="Multiple-activation key, or @FILE that holds it.")
 @click.option("--out", "path", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The request.")
 @home_option
 @json_option
-def request(publisher: Path | None, key: str, path: Path, home: Path, out: Output) -> None:
+def request(publisher_data: bytes | None, mak: str, path: Path, home: Path, out: Output) -> None:
     """Write what the publisher is asked, for a machine that reaches neither a host nor the publisher.
 
     The request goes to the publisher by any means, and carries no secret; its answer goes to kms-fast client apply.
@@ -50,8 +49,7 @@ def request(publisher: Path | None, key: str, path: Path, home: Path, out: Outpu
     Example:
       kms-fast client request --publisher publisher.json --mak @mak.txt --out machine.request
     """
-    client = Client(home=home, publisher=read_bounded(publisher) if publisher else None)
-    asked = client.begin_direct(read_key(key))
+    asked = Client(home=home, publisher=publisher_data).begin_direct(mak)
     write_atomically(path, asked.data, mode=PUBLIC)
     out.result(
         {"file": path, "product": asked.sku.name, "sku": asked.sku.id, "cmid": asked.machine.cmid},

@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
+from kms_fast.cli.given import publisher_option as make_publisher_option
+from kms_fast.cli.given import read_keys
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import SMALL_BYTES, read_bounded
 from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request, read_installation
 from kms_fast.host.presence import list_running, reload_running
 from kms_fast.model.compact import CompactAnswer
@@ -23,30 +24,12 @@ from kms_fast.model.policy import format_time
 RELOAD_LIMIT_S = 90.0
 
 
-def _read_publisher_file(ctx: click.Context, param: click.Parameter, path: Path | None) -> bytes | None:
-    return None if path is None else read_bounded(path)
-
-
-def _read_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> list[str]:
-    """The keys themselves; ``@FILE`` keeps one out of the shell's history and the list of processes."""
-    return [
-        read_bounded(Path(key[1:]), SMALL_BYTES).decode("utf-8", "replace") if key.startswith("@") else key
-        for key in keys
-    ]
-
-
-publisher_option = click.option(
-    "--publisher",
-    "publisher_data",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_read_publisher_file,
-    help="The publisher's publisher.json; not needed once the host has it.",
-)
+publisher_option = make_publisher_option("The publisher's publisher.json; not needed once the host has it.")
 keys_option = click.option(
     "--key",
     "keys",
     multiple=True,
-    callback=_read_keys,
+    callback=read_keys,
     help="Host key, or @FILE that holds it; repeatable; else those installed.",
 )
 
@@ -83,7 +66,7 @@ def service_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("install-key")
-@click.argument("keys", metavar="KEY...", nargs=-1, required=True, callback=_read_keys)
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True, callback=read_keys)
 @publisher_option
 @home_option
 @json_option
