@@ -115,7 +115,7 @@ def test_refusals_reach_the_hosts_administrator(example: Example) -> None:
     for named in (disabled[-5:], disabled[-5:].lower(), key_id):
         assert len(example.publisher("log", "--key", named, "--granted")["requests"]) == 1
     code, told, _ = run_cli("publisher", "log", "--key", "00000", home=example.home)
-    assert (code, "no host key that ends in 00000" in told["message"]) == (1, True)
+    assert (code, "no key that ends in 00000" in told["message"]) == (1, True)
     assert example.publisher("log", "--peer", "10.0.0.1")["requests"] == []
     kept = [len(example.publisher("log", "--since", since)["requests"]) for since in ("1h", "2001-02-03", "2101-02-03")]
     assert kept == [len(example.publisher("log")["requests"])] * 2 + [0]
