@@ -96,7 +96,11 @@ _ROWS = (
     ("RECORDER_ENDS", ERROR, "the recorder ends: {error} {error.result.cure}"),
     ("RECORDER_OUTAGE", ERROR, "{error} The recorder tries again until it can go on."),
     ("RECORDER_BACK", INFO, "the inventory is recorded again"),
-    ("SEGMENT_LEFT", ERROR, "{error} ({error.result.name}) The segment is not recorded any further."),
+    (
+        "SEGMENT_LEFT",
+        ERROR,
+        "{error} The segment is not recorded any further. {error.result.cure} ({error.result.name})",
+    ),
     ("PRUNED", INFO, "dropped the records of {batches} batches, older than keep_records"),
     ("PRUNE_FAILED", ERROR, "{error} ({error.result.name}) The ledger is pruned again in an hour."),
     ("HOST_ASKED", INFO, "{event}"),

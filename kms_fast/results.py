@@ -148,7 +148,10 @@ _ROWS = (
         0xE04B0007,
         "LEDGER_DAMAGED",
         "The ledger does not verify.",
-        "Keep a copy of the ledger folder, then restore it from a backup; the host does not write to a damaged ledger.",
+        (
+            "Put the damaged file back from a backup of the host, then: kms-fast ledger verify. Without a backup leave "
+            "it where it is; kms-fast host backup --damaged copies it too (docs/ledger.md)."
+        ),
     ),
     (
         0xE04B0008,

@@ -9,7 +9,7 @@ from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
 from kms_fast.clock import wall_clock_ms
-from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
 from kms_fast.host.backup import restore_backup, write_backup
 from kms_fast.model.policy import format_time
 from kms_fast.model.settings import HostSettings
@@ -18,8 +18,9 @@ from kms_fast.store import Watermark
 
 @click.command
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--damaged", is_flag=True, help="Copy what of the ledger is damaged as it lies, instead of refusing.")
 @store_options
-def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
+def backup(file: Path, damaged: bool, settings: HostSettings, home: Path, out: Output) -> None:
     """Write keys, certificates, catalog, ledger, counts and inventory of this host to one FILE; it may run meanwhile.
 
     FILE holds the host's private key: keep it as safe as the host itself. A FILE that is there is replaced once the new
@@ -29,12 +30,19 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
     \b
     Examples:
       kms-fast host backup /srv/backup/kms-$(date +%F).tar
+      kms-fast host backup /srv/backup/evidence.tar --damaged
     """
     folder = home / "host"
     if not (folder / "host.key").exists():
         raise ConfigurationError(
             f"{folder} holds no host: {home} is not the home of one. Name it with --home.", file=str(folder)
         )
+
+    def note_damage(error: LedgerError) -> None:
+        if not damaged:
+            raise error
+        out.warning(f"{error.message} It is copied as it lies.")
+
     copied = write_backup(
         folder,
         file,
@@ -42,6 +50,7 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
         read_watermarks=lambda: _read_watermarks(settings, home, out),
         created_ms=wall_clock_ms(),
         on_progress=lambda copied: out.progress(str(copied)),
+        on_damage=note_damage,
     )
     out.result({"file": file, "files": copied.files, "bytes": copied.size_bytes}, f"Wrote {copied} to {file}.")
 

@@ -43,6 +43,7 @@ async def _record(plan: ChildPlan) -> None:
         open_inventory=lambda: open_inventory(plan.settings, home),
         clock_ms=wall_clock_ms,
         keep_records_ms=_keep_records_ms(plan.settings),
+        on_condition=lambda condition: tell("condition", condition=condition),
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, recorder.drain)
 

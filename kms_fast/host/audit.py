@@ -2,14 +2,16 @@
 
 import multiprocessing
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kms_fast.errors import ConfigurationError, KmsFastError, LedgerError
 from kms_fast.host.range_audit import Findings, Problem, Range, audit_range, plan_ranges
@@ -20,10 +22,12 @@ from kms_fast.model.certificate import HostCertificate, parse_chain, verify_chai
 @dataclass(slots=True)
 class Verdict:
     """What `audit_ledger` found. ``lost_heads``: batches known from elsewhere whose loss was accepted.
-    ``clock_resets``: how often an administrator let time go back.
+    ``clock_resets``: how often an administrator let time go back. ``unread_segments``: of which `verify_newest` read
+    no more than the first block, or not all.
     """
 
     segments: int = 0
+    unread_segments: int = 0
     pruned_segments: int = 0
     batches: int = 0
     records: int = 0
@@ -82,12 +86,31 @@ def verify_ledger(
     meanwhile. Raises `LedgerError` that names segment and batch of the first problem and lists all; OSError.
     """
     audit = _LedgerAudit(roots, publisher_id)
-    ranges = audit.plan(list_segments(folder))
+    ranges = [wanted for segment in audit.check_starts(list_segments(folder)) for wanted in plan_ranges(*segment)]
     with _mapping(processes if len(ranges) > 1 else 1) as mapped:
         for wanted, findings in zip(ranges, mapped(ranges), strict=True):
             audit.add(wanted, findings)
             on_progress(audit.verdict)
     audit.check_heads()
+    audit.verdict.check()
+    return audit.verdict
+
+
+def verify_newest(folder: Path, *, roots: Sequence[bytes], publisher_id: bytes, limit_s: float) -> Verdict:
+    """As `verify_ledger` from the newest record back until so much time has passed, and the first block of every
+    segment: what an old, long ledger costs has a bound. Raises `LedgerError`, OSError.
+    """
+    end_s = time.monotonic() + limit_s
+    audit = _LedgerAudit(roots, publisher_id)
+    segments = audit.check_starts(list_segments(folder))
+    unread = {segment.start.segment for segment in segments}
+    for wanted in (wanted for segment in reversed(segments) for wanted in reversed(plan_ranges(*segment))):
+        if time.monotonic() >= end_s:
+            break
+        audit.add(wanted, audit_range(wanted))
+        # Its first range comes last.
+        unread -= {wanted.start.segment} if wanted.number == 0 else set()
+    audit.check_heads(unread)
     audit.verdict.check()
     return audit.verdict
 
@@ -112,6 +135,15 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+class _Segment(NamedTuple):
+    """A segment whose first block is whole; ``named``: hashes of its headers that others continue."""
+
+    path: Path
+    start: SegmentStart
+    certificate: HostCertificate
+    named: frozenset[bytes]
+
+
 class _LedgerAudit:
     """Puts the findings of all ranges together, and checks what ties segments to each other."""
 
@@ -124,8 +156,8 @@ class _LedgerAudit:
         self._ends: dict[int, bytes] = {}
         self._unreadable: set[int] = set()
 
-    def plan(self, paths: Sequence[Path]) -> list[Range]:
-        """What is to be checked. First blocks and certificates are checked here."""
+    def check_starts(self, paths: Sequence[Path]) -> list[_Segment]:
+        """Check first blocks and certificates; the segments whose records are to be checked."""
         for path in paths:
             try:
                 self._starts[path] = read_start_of(path)
@@ -138,7 +170,7 @@ class _LedgerAudit:
             for head in start.heads:
                 named[head.segment].add(head.header_hash)
         host_id = next((start.host_id for start in self._starts.values()), b"")
-        ranges = []
+        segments = []
         for path, start in self._starts.items():
             try:
                 certificate = self._verify_start(start, path, host_id)
@@ -146,8 +178,8 @@ class _LedgerAudit:
                 self._report("certificate", error)
                 self._unreadable.add(start.segment)
             else:
-                ranges += plan_ranges(path, start, certificate, frozenset(named[start.segment]))
-        return ranges
+                segments.append(_Segment(path, start, certificate, frozenset(named[start.segment])))
+        return segments
 
     def _verify_start(self, start: SegmentStart, path: Path, host_id: bytes) -> HostCertificate:
         try:
@@ -183,8 +215,11 @@ class _LedgerAudit:
             verdict.pruned_segments += findings.is_pruned
             self._ends[segment] = findings.end_hash
 
-    def check_heads(self) -> None:
-        """Check that every segment continues all earlier ones, each at a batch that is there."""
+    def check_heads(self, unread: AbstractSet[int] = frozenset()) -> None:
+        """Check that every segment continues all earlier ones, each at a batch that is there, unless that was not
+        read.
+        """
+        self.verdict.unread_segments = len(unread)
         lost = {head.segment for start in self._starts.values() for head in start.heads if head.lost}
         # What a block said that is not there, or cannot be read, is not known.
         first_gap = min((lost | self._unreadable).difference(self._ends, {UNKNOWN}), default=END)
@@ -197,7 +232,7 @@ class _LedgerAudit:
                     self.verdict.lost_heads += 1
                 elif head.reset:
                     self.verdict.clock_resets += 1
-                elif head.segment not in self._unreadable and (problem := self._find_problem(head, lost)):
+                elif head.segment not in self._unreadable | unread and (problem := self._find_problem(head, lost)):
                     self._report_head(path, start, head.segment, problem)
             if start.segment < first_gap:
                 for segment in sorted(before - ended - continued):

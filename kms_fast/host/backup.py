@@ -1,8 +1,10 @@
 """A host in one archive, taken while it runs, and a host made from one: what is in its folder (docs/files.md)."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,6 +22,7 @@ from kms_fast.host.segment import (
     read_end,
     read_start,
     read_start_of,
+    segment_path,
 )
 from kms_fast.store import Watermark
 
@@ -47,13 +50,14 @@ def write_backup(
     read_watermarks: Callable[[], Iterable[Watermark]],
     created_ms: int,
     on_progress: Callable[[Copied], None],
+    on_damage: Callable[[LedgerError], None],
 ) -> Copied:
     """Write the archive of a host's folder, whole or not at all, readable by its owner only.
 
     ``with_databases``: not for a host whose store is elsewhere, so that such files are of an earlier life.
     ``read_watermarks``: what the inventory has of this host. The host may run: what it signs meanwhile is in the
-    archive or not, but whatever a segment continues and the inventory has is. Raises `LedgerError` for a damaged
-    ledger, `KmsFastError`, OSError.
+    archive or not, but whatever a segment continues and the inventory has is. ``on_damage`` is told what of the ledger
+    is damaged or gone; unless it raises, that is copied as it lies. Raises `KmsFastError`, OSError.
     """
     with open_archive(target, FORMAT, created_ms, on_progress) as writer:
         for name in FILES:
@@ -70,22 +74,30 @@ def write_backup(
         # A segment continues batches that were on disk before it was there: those copied after it hold them.
         for path in reversed(paths):
             with path.open("rb") as segment:
-                start = read_start(segment, path)
-                end = _find_end(segment, path, start, known.pop(start.segment, []))
+                try:
+                    start = read_start(segment, path)
+                    end = _find_end(segment, path, start, known.pop(start.segment, []))
+                except LedgerError as error:
+                    on_damage(error)
+                    end = os.fstat(segment.fileno()).st_size
                 writer.add(f"ledger/{path.name}", segment, end)
-        if known:
-            missing = min(known)
-            raise LedgerError(
-                f"{folder / 'ledger'} lacks segment {missing}, which a later segment continues or the inventory has.",
-                file=str(folder / "ledger"),
-                segment=missing,
-            )
+        for missing in sorted(known):
+            if segment_path(folder / "ledger", missing) not in paths:
+                on_damage(_lack(folder / "ledger", missing))
     return writer.copied
+
+
+def _lack(folder: Path, segment: int) -> LedgerError:
+    what = f"{folder} lacks segment {segment}, which a later segment continues or the inventory has."
+    return LedgerError(what, file=str(folder), segment=segment)
 
 
 def _find_known_heads(paths: Sequence[Path], watermarks: Iterable[Watermark]) -> dict[int, list[Head]]:
     """Batches of each segment that blocks and the inventory name; none of a segment whose loss was accepted."""
-    heads = [head for path in paths for head in read_start_of(path).heads]
+    heads: list[Head] = []
+    for path in paths:
+        with suppress(LedgerError):  # told when that segment is copied
+            heads += read_start_of(path).heads
     heads += [Head(mark.segment, mark.header_hash, mark.time_ms) for mark in watermarks]
     lost = {head.segment for head in heads if head.lost}
     known = defaultdict(list)

@@ -5,7 +5,7 @@ however that one died. From its stdout come events. Its log goes to stderr, whic
 
     supervisor → child    plan, then {"command": "reload", "settings": …} or {"command": "drain"}
     child → supervisor    {"event": "ready"}, {"event": "reloaded"} or {"event": "reload_failed", "error": …},
-                          {"event": "condition", "condition": …} of a worker whenever it changes,
+                          {"event": "condition", "condition": …} whenever it changes,
                           {"event": "failed", "error": …} as the last before exit code 1
 """
 
@@ -39,10 +39,13 @@ class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker that runs finds around it. ``busy``: why it answers every request SERVER_BUSY, if it does."""
+    """What a child that runs finds around it. ``busy``: why a worker answers every request SERVER_BUSY, if it does;
+    ``segments_left``: how many segments the recorder cannot record any further.
+    """
 
     store_ready: bool = True
     busy: str | None = None
+    segments_left: int = 0
 
 
 EventName = Literal["ready", "reloaded", "reload_failed", "condition", "failed"]

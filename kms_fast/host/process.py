@@ -16,7 +16,7 @@ LONGEST_EVENT_BYTES = 1 << 20
 
 class Child:
     """A running child; made by `start`. ``ready`` is set once it serves, ``error`` is what it said at its end,
-    ``condition`` what it said last of a worker's surroundings.
+    ``condition`` what it said last of its surroundings.
     """
 
     def __init__(self, name: str, process: Process) -> None:

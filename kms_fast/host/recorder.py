@@ -13,6 +13,7 @@ from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import KmsFastError
+from kms_fast.host.child import Condition
 from kms_fast.host.prune import prune_ledger
 from kms_fast.host.tail import LedgerTail
 from kms_fast.messages import log
@@ -51,6 +52,7 @@ class Recorder:
 
     ``open_inventory`` is called at the start, and again after each outage of the store or the ledger's disk.
     ``keep_records_ms``: how long the ledger keeps entries; None for ever. It may be set while this runs.
+    ``on_condition`` is told whenever the `Condition` changes.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Recorder:
         clock_ms: Callable[[], int],
         keep_records_ms: int | None = None,
         room: int = ROOM_RECORDS,
+        on_condition: Callable[[Condition], None] = lambda condition: None,
     ) -> None:
         self._folder = folder
         self._host_id = host_id
@@ -69,6 +72,8 @@ class Recorder:
         self._clock_ms = clock_ms
         self.keep_records_ms = keep_records_ms
         self._room = room
+        self._on_condition = on_condition
+        self._condition = Condition()
         self._draining = asyncio.Event()
         self._failures = 0
         self._spare_fold: _core.Fold | None = None
@@ -147,6 +152,7 @@ class Recorder:
             if not new or fold.is_full or is_last or asyncio.get_running_loop().time() >= gathered_s:
                 break
             await self._pause(LOOK_S)
+        self._note_condition(Condition(segments_left=tail.segments_left))
         if watermarks:
             await asyncio.to_thread(fold.sort)
         return _Part(fold, list(watermarks.values()), is_last)
@@ -210,6 +216,11 @@ class Recorder:
         if pruned.segments:
             log("PRUNED", batches=pruned.batches)
             self._prune_due_s = now_s
+
+    def _note_condition(self, condition: Condition) -> None:
+        if condition != self._condition:
+            self._condition = condition
+            self._on_condition(condition)
 
     def _note_recovery(self) -> None:
         if self._failures:

@@ -120,6 +120,7 @@ class Supervisor:
             "workers": len(self._workers),
             "workers_ready": ready,
             "recorder_ready": self._recorder.is_ready,
+            "segments_left": self._recorder.condition.segments_left,
             **self._renewal.describe(),
         }
 

@@ -20,7 +20,8 @@ from kms_fast.store import Watermark
 class LedgerTail:
     """All segments of a ledger behind the watermarks, live and ended ones, also those that come later.
 
-    Segments that are damaged, of another host, or went back behind their watermark, are logged once and left alone.
+    Segments that are damaged, of another host, or went back behind their watermark, are logged once, counted in
+    ``segments_left`` and left alone.
     """
 
     def __init__(self, folder: Path, host_id: bytes, watermarks: Iterable[Watermark]) -> None:
@@ -30,6 +31,7 @@ class LedgerTail:
         self._followed: dict[Path, _SegmentTail] = {}
         self._left: set[Path] = set()
         self._turn = 0
+        self.segments_left = 0
         for mark in self._find_missing():
             self._leave_missing(mark)
 
@@ -49,7 +51,7 @@ class LedgerTail:
                 try:
                     watermark = self._fold_segment(path, fold)
                 except LedgerError as error:
-                    log("SEGMENT_LEFT", error=error)
+                    self._note_left(error)
                     self._leave(path)
                 else:
                     watermarks += [watermark] if watermark else []
@@ -82,6 +84,10 @@ class LedgerTail:
         if segment := self._followed.pop(path, None):
             segment.file.close()
 
+    def _note_left(self, error: LedgerError) -> None:
+        log("SEGMENT_LEFT", error=error)
+        self.segments_left += 1
+
     def _leave_missing(self, mark: Watermark) -> None:
         path = segment_path(self._folder, mark.segment)
         error = LedgerError(
@@ -89,7 +95,7 @@ class LedgerTail:
             name="LEDGER_WENT_BACK",
             file=str(path),
         )
-        log("SEGMENT_LEFT", error=error)
+        self._note_left(error)
         self._left.add(path)
 
 

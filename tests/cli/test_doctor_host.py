@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from kms_fast.cli.doctor.host import HostContext, check_files, check_firewall
+from kms_fast.cli.doctor.host import HostContext, check_files, check_firewall, check_ledger
 from kms_fast.cli.doctor.ladder import Verdict
 from kms_fast.host.presence import HostProcess
 from tests.batches import BatchMaker
 from tests.examinations import DAY_MS, HOUR_MS, examine, verdicts
 from tests.hosts import Realm, make_realm, run_cli, serve
+from tests.ledgers import change, offsets, write_segment
 from tests.system.asker import Asker, now_ms
 
 pytestmark = pytest.mark.usefixtures("free_port")
@@ -30,8 +31,8 @@ def test_a_host_that_runs(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None
     # No other machine reaches this one, and no record is in DNS.
     expected = dict.fromkeys(checks, "ok") | {"firewall": "warning", "lookup": "warning"}
     assert verdicts(checks) == expected
-    first = ["configuration", "files", "certificate", "intervals", "clock", "port", "firewall", "store", "disk"]
-    assert list(checks)[:9] == first
+    first = "configuration files certificate intervals clock port firewall store ledger disk"
+    assert list(checks)[:10] == first.split()
     assert list(checks)[10:] == ["name", "reach", "interface", "host certificate", "host clock"]
     assert "Certificate 1 of Testing Ltd" in checks["host certificate"]["what"]
     assert f"SRV 0 0 {host.address[1]} kms.example.test." in checks["lookup"]["cure"]
@@ -167,6 +168,21 @@ def test_a_database_that_does_not_answer(realm: Realm, monkeypatch: pytest.Monke
     finding = examine(realm.home)["store"]
     assert (finding["verdict"], finding["code"]) == ("failed", "0xE04B000F")
     assert "secret" not in json.dumps(finding)
+
+
+def test_a_flipped_byte_in_an_old_segment(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no ledger yet" in examine(realm.home)["ledger"]["what"]
+    requests = [Asker.of(realm, "desktop").ask().request for _ in range(3)]
+    paths = [write_segment(realm, requests) for _ in range(3)]
+    assert examine(realm.home)["ledger"]["what"] == "The ledger is whole: 9 batches in 3 segments verify."
+    change(paths[0], offsets()[1] + 200)
+    finding = examine(realm.home)["ledger"]
+    assert (finding["verdict"], finding["code"], finding["details"]["file"]) == ("failed", "0xE04B0007", str(paths[0]))
+    assert "host backup --damaged" in finding["cure"]
+    monkeypatch.setattr("kms_fast.cli.doctor.host.LEDGER_S", 0.0)
+    unread = check_ledger(HostContext(realm.home, None, 0))
+    assert (unread.verdict, unread.details) == (Verdict.OK, {"batches": 0, "unread_segments": 3})
+    assert "kms-fast ledger verify reads them all" in unread.what
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(2.0, "failed"), (0.5, "warning"), (0.0, "ok")])

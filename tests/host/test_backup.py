@@ -29,7 +29,18 @@ pytestmark = pytest.mark.usefixtures("small_steps")
 CREATED_MS = 1_700_000_000_000
 
 
-def back_up(realm: Realm, target: Path, marks: Sequence[Watermark] = (), *, with_databases: bool = True) -> Path:
+def raise_it(error: LedgerError) -> None:
+    raise error
+
+
+def back_up(
+    realm: Realm,
+    target: Path,
+    marks: Sequence[Watermark] = (),
+    *,
+    with_databases: bool = True,
+    on_damage: Callable[[LedgerError], None] = raise_it,
+) -> Path:
     write_backup(
         realm.home / "host",
         target,
@@ -37,6 +48,7 @@ def back_up(realm: Realm, target: Path, marks: Sequence[Watermark] = (), *, with
         read_watermarks=lambda: marks,
         created_ms=CREATED_MS,
         on_progress=lambda copied: None,
+        on_damage=on_damage,
     )
     return target
 
@@ -218,6 +230,19 @@ def test_a_segment_that_is_gone(realm: Realm, requests: list[bytes], tmp_path: P
     assert refuse(realm, tmp_path / "backup.tar").details["segment"] == 1
     second.unlink()
     assert refuse(realm, tmp_path / "backup.tar", marks).details["segment"] == 2
+
+
+def test_what_is_damaged_is_copied_as_it_lies(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:
+    paths = [write_segment(realm, requests) for _ in range(4)]
+    change(paths[0], 100)
+    change(paths[1], offsets()[1] + 200)
+    paths[2].unlink()
+    found: list[LedgerError] = []
+    restore(back_up(realm, tmp_path / "backup.tar", on_damage=found.append), tmp_path / "new")
+    complaints = ["behind batch 1", "first block", "lacks segment 3"]
+    assert [complaint in error.message for complaint, error in zip(complaints, found, strict=True)] == [True] * 3
+    copies = {path.name: path.read_bytes() for path in (tmp_path / "new" / "host" / "ledger").glob("*.kfl")}
+    assert copies == {path.name: path.read_bytes() for path in (paths[0], paths[1], paths[3])}
 
 
 def test_what_is_known_to_be_lost_holds_no_backup_up(realm: Realm, requests: list[bytes], tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import os
 import signal
 import socket
 
+from kms_fast.results import BY_NAME
 from tests.host.running import fetch_health, find_web, log_of, wait_for
 from tests.hosts import Realm, run_cli, serve
+from tests.ledgers import change, offsets, write_segment
 
 
 def test_health_pages(realm: Realm) -> None:
@@ -15,7 +17,7 @@ def test_health_pages(realm: Realm) -> None:
         wait_for(lambda: fetch_health(address, "readyz")[1]["recorder_ready"])
         assert fetch_health(address, "readyz") == (200, {
             "ready": True, "draining": False, "busy": None, "store_ready": True, "workers": 2, "workers_ready": 2,
-            "recorder_ready": True, "certificate_days_left": 364, "renewal_failed": None,
+            "recorder_ready": True, "segments_left": 0, "certificate_days_left": 364, "renewal_failed": None,
         })  # fmt: skip
         worker = host.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)
@@ -43,6 +45,21 @@ def test_a_host_whose_disk_is_almost_full_is_not_ready(realm: Realm) -> None:
         assert run_cli("host", "reload", home=realm.home)[0] == 0
         wait_for(lambda: fetch_health(address, "readyz")[0] == 200)
         assert fetch_health(address, "readyz")[1]["busy"] is None
+
+
+def test_a_host_whose_recorder_meets_damage_serves_on_and_tells(realm: Realm, requests: list[bytes]) -> None:
+    path = write_segment(realm, requests)
+    write_segment(realm, requests)
+    change(path, offsets()[1] + 200)
+    with serve(realm, "--web", "127.0.0.1:0") as host:
+        address = find_web(host)
+        wait_for(lambda: fetch_health(address, "readyz")[1]["segments_left"] == 1)
+        assert fetch_health(address, "readyz")[0] == 200
+        assert host.stop() == 0
+        lines = [line for line in log_of(host).splitlines() if "not recorded any further" in line]
+    assert len(lines) == 1
+    assert str(path) in lines[0]
+    assert BY_NAME["LEDGER_DAMAGED"].cure in lines[0]
 
 
 def test_health_pages_on_a_used_port(realm: Realm) -> None:

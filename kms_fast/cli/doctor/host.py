@@ -16,6 +16,7 @@ from kms_fast.cli.settings import load_settings
 from kms_fast.cli.stores import has_counts, has_inventory, using_counts, using_inventory
 from kms_fast.discovery.address import HostAddress
 from kms_fast.host.admission import CONFLICT_CURE, find_conflicts
+from kms_fast.host.audit import verify_newest
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.ledger import find_newest_time
 from kms_fast.host.listener import open_sockets
@@ -23,11 +24,14 @@ from kms_fast.host.presence import HostProcess, list_running
 from kms_fast.model.activation_url import is_loopback
 from kms_fast.model.names import parse_listen_address
 from kms_fast.model.policy import format_time
+from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.quantities import format_quantity
 from kms_fast.model.settings import HostSettings, mask_password
 from kms_fast.results import BY_NAME
 
 SECRET_FILES: Final = ("host.key", "keys.json", "catalog.json")
+# How long the ledger is read, from its end back.
+LEDGER_S: Final = 5.0
 # How many times low_water is little.
 LITTLE_ROOM: Final = 4
 # An address for documentation (RFC 5737): the way there tells our own address, and nothing is sent.
@@ -175,6 +179,24 @@ async def _open_store(context: HostContext) -> None:
             await inventory.summary()
 
 
+def check_ledger(context: HostContext) -> Finding:
+    """First blocks of all segments, and as many records from the newest back as can be verified in a few seconds."""
+    folder = context.folder / "ledger"
+    if not folder.exists():
+        return ok("There is no ledger yet; the host makes it when it starts.")
+    publisher = PublisherFile.parse((context.folder / "publisher.json").read_bytes())
+    verdict = verify_newest(folder, roots=publisher.roots, publisher_id=publisher.publisher_id, limit_s=LEDGER_S)
+    unread = verdict.unread_segments
+    if not unread:
+        what = f"The ledger is whole: {verdict.batches} batches in {verdict.segments} segments verify."
+    else:
+        what = (
+            f"The newest {verdict.batches} batches verify, and the first block of every segment. {unread} segments "
+            f"were not read to the end within {LEDGER_S:.0f} s; kms-fast ledger verify reads them all."
+        )
+    return ok(what, batches=verdict.batches, unread_segments=unread)
+
+
 def check_disk(context: HostContext) -> Finding:
     """Room for the ledger."""
     folder = context.folder / "ledger"
@@ -198,6 +220,7 @@ HOST_CHECKS: Final = (
     Check("port", check_port, needs=("configuration",)),
     Check("firewall", check_firewall, needs=("port",)),
     Check("store", check_store, needs=("configuration",)),
+    Check("ledger", check_ledger),
     Check("disk", check_disk, needs=("configuration",)),
 )
 
