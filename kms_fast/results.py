@@ -100,6 +100,15 @@ _ROWS = (
         "Publish the host's record, or name a host: kms-fast client set-host HOST.",
     ),
     (
+        0x8007232A,
+        "DNS_UNANSWERED",
+        "The name servers did not answer, so whether DNS has an SRV record of an activation host is not known.",
+        (
+            "See what each name server did; correct this machine's name servers (/etc/resolv.conf) or its way to them. "
+            "Or name a host: kms-fast client set-host HOST."
+        ),
+    ),
+    (
         0x80070005,
         "NOT_ALLOWED",
         "The operating system or the database does not allow this.",

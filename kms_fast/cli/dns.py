@@ -108,7 +108,7 @@ def audit_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
         return
     for finding in findings:
         out.warning(f"{finding}. {finding.cure}".rstrip(" ."))
-    missing = "".join(f" There is no record of {name}: {why}." for name, why in failures.items())
+    missing = "".join(f" No record of {name} was found: {why}." for name, why in failures.items())
     raise KmsFastError(
         f"{len(wrong)} of {len(findings)} records are wrong.{missing}",
         name="DNS_RECORDS_WRONG" if wrong else "NO_SRV_RECORD",

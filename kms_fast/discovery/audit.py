@@ -14,8 +14,7 @@ import dns.exception
 from dns.rdtypes.IN.SRV import SRV
 
 from kms_fast.discovery.address import HostAddress
-from kms_fast.discovery.srv import LOOKUP_S, address_of, describe_failure, list_offered
-from kms_fast.errors import NoHost
+from kms_fast.discovery.srv import LOOKUP_S, Failures, address_of, list_offered
 
 AT_ONCE: Final = 16
 
@@ -93,18 +92,17 @@ async def audit(
 ) -> tuple[list[Finding], dict[str, str]]:
     """Look at every record under these names; also gives why there is none under which name.
 
-    Raises `NoHost` (NO_SRV_RECORD) when there is none under any.
+    Raises `NoHost` (NO_SRV_RECORD, DNS_UNANSWERED) when none was found under any.
     """
     findings: list[Finding] = []
-    failures: dict[str, str] = {}
+    failures = Failures()
     for name in names:
         try:
             answer = await resolver.resolve(name, "SRV", lifetime=LOOKUP_S, search=False)
         except dns.exception.DNSException as error:
-            failures[name] = describe_failure(error)
+            failures.note(name, error)
         else:
             findings += await look_at(name, answer, look)
     if not findings:
-        asked = "; ".join(f"{name} ({why})" for name, why in failures.items())
-        raise NoHost(f"There is no SRV record to audit: {asked}.", name="NO_SRV_RECORD", names=failures)
-    return findings, failures
+        raise failures.explain("No SRV record to audit was found.")
+    return findings, failures.names

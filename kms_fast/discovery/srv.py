@@ -8,8 +8,8 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import dns.asyncresolver
 import dns.exception
@@ -22,6 +22,7 @@ from kms_fast.discovery.address import HostAddress
 from kms_fast.errors import NoHost
 
 LOOKUP_S = 5.0
+_UNANSWERED: Final = (dns.exception.Timeout, dns.resolver.NoNameservers, dns.resolver.NoResolverConfiguration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class Service:
 
 
 def find_hosts(service: Service, resolver: dns.resolver.Resolver | None = None) -> list[HostAddress]:
-    """Hosts in the order to try them. Raises `NoHost` (``NO_SRV_RECORD``) with what each name asked for gave."""
+    """Hosts in the order to try them. Raises `NoHost` with what each name asked for gave: NO_SRV_RECORD, or
+    DNS_UNANSWERED when no name got an answer.
+    """
     search = _Search(service)
     with search.noting(service.name):
         resolver = resolver or dns.resolver.Resolver()
@@ -56,12 +59,33 @@ async def find_hosts_async(service: Service, resolver: dns.asyncresolver.Resolve
     raise search.failure()
 
 
+@dataclass(slots=True)
+class Failures:
+    """Why no host was found under which name. ``unanswered``: those names of which nobody knows whether they exist."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    unanswered: set[str] = field(default_factory=set)
+
+    def note(self, name: str, error: dns.exception.DNSException) -> None:
+        """A lookup failed."""
+        self.names[name] = describe_failure(error)
+        self.unanswered |= {name} if isinstance(error, _UNANSWERED) else set()
+
+    def explain(self, message: str) -> NoHost:
+        """The error, with what to say when at least one name got an answer."""
+        name = "NO_SRV_RECORD"
+        if self.unanswered == self.names.keys():
+            message, name = "No name server gave an answer.", "DNS_UNANSWERED"
+        asked = "; ".join(f"{asked} ({why})" for asked, why in self.names.items())
+        return NoHost(f"{message} Asked for: {asked}.", name=name, names=self.names)
+
+
 class _Search:
     """What the names asked for so far gave; sans-I/O."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._failures: dict[str, str] = {}
+        self._failures = Failures()
 
     @contextmanager
     def noting(self, name: str) -> Iterator[None]:
@@ -69,23 +93,21 @@ class _Search:
         try:
             yield
         except dns.exception.DNSException as error:
-            self._failures[name] = describe_failure(error)
+            self._failures.note(name, error)
 
     def take(self, name: str, answer: Iterable[SRV]) -> list[HostAddress]:
         """The hosts that an answer names."""
         hosts = order_records(answer, random.Random())
         if not hosts:
-            self._failures[name] = "the service is not offered here"
+            self._failures.names[name] = "the service is not offered here"
         return hosts
 
     def failure(self) -> NoHost:
         """Why no host was found."""
-        if not self._failures:
-            message = f"This machine has no DNS domain and no search list to look up {self._service.name} in."
-        else:
-            asked = "; ".join(f"{name} ({why})" for name, why in self._failures.items())
-            message = f"No SRV record was found. Asked for: {asked}."
-        return NoHost(message, name="NO_SRV_RECORD", names=self._failures)
+        if self._failures.names:
+            return self._failures.explain("No SRV record was found.")
+        message = f"This machine has no DNS domain and no search list to look up {self._service.name} in."
+        return NoHost(message, name="NO_SRV_RECORD", names={})
 
 
 def query_names(service: Service, resolver: dns.resolver.BaseResolver) -> list[str]:

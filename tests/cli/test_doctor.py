@@ -36,7 +36,9 @@ def test_a_home_with_nothing(tmp_path: Path) -> None:
 
 def test_no_record_and_no_host(client_home: Path) -> None:
     finding = examine(client_home)["lookup"]
-    assert (finding["verdict"], finding["code"]) == ("failed", "0x8007232B")
+    assert finding["verdict"] == "failed"
+    # As the name servers of whoever runs the tests have it: no record, or no answer.
+    assert finding["code"] in ("0x8007232B", "0x8007232A")
 
 
 def test_a_dead_host(client_home: Path, free_port: int) -> None:

@@ -33,7 +33,7 @@ def test_a_host_that_runs(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None
     assert verdicts(checks) == expected
     first = "configuration files certificate intervals clock port firewall store ledger disk"
     assert list(checks)[:10] == first.split()
-    assert list(checks)[10:] == ["name", "reach", "interface", "host certificate", "host clock"]
+    assert list(checks)[11:] == ["name", "reach", "interface", "host certificate", "host clock"]
     assert "Certificate 1 of Testing Ltd" in checks["host certificate"]["what"]
     assert f"SRV 0 0 {host.address[1]} kms.example.test." in checks["lookup"]["cure"]
 

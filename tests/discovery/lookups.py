@@ -10,12 +10,14 @@ import dns.message
 import dns.rcode
 import dns.rrset
 
-Zone = Mapping[str, Sequence[str] | dns.rcode.Rcode]
+Zone = Mapping[str, Sequence[str] | dns.rcode.Rcode | None]
 
 
 @contextmanager
 def serve_zone(zone: Zone) -> Iterator[int]:
-    """Runs a name server with these SRV records, or failures, by owner name; other names do not exist. Its port."""
+    """Runs a name server with these SRV records, or failures, by owner name; other names do not exist, and for None it
+    is silent. Its port.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         threading.Thread(target=_answer_queries, args=(server, zone), daemon=True).start()
@@ -32,6 +34,8 @@ def _answer_queries(server: socket.socket, zone: Zone) -> None:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
         found = zone.get(query.question[0].name.to_text(), dns.rcode.NXDOMAIN)
+        if found is None:
+            continue
         if isinstance(found, dns.rcode.Rcode):
             response.set_rcode(found)
         elif found:

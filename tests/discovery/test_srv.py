@@ -13,6 +13,7 @@ import dns.rrset
 import pytest
 from dns.rdtypes.IN.SRV import SRV
 
+from kms_fast.discovery import srv
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service, find_hosts, find_hosts_async, order_records, query_names
 from kms_fast.errors import NoHost
@@ -119,6 +120,21 @@ def test_a_name_that_does_not_exist_and_a_server_that_fails(find: Find) -> None:
     names = caught.value.details["names"]
     assert names["_kms-fast._tcp.lab.example."] == "the name does not exist"
     assert "SERVFAIL" in names["_kms-fast._tcp.corp.example."]
+
+
+def test_servers_that_give_no_answer_do_not_say_that_there_is_no_record(find: Find) -> None:
+    zone = {f"_kms-fast._tcp.{name}.example.": dns.rcode.REFUSED for name in ("corp", "lab")}
+    with pytest.raises(NoHost, match=r"No name server gave an answer\. .*corp.*REFUSED.*lab.*REFUSED") as caught:
+        find(zone)
+    assert caught.value.result.hex == "0x8007232A"
+    assert caught.value.details["names"].keys() == zone.keys()
+
+
+def test_a_server_that_is_silent(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(srv, "LOOKUP_S", 0.1)
+    with pytest.raises(NoHost, match="did not answer in time") as caught:
+        find({f"_kms-fast._tcp.{name}.example.": None for name in ("corp", "lab")})
+    assert caught.value.result.name == "DNS_UNANSWERED"
 
 
 def test_a_machine_without_domains_is_told() -> None:

@@ -143,6 +143,12 @@ def grace_ended(world: World) -> Shown:
 
 def no_srv_record(world: World) -> Shown:
     world.install().clear_host()
+    before = world.reading("/etc/resolv.conf", "nameserver 255.255.255.255\ndomain .\nsearch .\n")
+    return Shown(("activate",), before, text="no DNS domain and no search list", details={"names": {}})
+
+
+def dns_unanswered(world: World) -> Shown:
+    world.install().clear_host()
     # An address to which nothing can be sent, so that nobody waits for an answer.
     before = world.reading("/etc/resolv.conf", "nameserver 255.255.255.255\nsearch nothing.invalid\n")
     return Shown(("activate",), before, text="_kms-fast._tcp.nothing.invalid.", details={"names": ...})
@@ -170,6 +176,7 @@ SITUATIONS = {
     "OFFLINE_DATA_MALFORMED": offline_data_malformed,
     "GRACE_ENDED": grace_ended,
     "NO_SRV_RECORD": no_srv_record,
+    "DNS_UNANSWERED": dns_unanswered,
     "NOT_ALLOWED": not_allowed,
 }
 
