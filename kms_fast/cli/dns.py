@@ -43,7 +43,8 @@ def publish_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
       kms-fast host publish-dns --server 192.0.2.53 --target kms.example.com --ttl 30m
     """
     settings, installation = loaded.settings, read_installation(home / "host")
-    access, look = make_access(settings), make_look(installation)
+    access = make_access(settings)
+    look = make_look(installation, access)
 
     async def publish_one(record: HostRecord) -> Change:
         out.progress(f"publishing in {record.domain.name}")
@@ -120,7 +121,7 @@ def audit_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
 async def _audit(settings: HostSettings, installation: Installation) -> tuple[list[Finding], dict[str, str]]:
     """What there is, and why there is nothing under which name; of names that nobody chose the latter is no matter."""
     access, service = make_access(settings), installation.publisher.srv_name
-    resolver, look = await choose_resolver(access), make_look(installation)
+    resolver, look = await choose_resolver(access), make_look(installation, access)
     if domains := list_domains(settings):
         chosen = [name for domain in domains for name in query_names(Service(service, domain), resolver)]
         return await audit(chosen, look, resolver)

@@ -16,7 +16,7 @@ from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import Condition, Finding, Look, Sight, look_at
 from kms_fast.discovery.publishing import Change, HostRecord, check_target, publish
 from kms_fast.discovery.tsig import TsigKey, parse_key_file
-from kms_fast.discovery.zone import Access
+from kms_fast.discovery.zone import Access, find_addresses
 from kms_fast.errors import ConfigurationError, KmsFastError, explain_error
 from kms_fast.files import SMALL_BYTES, read_bounded
 from kms_fast.host.chores import Chore
@@ -35,17 +35,24 @@ _RPC_REFUSED: Final = BY_NAME["RPC_REFUSED"].code
 _NOT_OURS: Final = {BY_NAME[name].code for name in ("REQUEST_UNREADABLE", "PRODUCT_UNKNOWN", "RPC_REFUSED")}
 
 
-def make_look(installation: Installation) -> Look:
-    """How to look at another host: by a probe with the setup key of the publisher's first product."""
+def make_look(installation: Installation, access: Access) -> Look:
+    """How to look at another host: by a probe with the setup key of the publisher's first product, at the addresses
+    that the name server which was set has of it.
+    """
     publisher, catalog = installation.publisher, installation.catalog
     sku = min(catalog.skus, key=lambda sku: sku.reference)
     trust = Trust(publisher, sku, sku.setup_key(publisher.publisher_id))
 
     async def look(host: HostAddress) -> Sight:
-        exchange = build_probe(host, trust, SystemClock())
-        await aio.ask(exchange)
-        assert exchange.outcome is not None
-        return judge(exchange.outcome)
+        sight = Sight(Condition.STALE, "its name has no address")
+        for address in await find_addresses(host.name, access):
+            exchange = build_probe(HostAddress(address, host.port), trust, SystemClock())
+            await aio.ask(exchange)
+            assert exchange.outcome is not None
+            sight = judge(exchange.outcome)
+            if exchange.outcome.kind is not Kind.UNREACHABLE:
+                break
+        return sight
 
     return look
 
@@ -149,7 +156,7 @@ def make_chore(folder: Path, process: HostProcess) -> Chore:
         except (OSError, KmsFastError) as error:
             _log_failure(explain_error(error), list_domains(settings))
             return RETRY_S
-        look = make_look(installation)
+        look = make_look(installation, access)
         findings: list[Finding] = []
         failed = False
         for record in records:

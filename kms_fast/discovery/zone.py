@@ -168,6 +168,20 @@ async def choose_resolver(access: Access) -> dns.asyncresolver.Resolver:
     return _make_resolver_at(await _resolve(host, lambda: _ask_system(host)), port)
 
 
+async def find_addresses(host: str, access: Access) -> list[str]:
+    """Where a host is as the server that was set has it, which may be nowhere. The name itself, for the system to
+    resolve, where none was set or that server is silent or not responsible. Raises as `choose_resolver`.
+    """
+    if access.server is None or dns.inet.is_address(host):
+        return [host]
+    try:
+        return await _look_up(host, await choose_resolver(access))
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        return []
+    except dns.exception.DNSException:
+        return [host]
+
+
 async def find_zone(name: dns.name.Name, access: Access) -> Zone:
     """The zone that a name belongs to, and its primary. Raises `KmsFastError`: DNS_ZONE_NOT_FOUND, DNS_SERVER_*."""
     if access.server is None:

@@ -227,6 +227,23 @@ def test_an_audit_tells_every_kind_of_record(machine: Machine, serve_zone: Start
     assert "revoked" in records["six"]["text"]
 
 
+def test_an_audit_at_another_server_finds_the_hosts_there_too(
+    machine: Machine, serve_zone: Start, realm: Realm
+) -> None:
+    """Clients of that server have no other; what it is not responsible for, this machine's may know."""
+    serve_zone("0 0 1688 kms.example.com.", "0 0 1688 gone.example.com.", "0 0 1688 localhost.")
+    machine.set_resolv("nameserver 192.0.2.8\n")
+    server = ("--server", "192.0.2.53", "--domain", "example.com")
+    with serve_at(machine, realm, "kms"):
+        _, told, _ = run_cli("host", "audit-dns", *server, home=realm.home, prefix=machine.prefix)
+    records = {record["host"].partition(":")[0]: record for record in told["details"]["records"]}
+    assert {name: (record["condition"], record["text"]) for name, record in records.items()} == {
+        "kms.example.com": ("ok", "a host that the publisher certified"),
+        "gone.example.com": ("stale", "its name has no address"),
+        "localhost": ("stale", "Connection refused"),
+    }
+
+
 def test_an_audit_of_good_records_is_quiet(machine: Machine, serve_zone: Start, realm: Realm) -> None:
     serve_zone("0 0 1688 kms.example.com.")
     with serve_at(machine, realm, "kms"):

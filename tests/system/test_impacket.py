@@ -8,6 +8,7 @@ from typing import Any
 from kms_fast.cli.dns_records import make_look
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import Condition
+from kms_fast.discovery.zone import Access
 from kms_fast.host.enrolment import read_installation
 from tests.hosts import RunningHost
 from tests.system.asker import Asker
@@ -36,7 +37,7 @@ def test_an_unsigned_result_comes_through_impacket(impacket_python: str, real_ho
 
 
 async def test_a_stock_server_is_foreign(stock_server: HostAddress, real_host: RunningHost) -> None:
-    look = make_look(read_installation(real_host.realm.home / "host"))
+    look = make_look(read_installation(real_host.realm.home / "host"), Access())
     sight = await look(stock_server)
     assert (sight.condition, sight.text) == (
         Condition.FOREIGN,
