@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,10 +136,12 @@ class Example:
             return error.code, error.read(), dict(error.headers)
 
     @contextmanager
-    def serve(self, *options: str, tls: bool = True, listen: str = "127.0.0.1:0") -> Iterator[Service]:
-        """Run the service on a free port of loopback until the block ends."""
+    def serve(
+        self, *options: str, tls: bool = True, listen: str = "127.0.0.1:0", prefix: Sequence[str] = ()
+    ) -> Iterator[Service]:
+        """Run the service on a free port of loopback until the block ends. ``prefix``: a command that runs it."""
         files = ("--tls-cert", str(self.folder / "tls.pem"), "--tls-key", str(self.folder / "tls.key")) if tls else ()
-        command = [sys.executable, "-m", "kms_fast", "publisher", "serve", "--home", str(self.home)]
+        command = [*prefix, sys.executable, "-m", "kms_fast", "publisher", "serve", "--home", str(self.home)]
         log = self.folder / "service.log"
         with log.open("a") as errors:
             process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from kms_fast.model.settings import HostSettings
+from tests.activation_services import PASSPHRASE, make_example
 from tests.host.running import activate, log_of, renew, wait_for
 from tests.hosts import make_realm, serve
 from tests.packaging.confine import build_filter, list_denied, number_calls, read_unit
@@ -21,7 +22,7 @@ from tests.system.asker import Asker
 from tests.test_docs import complain
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
-SERVICES = ["kms-fast.service", "kms-fast-client.service"]
+SERVICES = ["kms-fast.service", "kms-fast-client.service", "kms-fast-publisher.service"]
 MOST_EXPOSURE = 1.5
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd runs on Linux")
 
@@ -76,14 +77,19 @@ def test_user_and_folders(
             assert done.returncode == 0, done.stderr
         (tmp_path / "var/lib/kms-fast/host/kms-fast.toml").touch()
     accounts = (tmp_path / "etc/passwd").read_text()
-    account = re.search(r"^kms-fast:x:(\d+):(\d+):.*:/var/lib/kms-fast:(.*)$", accounts, re.MULTILINE)
-    assert account is not None
-    assert account[3].endswith("nologin")
-    user, group = int(account[1]), int(account[2])
+
+    def find_account(name: str) -> tuple[int, int]:
+        account = re.search(rf"^{name}:x:(\d+):(\d+):.*:/var/lib/kms-fast:(.*)$", accounts, re.MULTILINE)
+        assert account is not None
+        assert account[3].endswith("nologin")
+        return int(account[1]), int(account[2])
+
+    user, group = find_account("kms-fast")
     expected = {
         "var/lib/kms-fast": (0o755, 0, 0),
         "var/lib/kms-fast/host": (0o700, user, group),
         "var/lib/kms-fast/client": (0o700, 0, 0),
+        "var/lib/kms-fast/publisher": (0o700, *find_account("kms-fast-publisher")),
         "var/log/kms-fast": (0o750, user, group),
     }
     found = {name: (tmp_path / name).stat() for name in expected}
@@ -117,6 +123,29 @@ def test_a_host_under_its_unit_s_restrictions(
             activate(connection, asker)
         assert host.stop() == 0
     assert not re.search(r"WARNING|ERROR|Traceback|not permitted", log_of(host)), log_of(host)
+
+
+def test_an_activation_service_under_its_unit_s_restrictions(
+    tmp_path: Path,
+    require_tool: Callable[[str], str],
+    unavailable: Callable[[str], NoReturn],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It certifies a host over TLS, and takes up a new certificate."""
+    require_tool("systemd-analyze")
+    if shutil.which("cc") is None:
+        unavailable("a C compiler tells the numbers of system calls")
+    monkeypatch.setenv("KMS_FAST_PASSPHRASE", PASSPHRASE)
+    example = make_example(tmp_path)
+    confine = [sys.executable, "-m", "tests.packaging.confine", str(UNITS / "kms-fast-publisher.service")]
+    with example.serve(prefix=confine) as service:
+        assert "Seccomp:\t2\n" in Path(f"/proc/{service.process.pid}/status").read_text()
+        for name in ("first", "second"):
+            assert example.activate(name, service.url, example.make_key())[0] == 0
+            service.process.send_signal(signal.SIGHUP)
+            wait_for(lambda name=name: service.log.read_text().count("reloaded: ") == 1 + (name == "second"))
+        assert service.stop() == 0
+    assert not re.search(r"WARNING|ERROR|Traceback|not permitted", service.log.read_text()), service.log.read_text()
 
 
 def test_restrictions_are_those_of_the_unit(require_tool: Callable[[str], str]) -> None:
