@@ -3,7 +3,7 @@
 import codecs
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,15 +72,29 @@ class Forms:
         text = f"{fields['text']}\n" if "text" in fields else ""
         out.result(fields, text + message)
         if self.qr and not out.as_json:
-            codes = fields["qr_codes"]
-            for number, code in enumerate(codes, 1):
-                print(f"Code {number} of {len(codes)}: scan it, and send on the text that the phone shows.", flush=True)
-                stdout_console().print(qr.draw(code), crop=False)
+            _show_codes(fields["qr_codes"], out)
 
     def list_files(self, fields: Mapping[str, Any]) -> str:
         """What was written, in words that end a sentence."""
         files = [str(fields[name]) for name in ("file", "text_file", "qr_png", "qr_svg") if name in fields]
         return f"; wrote {', '.join(files)}." if files else "."
+
+
+def _show_codes(codes: Sequence[str], out: Output) -> None:
+    """Draw codes, in a terminal one at a time: a small one holds no two of them."""
+    if not qr.fits(codes[0]):
+        columns, rows = qr.terminal_size()
+        out.warning(
+            f"No QR code is drawn: even {len(codes)} small ones would not fit into {columns} columns and {rows} rows. "
+            "Make the window larger, or write a picture with --qr-png FILE or --qr-svg FILE, and run this again."
+        )
+        return
+    for number, code in enumerate(codes, 1):
+        print(f"Code {number} of {len(codes)}: scan it, and send on the text that the phone shows.", flush=True)
+        stdout_console().print(qr.draw(code), crop=False)
+        if number < len(codes) and sys.stdin.isatty() and sys.stdout.isatty():
+            print(f"Press Enter for code {number + 1} of {len(codes)}.", end="", flush=True)
+            sys.stdin.readline()
 
 
 def forms_options(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

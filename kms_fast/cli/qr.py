@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # A quiet zone of 4 modules is the standard's; scanners do with 2, and a terminal has few rows.
 _TERMINAL_BORDER: Final = 2
-# The prompt after the last code; its caption may scroll away.
+# The prompt after a code; its caption may scroll away.
 _PROMPT_ROWS: Final = 1
 _PIPE_SIZE: Final = (80, 40)
 _MOST_CODES: Final = 12
@@ -30,14 +30,24 @@ def render_svg(compact: bytes) -> bytes:
 
 
 def write_codes_for_terminal(compact: bytes) -> list[str]:
-    """The texts of as few codes as fit into the terminal, each by itself; for a pipe, into 80 columns and 40 rows."""
-    columns, rows = shutil.get_terminal_size(_PIPE_SIZE)
+    """The texts of as few codes as fit into the terminal, each by itself; 12 where that takes more."""
     for count in range(1, _MOST_CODES + 1):
         codes = write_codes(compact, count)
-        width, height = _make(codes[0]).symbol_size(border=_TERMINAL_BORDER)
-        if width <= columns and (height + 1) // 2 + _PROMPT_ROWS <= rows:
+        if fits(codes[0]):
             break
     return codes
+
+
+def fits(code: str) -> bool:
+    """Whether the terminal shows a code whole; a pipe has 80 columns and 40 rows."""
+    columns, rows = terminal_size()
+    width, height = _make(code).symbol_size(border=_TERMINAL_BORDER)
+    return width <= columns and (height + 1) // 2 + _PROMPT_ROWS <= rows
+
+
+def terminal_size() -> tuple[int, int]:
+    """Columns and rows."""
+    return shutil.get_terminal_size(_PIPE_SIZE)
 
 
 def draw(code: str) -> "Text":

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,40 @@ def test_who_pastes_is_told_how_to_end(ask: dict[str, Any], tmp_path: Path) -> N
     os.close(controller)
     os.close(terminal)
     assert Path("answer.txt").read_text().startswith("-----BEGIN KMS-FAST HOST ANSWER ")
+
+
+def test_a_terminal_shows_one_code_at_a_time(host_key: str) -> None:
+    controller, terminal = pty.openpty()
+    args = [sys.executable, "-m", "kms_fast", "host", "request", "--publisher", "publisher.json", "--key", host_key]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "LINES": "24"}
+    asked = subprocess.Popen([*args, "--qr"], stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = read_until(controller, "Press Enter for code 2 of 2.")
+    assert ("Code 1 of 2" in shown, "Code 2 of 2" in shown) == (True, False)
+    os.write(controller, b"\n")
+    read_until(controller, "Code 2 of 2: ")
+    # Linux says that the other side of a terminal is closed by an error.
+    with suppress(OSError):
+        while os.read(controller, 1 << 16):
+            pass
+    os.close(controller)
+    assert asked.wait(60) == 0
+
+
+def read_until(controller: int, end: str) -> str:
+    shown = ""
+    while end not in shown:
+        shown += os.read(controller, 1 << 16).decode(errors="replace")
+    return shown
+
+
+def test_a_code_that_no_window_of_this_size_shows(
+    host_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("LINES", "10")
+    assert run(["host", "request", "--publisher", "publisher.json", "--key", host_key, "--qr"]) == 0
+    told = capsys.readouterr()
+    assert find_drawings(told.out) == []
+    assert "30 columns and 10 rows. Make the window larger" in told.err
+    assert "--qr-png" in told.err
