@@ -123,6 +123,15 @@ _ROWS = (
     ("SERVICE_STOPPED", INFO, "stopped"),
     ("TLS_NOT_RELOADED", ERROR, "not reloaded: {error}"),
     (
+        "ACCEPT_FAILED",
+        ERROR,
+        (
+            "no connection is accepted: {reason}. It is tried again; if files are too many, raise their limit "
+            "(ulimit -n, LimitNOFILE=) or end what holds them"
+        ),
+    ),
+    ("ACCEPT_BACK", INFO, "connections are accepted again"),
+    (
         "CERTIFIED",
         INFO,
         "{peer}: certified host {host} until {until}: certificate {serial}, {how} with host key {keys}",

@@ -36,8 +36,10 @@ CONNECTION_LIMIT_S: Final = 30.0
 DRAIN_LIMIT_S: Final = 20.0
 # How long what is left of a refused request is read, so that its sender sees the answer and no reset.
 LINGER_S: Final = 2.0
-# How long it waits when there is no descriptor for one more connection.
+# How long it waits when there is no descriptor for one more connection; and how long there must have been enough before
+# it says so, since each one that is freed is enough for the next connection.
 ACCEPT_PAUSE_S: Final = 1.0
+ACCEPT_WELL_S: Final = 10.0
 
 _WITH_PORT: Final = re.compile(r"\[(?P<v6>[^]]+)\](:\d+)?|(?P<v4>[^:]+):\d+")
 _Returned = TypeVar("_Returned")
@@ -114,12 +116,21 @@ class ActivationPages:
     async def _accept(self, listener: socket.socket) -> None:
         # Not asyncio's server: that one tells of a connection only after its TLS handshake.
         loop = asyncio.get_running_loop()
+        failed_s: float | None = None
         while True:
             try:
                 accepted, _ = await loop.sock_accept(listener)
-            except OSError:
+            except ConnectionAbortedError:
+                continue  # its peer left before
+            except OSError as error:
+                if failed_s is None:
+                    log("ACCEPT_FAILED", reason=error.strerror)
+                failed_s = loop.time()
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
+            if failed_s is not None and loop.time() - failed_s >= ACCEPT_WELL_S:
+                log("ACCEPT_BACK")
+                failed_s = None
             if len(self._connections) >= MAX_CONNECTIONS:
                 accepted.close()
                 continue

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import logging
+import os
+import resource
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +91,53 @@ async def test_more_connections_than_it_takes(
     while not (await ask()).startswith(b"HTTP/1.1 200 OK"):
         await asyncio.sleep(0.01)
     await pages.close()
+
+
+async def test_no_descriptor_for_a_connection_is_told_once_and_so_is_its_end(
+    service: ActivationService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(web, "ACCEPT_PAUSE_S", 0.05)
+    monkeypatch.setattr(web, "ACCEPT_WELL_S", 0.0)
+    caplog.set_level(logging.INFO)
+    loop = asyncio.get_running_loop()
+    async with open_pages(service) as address:
+        with few_descriptors() as use_up, socket.socket() as client:
+            client.setblocking(False)
+            with use_up():
+                await loop.sock_connect(client, address)
+                while not caplog.records:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.3)  # in which it tries several times
+                assert [record.getMessage().partition(".")[0] for record in caplog.records] == [
+                    "no connection is accepted: Too many open files"
+                ]
+            await loop.sock_sendall(client, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in await loop.sock_recv(client, 1000)
+    assert [record.getMessage() for record in caplog.records[1:]] == ["connections are accepted again"]
+
+
+@contextmanager
+def few_descriptors() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A low limit; call what it gives to use up what is left of it until the block ends."""
+
+    @contextmanager
+    def use_up() -> Iterator[None]:
+        taken = []
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        try:
+            yield
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        yield use_up
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_connection_that_ended_leaves_nothing(service: ActivationService) -> None:
