@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kms_fast.host import ledger as ledger_module
+from kms_fast.host import range_audit
 from tests.hosts import Realm, make_realm
 from tests.system.asker import Asker
 
@@ -26,3 +27,8 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def realm(tmp_path: Path) -> Realm:
     """A certified host that has signed nothing yet."""
     return make_realm(tmp_path)
+
+
+@pytest.fixture
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_audit, "RANGE_RECORDS", 3)

@@ -6,18 +6,17 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kms_fast.errors import KmsFastError, LedgerError
-from kms_fast.host import audit, range_audit
+from kms_fast.host import audit
 from kms_fast.host.audit import Verdict
 from kms_fast.host.export import export_entries
 from kms_fast.host.segment import ENTRIES_AT, ENTRY_SIZE, Head, list_segments, read_start_of
 from tests.batches import BatchMaker
-from tests.hosts import PUBLISHER_ID, Realm, make_key, make_realm
+from tests.hosts import Realm, make_key, make_realm
 from tests.ledgers import PAGE_SIZE, Worker, change, edit_heads, offsets, verify, write_segment
 from tests.system.asker import now_ms
 
@@ -317,11 +316,6 @@ def test_time_does_not_go_back_from_one_segment_to_the_next(realm: Realm, reques
         verify(realm)
 
 
-@pytest.fixture
-def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(range_audit, "RANGE_RECORDS", 3)
-
-
 @pytest.mark.usefixtures("small_ranges")
 @pytest.mark.parametrize("batches", range(10))
 @pytest.mark.parametrize("end", [True, False])
@@ -378,32 +372,6 @@ def test_several_processes_find_what_one_finds(realm: Realm, requests: list[byte
         found.append(caught.value.details)
     assert found[0] == found[1]
     assert [problem["kind"] for problem in found[0]["problems"]] == ["signature", "record"]
-
-
-@pytest.mark.usefixtures("small_ranges")
-def test_the_newest_first_until_time_is_up(
-    realm: Realm, requests: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = (1,) * 9
-    paths = [write_segment(realm, requests, sizes) for _ in range(3)]
-    folder = paths[0].parent
-
-    def verify_newest(ranges: int) -> Verdict:
-        ticks = iter(range(1000))
-        monkeypatch.setattr(audit, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
-        return audit.verify_newest(folder, roots=(realm.root,), publisher_id=PUBLISHER_ID, limit_s=ranges + 1)
-
-    every = verify_newest(100)
-    assert (every, every.unread_segments) == (verify(realm), 0)
-    # Each segment has three ranges; one that was begun is not read to its end.
-    assert [verify_newest(ranges).unread_segments for ranges in (0, 2, 3, 4, 6)] == [3, 3, 2, 2, 1]
-    change(paths[1], offsets(sizes)[1] + 130)
-    assert verify_newest(5).unread_segments == 2
-    with pytest.raises(LedgerError, match="Batch 2/2"):
-        verify_newest(6)
-    change(paths[0], 100)
-    with pytest.raises(LedgerError, match="first block"):
-        verify_newest(0)
 
 
 @pytest.mark.usefixtures("small_ranges")
