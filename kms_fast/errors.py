@@ -12,7 +12,8 @@ KmsFastError                  anything a user can meet; carries a Result and det
 """
 
 import errno
-from typing import Any
+import json
+from typing import Any, Final
 
 from kms_fast.results import BY_NAME, find_result
 
@@ -20,6 +21,9 @@ from kms_fast.results import BY_NAME, find_result
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EFBIG}
 )
+# What another machine says is untrusted: a code that a result can have, and a text of this length.
+_CODES: Final = range(1, 1 << 32)
+_SHOWN_CHARACTERS: Final = 4096
 
 
 class KmsFastError(Exception):
@@ -104,6 +108,18 @@ class AnswerRejected(ActivationError):
 
 class NoHost(ActivationError):
     """No host could be reached, or those that were did not agree on an unsigned code."""
+
+
+def read_refusal(data: bytes) -> KmsFastError:
+    """What an activation service says when it refuses (docs/publisher.md). Raises ValueError for anything else."""
+    try:
+        told = json.loads(data)
+        code, message, details = int(told["code"], 16), str(told["message"]), dict(told.get("details") or {})
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"this is no refusal: {error}") from None
+    if code not in _CODES:
+        raise ValueError(f"{code} is no code of a result")
+    return KmsFastError(f"The publisher says: {message[:_SHOWN_CHARACTERS]}", code=code, publisher_details=details)
 
 
 def translate_os_error(error: OSError) -> KmsFastError | None:

@@ -72,7 +72,7 @@ _ROWS = (
         0xC004F00F,
         "HARDWARE_CHANGED",
         "The stored activation belongs to other hardware.",
-        "Activate again on this machine: kms-fast client activate.",
+        "Activate again on this machine: kms-fast client activate, with --mak KEY if the publisher activated it.",
     ),
     (
         0xC004F02C,
@@ -451,13 +451,13 @@ _ROWS = (
     (
         0xE04B006D,
         "TOO_MANY_REQUESTS",
-        "This address or this host key asked for certificates too often.",
+        "This address or this key asked too often.",
         "Wait as long as is said here, then try again; look for a host or a script that asks over and over.",
     ),
     (
         0xE04B006E,
         "PUBLISHER_FAILED",
-        "Something is wrong at the publisher, so its activation service certifies nothing now.",
+        "Something is wrong at the publisher, so its activation service activates nothing now.",
         "Try again later. Tell the publisher the time of the attempt: the reason is in its service's log.",
     ),
     (
@@ -466,7 +466,8 @@ _ROWS = (
         "The publisher's activation service cannot be reached from here.",
         (
             "Check the address, name resolution, firewall and proxy named here. Without a way to it, use the offline "
-            "exchange: kms-fast host request, publisher certify, host apply."
+            "exchange: kms-fast host request, publisher certify, host apply; for a machine's own activation kms-fast "
+            "client request, publisher activate-machine, client apply."
         ),
     ),
     (
@@ -474,8 +475,8 @@ _ROWS = (
         "TLS_NOT_TRUSTED",
         "The activation service's TLS certificate is not trusted on this machine.",
         (
-            "Name the file of the authority that signed it (--ca, or activation_ca in the settings), ask under a name "
-            "that it is for, and check this machine's clock; a proxy that opens TLS has an authority of its own."
+            "Name the file of the authority that signed it (--ca, or activation_ca in a host's settings), ask under a "
+            "name that it is for, and check this machine's clock; a proxy that opens TLS has an authority of its own."
         ),
     ),
     (
@@ -483,6 +484,12 @@ _ROWS = (
         "NO_ACTIVATION_SERVICE",
         "What answers at this address is not an activation service, or not the way it should.",
         "Check the address: that of the publisher file, or --url, is the one that /v1/host-requests is put behind.",
+    ),
+    (
+        0xE04B0073,
+        "HARDWARE_UNKNOWN",
+        "Nothing tells this machine from another one, so an activation without an end would be worth as much on each.",
+        "Give it a machine ID (systemd-machine-id-setup), or activate it by a host: kms-fast client activate.",
     ),
 )
 

@@ -158,7 +158,7 @@ def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 @publisher_option
 @click.option("--key", help="Install this setup key first, as install-key does.")
 @click.option("--host", callback=check_optional_address, help="Ask only this host from now on, as set-host does.")
-@mak_option(help="Ask no host but the publisher, with this multiple-activation key or @FILE.")
+@mak_option
 @click.option("--url", help="With --mak: address of the activation service, else the publisher file's.")
 @click.option(
     "--ca",
@@ -190,11 +190,11 @@ def activate(
     """
     client = Client(home=home, publisher=publisher_data)
     if mak is not None:
-        if key or host or sku:
+        if key is not None or host is not None or sku is not None:
             raise click.UsageError("With --mak no host is asked: leave out --key, --host and --sku.")
         activate_directly(client, mak, url, ca, out)
         return
-    if url or ca:
+    if url is not None or ca is not None:
         raise click.UsageError("--url and --ca are the publisher's, and go with --mak.")
     if key is not None:
         installed = client.install_key(key).id

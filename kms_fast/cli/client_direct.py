@@ -1,7 +1,6 @@
 """``kms-fast client activate --mak | request | apply``: an activation by the publisher itself, without a host."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import click
@@ -15,7 +14,12 @@ from kms_fast.errors import KmsFastError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 
 publisher_option = make_publisher_option("The publisher's publisher.json; needed once, it is kept with the key.")
-mak_option = partial(click.option, "--mak", "mak", metavar="KEY", callback=read_key)
+mak_option = click.option(
+    "--mak",
+    metavar="KEY",
+    callback=read_key,
+    help="Multiple-activation key, or @FILE that holds it; asks no host but the publisher.",
+)
 
 
 def activate_directly(client: Client, key: str, url: str | None, ca: Path | None, out: Output) -> None:
@@ -25,18 +29,18 @@ def activate_directly(client: Client, key: str, url: str | None, ca: Path | None
 
     request = client.begin_direct(key)
     try:
-        service = ActivationClient(url or request.url, ca)
+        service = ActivationClient(url or request.service, ca)
         out.progress(f"asking {service.url}")
-        answer = asyncio.run(service.activate_machine(request.data))
+        activated = client.finish_direct(asyncio.run(service.activate_machine(request.data)))
     except KmsFastError as error:
         client.fail_direct(request, error)
         raise
-    _show(client, client.finish_direct(answer), out)
+    _show(client, activated, out)
 
 
 @click.command("request")
 @publisher_option
-@mak_option(required=True, help="Multiple-activation key, or @FILE that holds it.")
+@click.option("--mak", metavar="KEY", required=True, callback=read_key, help="The key, or @FILE that holds it.")
 @click.option("--out", "path", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The request.")
 @home_option
 @json_option

@@ -29,7 +29,7 @@ def describe_product(status: Status, *, verbose: bool) -> str:
         "machine (CMID)": status.cmid,
         "next attempt": format_time(status.next_attempt_ms) if status.next_attempt_ms else "now",
     }
-    if status.direct and status.state is LicenceState.LICENSED:
+    if status.licence.needs_no_host:
         del fields["host"], fields["next attempt"]
     elif status.key_last_five is None:
         del fields["next attempt"]
@@ -79,7 +79,7 @@ def describe_state(status: Status) -> str:
     name = STATE_TEXTS[status.state]
     if status.state is LicenceState.LICENSED and status.lease is not None:
         name += f" until {format_time(status.lease.expires_ms)}"
-    elif status.state is LicenceState.LICENSED:
+    elif status.licence.needs_no_host:
         name += " without an end"
     return f"{name}, {format_span(status.minutes_left)} left" if status.minutes_left else name
 

@@ -1,6 +1,5 @@
 """The publisher's activation service as who asks sees it: HTTPS, through the proxy that the environment names."""
 
-import json
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -12,14 +11,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kms_fast.errors import ConfigurationError, KmsFastError
+from kms_fast.errors import ConfigurationError, KmsFastError, read_refusal
 from kms_fast.files import MAX_READ_BYTES
 from kms_fast.model.activation_url import check_activation_url
+from kms_fast.model.machine_activation import SERVICE_PATH
 
 CONNECT_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 60.0
-_SHOWN_BYTES = 4096
-_CODES = range(1, 1 << 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class ActivationClient:
 
     async def activate_machine(self, request: bytes) -> bytes:
         """The activation that a machine request asks for."""
-        async with self._open("POST", "/v1/machine-requests", data=request) as response:
+        async with self._open("POST", SERVICE_PATH, data=request) as response:
             return await self._read(response)
 
     async def fetch_publisher_file(self) -> bytes:
@@ -101,11 +99,8 @@ class ActivationClient:
 def _explain_status(response: aiohttp.ClientResponse, data: bytes) -> KmsFastError:
     """What a service said when it did not do what it was asked: its own refusal, or HTTP's."""
     try:
-        told = json.loads(data)
-        code, message, details = int(told["code"], 16), str(told["message"]), dict(told.get("details") or {})
-        if code not in _CODES:
-            raise ValueError(f"{code} is no code of a result")
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return read_refusal(data)
+    except ValueError:
         where = response.headers.get("Location")
         redirected = f", and leads to {where[:200]}" if where else ""
         return KmsFastError(
@@ -113,7 +108,6 @@ def _explain_status(response: aiohttp.ClientResponse, data: bytes) -> KmsFastErr
             name="NO_ACTIVATION_SERVICE",
             status=response.status,
         )
-    return KmsFastError(f"The publisher says: {message[:_SHOWN_BYTES]}", code=code, publisher_details=details)
 
 
 def _explain(error: Exception, url: str) -> KmsFastError:

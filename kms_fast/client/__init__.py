@@ -8,6 +8,7 @@ client.status().state
 
 from kms_fast.client.aio import AsyncClient
 from kms_fast.client.blocking import Client
+from kms_fast.client.direct import DirectActivation, DirectRequest
 from kms_fast.client.installation import Installation
 from kms_fast.client.lease import Lease, Licence
 from kms_fast.client.state import Attempt
@@ -21,6 +22,7 @@ from kms_fast.errors import (
     NoHost,
     Refused,
     Unsigned,
+    read_refusal,
 )
 from kms_fast.model.policy import LicenceState
 
@@ -31,6 +33,8 @@ __all__ = [
     "Attempt",
     "Client",
     "ConfigurationError",
+    "DirectActivation",
+    "DirectRequest",
     "Installation",
     "KeyInvalid",
     "KmsFastError",
@@ -42,4 +46,5 @@ __all__ = [
     "Refused",
     "Status",
     "Unsigned",
+    "read_refusal",
 ]

@@ -1,14 +1,15 @@
 """Activation by the publisher itself, with a multiple-activation key: what is asked, what a stored one is worth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kms_fast.client.state import StoredActivation
 from kms_fast.client.trust import Trust
-from kms_fast.errors import ConfigurationError
+from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku
 from kms_fast.model.document import malformed
-from kms_fast.model.machine_activation import MachineActivation, MachineRequest
+from kms_fast.model.machine_activation import SERVICE_PATH, MachineActivation, MachineRequest
 from kms_fast.model.policy import format_time
 
 
@@ -16,13 +17,18 @@ from kms_fast.model.policy import format_time
 class DirectRequest:
     """What goes to the publisher, to its activation service (docs/publisher.md) or as a file.
 
-    ``url``: the address of the service by the publisher file, empty for none.
+    ``service``: the address of the service by the publisher file, empty for none.
     """
 
     sku: Sku
     key_last_five: str
-    url: str
+    service: str
     machine: MachineRequest
+
+    @property
+    def url(self) -> str:
+        """Where to POST `data`; empty when the publisher has no service, and the request goes there as a file."""
+        return self.service and self.service.rstrip("/") + SERVICE_PATH
 
     @property
     def data(self) -> bytes:
@@ -67,3 +73,12 @@ def verify_direct(stored: StoredActivation, trust: Trust) -> DirectActivation:
             name="CERTIFICATE_KIND",
         )
     return DirectActivation(activation, stored.received_ms)
+
+
+def check_hardware(sources: Sequence[str]) -> None:
+    """Refuse what would be worth as much on every machine. Raises `KmsFastError` (HARDWARE_UNKNOWN)."""
+    if not sources:
+        raise KmsFastError(
+            "This machine has neither a machine ID nor a firmware UUID that this user may read, nor a MAC address.",
+            name="HARDWARE_UNKNOWN",
+        )

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kms_fast.client.activation import InstalledProduct
-from kms_fast.client.direct import DirectActivation, DirectRequest, verify_direct
+from kms_fast.client.direct import DirectActivation, DirectRequest, check_hardware, verify_direct
 from kms_fast.client.history import describe_direct
 from kms_fast.client.lease import Lease, read_serial, verify_lease
 from kms_fast.client.machine import Clock, Machine, SystemClock, read_machine
 from kms_fast.client.round import Round
-from kms_fast.client.state import Attempt, Product, State, StateFile, StoredActivation
+from kms_fast.client.state import Attempt, Failure, Product, State, StateFile, StoredActivation
 from kms_fast.client.status import MachineStatus, Status, describe_machine, describe_product, describe_removed
 from kms_fast.client.trust import Trust, newest_revocations
 from kms_fast.discovery.address import HostAddress, parse_address, parse_domain
@@ -74,6 +74,7 @@ class Installation:
         sku = publisher.sku(key.reference)
         with self._adding(sku) as opened:
             product = opened.product
+            product.grace_started_ms = product.grace_started_ms or self._clock.now_ms()
             if product.key != key.text:
                 product.lease = product.pending = product.failure = product.warned_days = None
                 product.key, product.next_attempt_ms = key.text, 0
@@ -157,7 +158,7 @@ class Installation:
         return [
             describe_removed(state, publisher.sku(id_), product)
             for id_, product in state.products.items()
-            if not product.is_installed
+            if not product.is_installed and product.grace_started_ms
         ]
 
     def machine(self) -> MachineStatus:
@@ -192,10 +193,9 @@ class Installation:
         """
         opened = self._open(self._require_state(), sku)
         product, licence = opened.product, opened.judge()
-        licensed = licence.status.state is LicenceState.LICENSED
-        if product.key is None or (licensed and licence.direct is not None):
+        if product.key is None or licence.needs_no_host:
             return False
-        if product.failure is None and not licensed:
+        if product.failure is None and licence.status.state is not LicenceState.LICENSED:
             return True
         # Further ahead than any interval: the clock was ahead when the time was set.
         return not 0 < product.next_attempt_ms - self._clock.now_ms() <= LATEST_ATTEMPT_MS
@@ -217,14 +217,16 @@ class Installation:
         return verify_lease(stored, round_.inquiry.trust)
 
     def begin_direct(self, text: str) -> DirectRequest:
-        """What to ask the publisher itself, with a multiple-activation key. Raises `KeyInvalid`.
+        """What to ask the publisher itself, with a multiple-activation key.
 
-        A home that is new is made, so that the machine is the same one whenever it asks.
+        A home that is new is made, so that the machine is the same one whenever it asks. Raises `KeyInvalid`, and
+        `KmsFastError` (HARDWARE_UNKNOWN) where nothing tells this machine from another one.
         """
         publisher = self._choose_publisher(self._file.read())[1]
         key = parse_key(text, expect=KeyKind.MULTIPLE_ACTIVATION, publisher_id=publisher.publisher_id)
         sku, secrets = publisher.sku(key.reference), ActivationKeySecrets.derive(key, publisher.publisher_id)
         with self._adding(sku) as opened:
+            check_hardware(opened.state.hardware_sources)
             machine = MachineRequest(
                 publisher.publisher_id,
                 secrets.key_id,
@@ -238,7 +240,8 @@ class Installation:
     def finish_direct(self, answer: bytes) -> DirectActivation:
         """Check and store what the publisher answered; from then on no host is asked.
 
-        Raises `ConfigurationError` for what is damaged, another publisher's, or made for another machine.
+        Raises `ConfigurationError` for what is damaged, another publisher's or made for another machine, and when the
+        issuer's certificate has ended: whoever has its key then could still sign with an earlier time.
         """
         asked, state = MachineActivation.parse(answer), self._file.read()
         if state is None or asked.cmid != state.cmid:
@@ -246,16 +249,20 @@ class Installation:
         stored = StoredActivation(answer, self._clock.now_ms())
         with self._adding(self._publisher_of(state).sku(asked.sku)) as opened:
             activation = verify_direct(stored, opened.trust)
+            asked.issuer.check_dates(stored.received_ms)
             if not activation.is_of(opened.state.cmid.bytes, opened.hardware_digest):
                 raise malformed("The activation was asked for on other hardware: make the request again, here.")
             opened.product.direct, opened.product.failure = stored, None
+            opened.product.grace_started_ms = opened.product.grace_started_ms or stored.received_ms
             opened.product.note(describe_direct(None, stored.received_ms))
         return activation
 
     def fail_direct(self, request: DirectRequest, error: KmsFastError) -> None:
-        """Note in the history why the publisher did not activate; the licence state is what it was."""
+        """Note why the publisher did not activate; the licence state is what it was."""
+        now_ms = self._clock.now_ms()
         with self._adding(request.sku) as opened:
-            opened.product.note(describe_direct(error, self._clock.now_ms()))
+            opened.product.failure = Failure(now_ms, error.result.code, error.message)
+            opened.product.note(describe_direct(error, now_ms))
 
     def _note_revoked(self, opened: InstalledProduct) -> bool:
         """Note when the product's lease is found to come from a host that is revoked; whether it was noted now."""
@@ -323,7 +330,7 @@ class Installation:
             state = self._file.read() or self._make_state()
             data, publisher = self._choose_publisher(state)
             state.publisher = data.decode()
-            state.products.setdefault(sku.id, Product(None, self._clock.now_ms()))
+            state.products.setdefault(sku.id, Product(None, 0))
             yield self._open_product(state, publisher, sku)
             self._file.write(state)
 

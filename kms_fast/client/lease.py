@@ -1,7 +1,7 @@
 """Leases and licence states: what a stored grant is worth now (docs/client.md, "Licence states")."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kms_fast.client.direct import DirectActivation, verify_direct
@@ -90,16 +90,29 @@ class Licence:
     reason: KmsFastError | None = None
     direct: DirectActivation | None = None
 
+    @property
+    def needs_no_host(self) -> bool:
+        """Whether it is licensed by the publisher itself, and so has no end."""
+        return self.status.state is LicenceState.LICENSED and self.lease is None
+
 
 def judge(
     product: Product, trust: Trust, *, cmid: bytes, hardware_digest: bytes, clock: Clock, mark_ms: int
 ) -> Licence:
-    """What a product's stored state is worth on this machine now."""
-    sku = trust.sku
+    """What a product's stored state is worth on this machine now: the better of its activation and its lease."""
+    direct = None
     if product.direct is not None:
         direct = _judge_direct(product, product.direct, trust, cmid, hardware_digest, clock.now_ms())
-        if product.lease is None or direct.status.state is LicenceState.LICENSED:
-            return direct
+    if direct is not None and (product.lease is None or direct.status.state is LicenceState.LICENSED):
+        return direct
+    licence = _judge_lease(product, trust, cmid, hardware_digest, clock, mark_ms)
+    return replace(licence, direct=direct.direct) if direct else licence
+
+
+def _judge_lease(
+    product: Product, trust: Trust, cmid: bytes, hardware_digest: bytes, clock: Clock, mark_ms: int
+) -> Licence:
+    sku = trust.sku
     if product.lease is None:
         return _with_reason(_initial_grace(product, sku, clock.now_ms()), None, None)
     try:

@@ -80,6 +80,7 @@ class Product(msgspec.Struct, forbid_unknown_fields=True):
     granted last is remembered. ``pending``: a request (220 bytes) that got no answer yet. ``history``: the newest
     attempts, the last one last. ``warned_days``: the last expiry warning given for this lease. ``direct``: what the
     publisher itself activated, with a multiple-activation key; it needs neither ``key`` nor hosts.
+    ``grace_started_ms``: when the first of these came, or a rearm; 0 before.
     """
 
     key: str | None

@@ -19,6 +19,8 @@ from kms_fast.model.document import canonical_json, malformed, read_document, wr
 from kms_fast.model.keys import KEY_ID_SIZE, ProductKey, key_id
 from kms_fast.model.publisher_file import PublisherFile
 
+# Where an activation service takes requests, below its address (docs/publisher.md).
+SERVICE_PATH: Final = "/v1/machine-requests"
 REQUEST_FORMAT: Final = "kms_fast machine request 1"
 ACTIVATION_FORMAT: Final = "kms_fast machine activation 1"
 MAC_SIZE: Final = 32

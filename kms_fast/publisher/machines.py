@@ -52,7 +52,8 @@ def activate_machine(
 ) -> ActivatedMachine:
     """Check a machine request, take a machine from its key, and issue the activation.
 
-    A machine is a CMID on its hardware: one that asks again gets its activation again and costs none. ``peer``: the
+    A machine is a CMID on its hardware: one that asks again gets its activation again, costs none and is no news for
+    the log, which it could fill. ``peer``: the
     address that asked, for the log. Raises OSError or `KmsFastError`: OFFLINE_DATA_MALFORMED (the request),
     KEY_INVALID (an unknown key, or a MAC that is not its own), MULTIPLE_ACTIVATION_KEY_USED_UP, KEY_DISABLED,
     ISSUER_DATES. But for the log, records change only on success.
@@ -79,8 +80,12 @@ def _activate(
     with records.transaction():
         publisher.issuer.check_dates(now_ms)
         key = _check_key(publisher, request)
-        again = _use_key(publisher, key, request, now_ms)
-        records.add_request(_describe_request(publisher, request, now_ms, peer, 0))
+        used = records.count_machines(key.secrets.key_id)
+        again = records.has_machine(key.secrets.key_id, request.hardware_digest)
+        if not again:
+            _check_room(key, used)
+            records.add_machine(key.secrets.key_id, request.hardware_digest, request.cmid.bytes, now_ms)
+            records.add_request(_describe_request(publisher, request, now_ms, peer, 0))
     activation = issue_machine_activation(
         issuer_key,
         publisher.issuer,
@@ -89,7 +94,7 @@ def _activate(
         customer_id=key.customer_id,
         issued_ms=now_ms,
     )
-    return ActivatedMachine(activation, key, records.count_machines(key.secrets.key_id), again)
+    return ActivatedMachine(activation, key, used if again else used + 1, again)
 
 
 def _describe_request(
@@ -125,12 +130,7 @@ def _check_key(publisher: Publisher, request: MachineRequest) -> ActivationKeyRe
     return key
 
 
-def _use_key(publisher: Publisher, key: ActivationKeyRecord, request: MachineRequest, now_ms: int) -> bool:
-    """Take one machine from a key, none for one that it has activated before; returns whether it had."""
-    key_id, records = key.secrets.key_id, publisher.records
-    if records.has_machine(key_id, request.hardware_digest):
-        return True
-    used = records.count_machines(key_id)
+def _check_room(key: ActivationKeyRecord, used: int) -> None:
     if used >= key.machines:
         raise ConfigurationError(
             f"The multiple-activation key that ends in {key.secrets.last_five} has activated {used} of {key.machines} "
@@ -139,5 +139,3 @@ def _use_key(publisher: Publisher, key: ActivationKeyRecord, request: MachineReq
             machines=used,
             machines_allowed=key.machines,
         )
-    records.add_machine(key_id, request.hardware_digest, request.cmid.bytes, now_ms)
-    return False

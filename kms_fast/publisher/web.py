@@ -25,6 +25,7 @@ from aiohttp.typedefs import Handler
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.messages import log
+from kms_fast.model.machine_activation import SERVICE_PATH
 from kms_fast.model.names import parse_listen_address
 from kms_fast.publisher.service import MAX_REQUEST_BYTES, ActivationService, Reply, render_error
 
@@ -61,7 +62,7 @@ class ActivationPages:
         app.add_routes(
             [
                 web.post("/v1/host-requests", partial(self._answer_request, service.answer_host_request)),
-                web.post("/v1/machine-requests", partial(self._answer_request, service.answer_machine_request)),
+                web.post(SERVICE_PATH, partial(self._answer_request, service.answer_machine_request)),
                 web.get("/v1/publisher.json", self._show_publisher_file),
                 web.get("/healthz", self._show_health),
             ]

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,29 @@ def show(example: Example, name: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+@contextmanager
+def answering(body: bytes) -> Iterator[str]:
+    """The address of a service that answers every request with this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def test_over_the_network(example: Example, service: Service) -> None:
     """The service needs no root key, and both sides tell of the activation."""
     key = make_key(example)
@@ -71,9 +97,7 @@ def test_over_the_network(example: Example, service: Service) -> None:
     (customer,) = example.publisher("customers")["customers"]
     assert (customer["customer_id"], customer["activation_keys"], customer["machines"]) == (4711, [key[-5:]], 1)
     rows = example.publisher("log", "--key", key[-5:])["requests"]
-    assert [(row["name"], row["installation_id"], row["serial"]) for row in rows] == [
-        ("GRANTED", told["cmid"], None)
-    ] * 2
+    assert [(row["name"], row["installation_id"], row["serial"]) for row in rows] == [("GRANTED", told["cmid"], None)]
 
 
 def test_what_is_refused_is_told_and_changes_nothing(example: Example, service: Service) -> None:
@@ -118,6 +142,18 @@ def test_without_a_network(example: Example) -> None:
     assert (code, told["state_name"]) == (0, "licensed")
 
 
+def test_an_answer_for_another_machine_stands_in_the_history(example: Example, service: Service) -> None:
+    key, request, answer = make_key(example, 2), example.folder / "other.request", example.folder / "other.activation"
+    given = ("--publisher", example.publisher_json, "--mak", key, "--out", request)
+    assert client(example, "other", "request", *given)[0] == 0
+    example.publisher("activate-machine", request, "--out", answer)
+    with answering(answer.read_bytes()) as url:
+        code, told = client(example, "laptop", "activate", *given[:4], "--url", url)
+    assert (code, told["name"]) == (1, "OFFLINE_DATA_MALFORMED")
+    (attempt,) = client(example, "laptop", "history")[1]["products"][0]["attempts"]
+    assert attempt["name"] == "OFFLINE_DATA_MALFORMED"
+
+
 def test_a_service_that_is_gone(example: Example) -> None:
     with example.serve() as service:
         service.stop()
@@ -140,7 +176,14 @@ def test_keys_in_the_wrong_place(example: Example) -> None:
 
 
 def test_the_doctor_finds_a_machine_without_setup_key_well(example: Example, service: Service) -> None:
+    """Nor does it look for hosts where a setup key stands beside the activation."""
     activate(example, "laptop", make_key(example), service)
-    code, told, _ = run_cli("doctor", home=example.folder / "laptop")
-    assert (code, told["ok"]) == (0, True), told
-    assert any("the publisher itself activated this machine" in str(check) for check in told["checks"])
+    setup_key = str(example.publisher("client-key", "Example Runner")["setup_key"])
+    for with_key in (False, True):
+        if with_key:
+            assert client(example, "laptop", "install-key", setup_key)[0] == 0
+            assert client(example, "laptop", "set-host", "127.0.0.1:1")[0] == 0
+        code, told, _ = run_cli("doctor", "--activate", home=example.folder / "laptop")
+        assert (code, told["ok"]) == (0, True), told
+        assert [check["check"] for check in told["checks"]] == ["keys", "licence", "clock", "activation"]
+        assert "licensed without an end" in told["checks"][1]["what"]

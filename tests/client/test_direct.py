@@ -80,8 +80,52 @@ def test_what_failed_stands_in_the_history_and_changes_nothing(client: Client, r
     request = client.begin_direct(KEY.text)
     client.fail_direct(request, KmsFastError("No.", name="MULTIPLE_ACTIVATION_KEY_USED_UP"))
     assert client.skus() == []
+    client.install_key(SETUP_KEYS["desktop"])
     ((sku, (attempt,)),) = client.history()
     assert (sku.name, attempt.code, attempt.message) == ("Desktop 3", 0xC004C020, "No.")
+
+
+def test_a_failed_try_begins_no_grace_and_leaves_no_removed_key(client: Client, clock: FakeClock) -> None:
+    client.fail_direct(client.begin_direct(KEY.text), KmsFastError("No.", name="KEY_DISABLED"))
+    clock.sleep(40 * DAY_MS)
+    assert client.removed() == []
+    client.install_key(SETUP_KEYS["desktop"])
+    status = client.status()
+    assert (status.state, status.minutes_left) == (LicenceState.INITIAL_GRACE, 30 * 1440)
+
+
+def test_a_machine_that_nothing_identifies_is_not_activated(tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
+    """Its home would be worth as much on every other one."""
+    client = make_client(tmp_path, realm, clock, key=None, machine=Machine("container", True, {}))
+    with pytest.raises(KmsFastError, match="neither a machine ID") as caught:
+        client.begin_direct(KEY.text)
+    assert caught.value.result.name == "HARDWARE_UNKNOWN"
+
+
+def test_an_issuer_that_has_ended_activates_nothing_any_more(client: Client, realm: Realm, clock: FakeClock) -> None:
+    """Whoever has its key may still write an earlier time; what was activated before stays."""
+    given = answer(realm, client.begin_direct(KEY.text).data, clock)
+    clock.sleep(800 * DAY_MS)
+    with pytest.raises(ConfigurationError) as caught:
+        client.finish_direct(given)
+    assert caught.value.result.name == "ISSUER_DATES"
+    clock.sleep(-800 * DAY_MS)
+    client.finish_direct(given)
+    clock.sleep(800 * DAY_MS)
+    assert client.status().state is LicenceState.LICENSED
+
+
+def test_a_lease_counts_where_the_activation_does_not(
+    client: Client, realm: Realm, clock: FakeClock, tmp_path: Path
+) -> None:
+    activate_directly(client, realm, clock)
+    moved = make_client(tmp_path, realm, clock, machine=OTHER_HARDWARE)
+    activate(moved, ScriptedHost(realm, clock))
+    status = moved.status()
+    assert (status.state, status.lease is not None, status.direct is not None) == (LicenceState.LICENSED, True, True)
+    assert moved.is_due() is False
+    clock.sleep(10 * DAY_MS)
+    assert moved.is_due() is True
 
 
 def test_it_stands_beside_a_setup_key(client: Client, realm: Realm, clock: FakeClock) -> None:

@@ -1,5 +1,6 @@
 """docs/embedding.md: its examples run as they stand, against a real host that DNS would have named."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from kms_fast.client import LicenceState, aio, blocking
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.srv import Service
+from kms_fast.errors import KmsFastError
 from tests.client.test_direct import KEY, answer
 from tests.client.world import SETUP_KEYS, FakeClock, make_client, make_realm
 from tests.hosts import RunningHost
@@ -56,12 +58,21 @@ def test_the_example_without_a_host_activates(clock: FakeClock, tmp_path: Path) 
     realm = make_realm(tmp_path, activation_url="https://activation.example")
     client = make_client(tmp_path, realm, clock, key=None)
 
-    def post(url: str, data: bytes) -> bytes:
-        assert url == "https://activation.example/v1/machine-requests"
-        return answer(realm, data, clock)
+    refusal = KmsFastError("No.", name="MULTIPLE_ACTIVATION_KEY_USED_UP").to_json()
+    replies = [(403, json.dumps(refusal).encode())]
 
-    exec(compile(EXAMPLES[2], str(PAGE), "exec"), {"client": client, "KEY": KEY.text, "post": post})
+    def post(url: str, data: bytes) -> tuple[int, bytes]:
+        assert url == "https://activation.example/v1/machine-requests"
+        return replies.pop() if replies else (200, answer(realm, data, clock))
+
+    for _ in range(2):
+        exec(compile(EXAMPLES[2], str(PAGE), "exec"), {"client": client, "KEY": KEY.text, "post": post})
     assert client.status().state is LicenceState.LICENSED
+    ((_, attempts),) = client.history()
+    assert [(attempt.code, attempt.message) for attempt in attempts] == [
+        (0xC004C020, "The publisher says: No."),
+        (0, "The machine is activated."),
+    ]
 
 
 def test_the_first_example_has_ten_lines() -> None:

@@ -1,6 +1,7 @@
 """Activating machines: what a multiple-activation key allows, that a failure takes nothing from it, and the log."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
@@ -44,6 +45,38 @@ def test_a_key_activates_so_many_machines_and_each_as_often_as_it_asks(publisher
     assert caught.value.result.name == "MULTIPLE_ACTIVATION_KEY_USED_UP"
     assert caught.value.details == {"machines": 2, "machines_allowed": 2}
     assert activate(publisher, make_request(publisher, key, 2)).again
+
+
+def test_who_asks_again_is_no_row_of_the_log(publisher: Publisher) -> None:
+    """It costs nothing, so it could fill the log."""
+    key = make_key(publisher)
+    for _ in range(3):
+        activate(publisher, make_request(publisher, key, 1))
+    assert len(publisher.records.list_requests(limit=9)) == 1
+
+
+def test_two_services_give_the_last_place_once(publisher: Publisher) -> None:
+    key = make_key(publisher, machines=1)
+    services = [Publisher(publisher.folder) for _ in range(2)]
+    issuer_key = publisher.read_issuer_key(PASSPHRASE)
+    data = [make_request(publisher, key, machine).to_json() for machine in (1, 2)]
+    outcomes: list[str] = []
+
+    def ask(service: Publisher, request: bytes) -> None:
+        try:
+            activate_machine(service, request, issuer_key, now_ms=NOW_MS)
+            outcomes.append("activated")
+        except ConfigurationError as error:
+            outcomes.append(error.result.name)
+
+    with publisher.records.transaction():
+        threads = [threading.Thread(target=ask, args=pair) for pair in zip(services, data, strict=True)]
+        for thread in threads:
+            thread.start()
+    for thread, service in zip(threads, services, strict=True):
+        thread.join()
+        service.close()
+    assert sorted(outcomes) == ["MULTIPLE_ACTIVATION_KEY_USED_UP", "activated"]
 
 
 def test_one_installation_on_other_hardware_is_another_machine(publisher: Publisher) -> None:

@@ -27,22 +27,24 @@ class ClientContext:
 
 
 def check_keys(context: ClientContext) -> Finding:
-    """A setup key is installed, and the state is this user's alone."""
+    """A setup key is installed where one is needed, and the state is this user's alone."""
     file = StateFile(context.home / "client")
     context.state = state = file.look()
-    context.trusts = trusts = list_trusts(state)
-    if not trusts and not (state and state.installed):
+    client, trusts = Client(home=context.home), list_trusts(state)
+    context.trusts = [trust for trust in trusts if not client.status(trust.sku.id).licence.needs_no_host]
+    if state is None or not state.installed:
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
     if file.path.stat().st_mode & 0o077:
         return fail(f"Others may read {file.path}, which holds setup keys.", f"chmod 600 {file.path}")
-    if not trusts:
-        return ok("No setup key is installed, and none is needed: the publisher itself activated this machine.")
     listed = ", ".join(f"{trust.sku.name} (…{trust.key.last_five})" for trust in trusts if trust.key)
-    return ok(f"Setup keys are installed: {listed}.")
+    told = [f"Setup keys are installed: {listed}."] if trusts else []
+    if len(context.trusts) < len(state.installed):
+        told.append("Where the publisher itself activated, no host is asked.")
+    return ok(" ".join(told))
 
 
 def list_trusts(state: State | None) -> list[Trust]:
-    """What is needed to ask for each product whose key is installed. Raises `KmsFastError`."""
+    """What is needed to ask for each product that has a setup key. Raises `KmsFastError`."""
     if state is None:
         return []
     publisher = PublisherFile.parse(state.publisher.encode())
@@ -89,11 +91,14 @@ def check_clock(context: ClientContext) -> Finding:
 
 
 def check_activation(context: ClientContext) -> Finding:
-    """A real activation of every product."""
+    """A real activation of every product that asks hosts."""
     client = Client(home=context.home)
     skus = client.skus()
     if not skus:
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
+    skus = [sku for sku in skus if not client.status(sku.id).licence.needs_no_host]
+    if not skus:
+        return ok("The publisher itself activated this machine: there is no host to ask.")
     told: list[str] = []
     errors: list[KmsFastError] = []
     for sku in skus:
