@@ -1,5 +1,6 @@
 """``kms-fast publisher init``: a publisher, and on request everything that its first host and machine need."""
 
+import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import click
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.clock import wall_clock_ms
+from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
+from kms_fast.model.catalog_toml import append_product, parse_catalog_toml, render_head
 from kms_fast.publisher.publisher import Publisher, check_unused
 
 
@@ -51,12 +54,12 @@ def init(
     """
     if product is None and (path or threshold):
         raise click.UsageError("--out and --threshold belong to --product.")
-    if product is not None and threshold is None and family not in policy.THRESHOLDS:
-        usual = ", ".join(f"{known} {number}" for known, number in policy.THRESHOLDS.items())
-        raise click.UsageError(f"--family {family} has no usual threshold ({usual}): say it with --threshold.")
     folder, now_ms = home / "publisher", wall_clock_ms()
     # Before anybody thinks of a passphrase, or a key file is made for nothing.
     check_unused(folder)
+    _check_catalog(name, activation_url, srv_name, product, family, threshold)
+    if path and not path.absolute().parent.is_dir():
+        raise click.UsageError(f"--out {path}: there is no folder {path.parent}.")
     secret = passphrase.choose()
     publisher = Publisher.create(folder, name, secret, now_ms=now_ms, activation_url=activation_url, srv_name=srv_name)
     with closing(publisher):
@@ -79,6 +82,21 @@ def init(
         f"Host key, shown once: {first['host_key']}\n"
         f"Next, on the host: kms-fast host {following} --publisher {first['file']} --key HOSTKEY{options}",
     )
+
+
+def _check_catalog(
+    name: str, activation_url: str, srv_name: str, product: str | None, family: str, threshold: int | None
+) -> None:
+    """Refuse what could not become a catalog, by making one that is thrown away."""
+    where = "The new catalog"
+    text = render_head(uuid.uuid4(), name, activation_url, srv_name)
+    try:
+        catalog = parse_catalog_toml(text, where)
+        if product is not None:
+            text, _, _ = append_product(text, catalog, product, family, threshold=threshold)
+            parse_catalog_toml(text, where)
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from None
 
 
 def _start_product(

@@ -6,9 +6,9 @@ Text in, values out, and blocks of text to append: what is already in the file, 
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from kms_fast.errors import ConfigurationError, KeyInvalid
 from kms_fast.model import policy
@@ -23,7 +23,8 @@ from kms_fast.model.catalog import (
     check_catalog,
 )
 from kms_fast.model.document import Fields
-from kms_fast.model.keys import KeyKind, parse_key
+from kms_fast.model.keys import KeyKind, new_key, parse_key
+from kms_fast.model.names import is_name
 from kms_fast.model.quantities import format_quantity, parse_quantity
 
 _ERROR: Final = "CONFIGURATION_INVALID"
@@ -66,6 +67,8 @@ def parse_catalog_toml(text: str, where: str = "catalog.toml") -> PublisherCatal
     publisher = document.object("publisher")
     publisher_id = publisher.uuid("id")
     name = publisher.text("name")
+    if not name.strip():
+        publisher.refuse("name", "is empty")
     activation_url = publisher.text("activation_url", "")
     if activation_url:
         try:
@@ -73,6 +76,8 @@ def parse_catalog_toml(text: str, where: str = "catalog.toml") -> PublisherCatal
         except ValueError as error:
             publisher.refuse("activation_url", f"cannot be used: {error}")
     srv_name = publisher.text("srv_name", policy.SRV_NAME)
+    if not is_name(srv_name):
+        publisher.refuse("srv_name", f"cannot be used: {srv_name!r} is no name in DNS such as {policy.SRV_NAME}")
     publisher.finish()
     families = tuple(_read_family(fields) for fields in document.objects("family"))
     numbers = {family.name: family.number for family in families}
@@ -151,6 +156,62 @@ srv_name = {_quote(srv_name)}  # under which hosts publish themselves in DNS
 """
 
 
+def append_product(
+    text: str,
+    catalog: PublisherCatalog,
+    name: str,
+    family_name: str,
+    *,
+    threshold: int | None = None,
+    minimum_threshold: int | None = None,
+    maximum_validity_min: int | None = None,
+    **numbers: int,
+) -> tuple[str, Sku, Family]:
+    """The text of ``catalog`` with a new SKU, and with its family when there is none of that name; and both of them.
+
+    ``numbers``: fields of `Sku` (generation, validity_min, …) that differ from the defaults. The family numbers are
+    for a new family only. Raises `ConfigurationError`; whether the result contradicts itself shows when it is parsed.
+    """
+    family, added = catalog.family(family_name), ""
+    family_numbers = (threshold, minimum_threshold, maximum_validity_min)
+    if family is None:
+        validity_min = numbers.get("validity_min", policy.VALIDITY_MIN)
+        family = _make_family(catalog, family_name, *family_numbers, validity_min=validity_min)
+        added = render_family(family)
+    elif any(number is not None for number in family_numbers):
+        raise ConfigurationError(
+            f"Family {family_name} is already in the catalog: change its numbers in catalog.toml, by hand."
+        )
+    reference = _next_number([sku.reference for sku in catalog.skus])
+    key = new_key(KeyKind.CLIENT_SETUP, catalog.publisher_id.bytes, reference)
+    sku = Sku(uuid4(), name, reference, family.number, secret=key.secret)
+    sku = replace(sku, **numbers)  # type: ignore[arg-type]  # numbers are integers by signature
+    line_end = "" if text.endswith("\n") else "\n"
+    return f"{text}{line_end}{added}{render_sku(sku, family, catalog.publisher_id)}", sku, family
+
+
+def _make_family(
+    catalog: PublisherCatalog,
+    name: str,
+    threshold: int | None,
+    minimum_threshold: int | None,
+    maximum_validity_min: int | None,
+    *,
+    validity_min: int,
+) -> Family:
+    threshold = policy.THRESHOLDS.get(name) if threshold is None else threshold
+    if threshold is None:
+        known = ", ".join(f"{family} {number}" for family, number in policy.THRESHOLDS.items())
+        raise ConfigurationError(f"Family {name!r} has no usual threshold ({known}): say it with --threshold.")
+    return Family(
+        number=_next_number([family.number for family in catalog.families]),
+        name=name,
+        threshold=threshold,
+        minimum_threshold=threshold if minimum_threshold is None else minimum_threshold,
+        maximum_validity_min=maximum_validity_min or max(validity_min, policy.VALIDITY_MIN),
+    )
+
+
 def render_family(family: Family) -> str:
     """A ``[[family]]`` block to append."""
     return f"""
@@ -176,8 +237,7 @@ setup_key = "{sku.setup_key(publisher_id.bytes).text}"  # the same on every mach
 {spans}"""
 
 
-def next_number(used: Sequence[int]) -> int:
-    """The number after the highest one used, from 1."""
+def _next_number(used: Sequence[int]) -> int:
     return max(used, default=0) + 1
 
 

@@ -22,14 +22,7 @@ from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, read_bounded, write_at
 from kms_fast.model import policy, signing
 from kms_fast.model.catalog import FORMAT as CATALOG_FORMAT
 from kms_fast.model.catalog import Catalog, Family, Sku, find_sku
-from kms_fast.model.catalog_toml import (
-    PublisherCatalog,
-    next_number,
-    parse_catalog_toml,
-    render_family,
-    render_head,
-    render_sku,
-)
+from kms_fast.model.catalog_toml import PublisherCatalog, append_product, parse_catalog_toml, render_head
 from kms_fast.model.certificate import IssuerCertificate, issue_issuer_certificate
 from kms_fast.model.document import canonical_json, read_document
 from kms_fast.model.exchange import HostKeySecrets
@@ -134,26 +127,17 @@ class Publisher:
         ``numbers``: fields of `Sku` (generation, validity_min, …) that differ from the defaults. The family numbers are
         for a new family only. Raises `ConfigurationError`, and changes nothing, when the result contradicts itself.
         """
-        text = self._read_catalog_text()
-        catalog = self._parse_catalog(text)
-        blocks = []
-        family = catalog.family(family_name)
-        family_numbers = (threshold, minimum_threshold, maximum_validity_min)
-        if family is None:
-            validity_min = numbers.get("validity_min", policy.VALIDITY_MIN)
-            family = _make_family(catalog, family_name, *family_numbers, validity_min=validity_min)
-            blocks.append(render_family(family))
-        elif any(number is not None for number in family_numbers):
-            raise ConfigurationError(
-                f"Family {family_name} is already in the catalog: change its numbers in catalog.toml, by hand."
-            )
-        reference = next_number([sku.reference for sku in catalog.skus])
-        key = new_key(KeyKind.CLIENT_SETUP, self.publisher_id, reference)
-        sku = Sku(uuid.uuid4(), name, reference, family.number, secret=key.secret)
-        sku = replace(sku, **numbers)  # type: ignore[arg-type]  # numbers are integers by signature
-        blocks.append(render_sku(sku, family, catalog.publisher_id))
-        text = text if text.endswith("\n") else text + "\n"
-        text += "".join(blocks)
+        before = self._read_catalog_text()
+        text, sku, family = append_product(
+            before,
+            self._parse_catalog(before),
+            name,
+            family_name,
+            threshold=threshold,
+            minimum_threshold=minimum_threshold,
+            maximum_validity_min=maximum_validity_min,
+            **numbers,
+        )
         self._parse_catalog(text)
         write_atomically(self.folder / "catalog.toml", text.encode(), mode=SECRET)
         return sku, family
@@ -357,25 +341,3 @@ def _read_sku_id(wanted: str) -> uuid.UUID | int:
         return uuid.UUID(wanted)
     except ValueError:
         return 0
-
-
-def _make_family(
-    catalog: PublisherCatalog,
-    name: str,
-    threshold: int | None,
-    minimum_threshold: int | None,
-    maximum_validity_min: int | None,
-    *,
-    validity_min: int,
-) -> Family:
-    threshold = policy.THRESHOLDS.get(name) if threshold is None else threshold
-    if threshold is None:
-        known = ", ".join(f"{family} {number}" for family, number in policy.THRESHOLDS.items())
-        raise ConfigurationError(f"Family {name!r} has no usual threshold ({known}): say it with --threshold.")
-    return Family(
-        number=next_number([family.number for family in catalog.families]),
-        name=name,
-        threshold=threshold,
-        minimum_threshold=threshold if minimum_threshold is None else minimum_threshold,
-        maximum_validity_min=maximum_validity_min or max(validity_min, policy.VALIDITY_MIN),
-    )

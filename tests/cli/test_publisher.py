@@ -186,6 +186,26 @@ def test_nothing_is_asked_or_made_for_a_publisher_that_is_there(fail: Command, h
     assert not Path("new.pass").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["X", "--activation-url", "no url"], "'activation_url' cannot be used: 'no url' is not the address"),
+        (["X", "--srv-name", "no name"], "'srv_name' cannot be used: 'no name' is no name in DNS"),
+        ([" "], "field 'name' is empty"),
+        (["X", "--product", "Runner", "--family", "ci"], "say it with --threshold"),
+        (["X", "--product", ""], "has no name"),
+        (["X", "--product", "Runner", "--threshold", "100001"], "from 1 to 100000"),
+        (["X", "--product", "Runner", "--out", "none/publisher.json"], "there is no folder none"),
+    ],
+)
+def test_nothing_is_asked_or_made_for_a_wrong_value(
+    args: list[str], said: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["publisher", "init", *args, "--key-file", "new.pass"]) == 2
+    assert said in capsys.readouterr().err
+    assert (Path("new.pass").exists(), home.exists()) == (False, False)
+
+
 def test_a_used_up_key_says_how_much_of_it_is_used(
     succeed: Command, fail: Command, host_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
