@@ -486,6 +486,12 @@ _ROWS = (
         "Check the address: that of the publisher file, or --url, is the one that /v1/host-requests is put behind.",
     ),
     (
+        0xE04B0072,
+        "PASSPHRASE_MISSING",
+        "The publisher's private keys are encrypted, and this command needs their passphrase.",
+        "Give it in one of the ways named here, or run the command in a terminal, which asks for it.",
+    ),
+    (
         0xE04B0073,
         "HARDWARE_UNKNOWN",
         "Nothing tells this machine from another one, so an activation without an end would be worth as much on each.",

@@ -54,7 +54,7 @@ class Passphrase:
             raise ConfigurationError(
                 f"No {'new ' if self._new else ''}passphrase was given and there is no terminal to ask for it: use "
                 f"{', '.join(ways[:-1])} or {ways[-1]}.",
-                name="KEY_FILE_LOCKED",
+                name="PASSPHRASE_MISSING",
             )
         prompt = f"{'New passphrase' if self._new else 'Passphrase'} of the publisher's keys"
         return str(click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)).encode()

@@ -50,7 +50,7 @@ def test_without_a_terminal_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) ->
         ConfigurationError, match=r"use --passphrase-file, --key-file or KMS_FAST_PASSPHRASE\."
     ) as caught:
         Passphrase(None, None).read()
-    assert caught.value.result.name == "KEY_FILE_LOCKED"
+    assert caught.value.result.name == "PASSPHRASE_MISSING"
 
 
 def test_on_a_terminal_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
