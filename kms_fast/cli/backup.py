@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.store import store_options
 from kms_fast.cli.stores import read_watermarks
 from kms_fast.clock import wall_clock_ms
@@ -85,5 +85,5 @@ def restore(file: Path, home: Path, out: Output) -> None:
     out.result(
         {"folder": home / "host", "files": len(contents.files), "backup_created_ms": contents.created_ms},
         f"Restored {home / 'host'} as it was at {made}. What this host signed after that is not known.\n"
-        "Make sure that the old host does not run, then: kms-fast serve --accept-rollback",
+        f"Make sure that the old host does not run, then: {following('kms-fast serve --accept-rollback')}",
     )

@@ -11,7 +11,7 @@ from kms_fast.cli.client_direct import activate_directly, apply, mak_option, pub
 from kms_fast.cli.client_service import run_service
 from kms_fast.cli.client_status import describe_history, describe_machine, describe_product, describe_state
 from kms_fast.cli.logs import logging_options
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.client import Client, Status
 from kms_fast.client.history import show_attempt
 from kms_fast.errors import KmsFastError
@@ -55,7 +55,9 @@ def install_key(key: str, publisher_data: bytes | None, home: Path, out: Output)
     client = Client(home=home, publisher=publisher_data)
     sku = client.install_key(key)
     status = client.status(sku.id)
-    out.result(status.to_json(), f"Installed the setup key of {sku.name}. Next: kms-fast client activate")
+    out.result(
+        status.to_json(), f"Installed the setup key of {sku.name}. Next: {following('kms-fast client activate')}"
+    )
 
 
 @command.command("uninstall-key")
@@ -308,7 +310,9 @@ def rearm(home: Path, out: Output) -> None:
       kms-fast client rearm
     """
     left = Client(home=home).rearm()
-    out.result({"rearms_left": left}, f"Rearmed; {left} more times are left. Next: kms-fast client activate")
+    out.result(
+        {"rearms_left": left}, f"Rearmed; {left} more times are left. Next: {following('kms-fast client activate')}"
+    )
 
 
 def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool = False) -> list[Status]:
@@ -318,6 +322,8 @@ def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool = Fal
         return removed or [client.status(sku)]
     statuses = [client.status(installed.id) for installed in client.skus()] + removed
     if not statuses:
-        hint = "; kms-fast client status --all shows removed ones" if not removed_too and client.removed() else ""
+        hint = ""
+        if not removed_too and client.removed():
+            hint = f"; removed ones are shown by {following('kms-fast client status --all')}"
         raise KmsFastError(f"No client setup key is installed{hint}.", name="NO_KEY_INSTALLED")
     return statuses

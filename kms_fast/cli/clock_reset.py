@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import using_counts
 from kms_fast.clock import wall_clock_ms
@@ -40,10 +40,10 @@ def clock_reset(home: Path, loaded: LoadedSettings, out: Output) -> None:
     )
     asyncio.run(_cut_counts(loaded.settings, home, now_ms))
     now, before = format_time(now_ms), format_time(now_ms + back_ms)
-    back = timedelta(seconds=back_ms // 1000)
+    back, serve = timedelta(seconds=back_ms // 1000), following("kms-fast serve", "config")
     out.result(
         {"reset": back_ms > 0, "back_ms": back_ms, "now": now, "ledger_time": before if back_ms else None},
-        f"The ledger had reached {before}; it goes on from {now}, {back} before that. Next: kms-fast serve"
+        f"The ledger had reached {before}; it goes on from {now}, {back} before that. Next: {serve}"
         if back_ms
         else f"The clock shows {now}, and the ledger is not ahead of it: nothing was changed in it.",
     )

@@ -10,7 +10,7 @@ import click
 import msgspec
 import tomlkit
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.settings import (
     CONFIG_OPTION,
     add_flags,
@@ -110,7 +110,7 @@ def _with_port(address: str, port: int) -> str:
 
 def _say_next(home: Path, changed: Sequence[str]) -> str:
     if not list_running(home / "host"):
-        return "Next: kms-fast serve"
+        return f"Next: {following('kms-fast serve', 'config')}"
     if any(name in FIXED_SETTINGS for name in changed):
         return f"The host that runs takes up {', '.join(FIXED_SETTINGS)} with its next start only."
-    return "Next: kms-fast host reload"
+    return f"Next: {following('kms-fast host reload')}"

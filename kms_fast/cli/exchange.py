@@ -2,6 +2,7 @@
 
 import codecs
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Forms:
     def name(self) -> str:
         """What a next command may call what was written: a file's name, or ``-`` for what is pasted."""
         path = self.out or self.text
-        return path.name if path else "-"
+        return shlex.quote(path.name) if path else "-"
 
     @property
     def answer_options(self) -> str:

@@ -19,7 +19,7 @@ from kms_fast.cli.host_online import (
     renew,
 )
 from kms_fast.cli.host_status import status
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.files import read_bounded
 from kms_fast.host.enrolment import make_request
@@ -110,7 +110,8 @@ def apply(answer: Path, catalog_path: Path | None, home: Path, out: Output) -> N
     """
     catalog_file = read_bounded(catalog_path) if catalog_path else None
     fields, text = install_answer(home / "host", read_answer(answer, out), out, catalog_file)
-    out.result(fields, f"{text}\nNext: kms-fast serve, or if it runs: kms-fast host reload.")
+    reload = following("kms-fast host reload")
+    out.result(fields, f"{text}\nNext: {following('kms-fast serve')}, or if it runs: {reload}")
 
 
 @command.command("reload")

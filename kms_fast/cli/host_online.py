@@ -12,7 +12,7 @@ import click
 
 from kms_fast.cli.given import publisher_option as make_publisher_option
 from kms_fast.cli.given import read_keys
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
@@ -86,7 +86,8 @@ def install_key(keys: list[str], publisher_data: bytes | None, home: Path, out: 
     out.result(
         {"keys": used, "folder": home / "host"},
         f"Installed the host key that ends in {', '.join(used)}.\n"
-        "Next: kms-fast host activate, or offline: kms-fast host request --out host.request",
+        f"Next: {following('kms-fast host activate')}, or offline: "
+        f"{following('kms-fast host request --out host.request')}",
     )
 
 
@@ -144,10 +145,12 @@ def _certify(
     pids = [process.pid for process in list_running(folder)]
     if pids:
         reload_running(folder, limit_s=RELOAD_LIMIT_S)
-    following = f"Reloaded (process {', '.join(map(str, pids))})." if pids else "Next: kms-fast serve"
-    out.result({**fields, "reloaded": pids}, f"{text}\n{following}")
+    serve = f"Next: {following('kms-fast serve', 'config')}"
+    done = f"Reloaded (process {', '.join(map(str, pids))})." if pids else serve
+    out.result({**fields, "reloaded": pids}, f"{text}\n{done}")
     if service.unkept:
-        out.warning(f"Renewals need that too: kms-fast host configure {' '.join(service.unkept)}")
+        configure = following(f"kms-fast host configure {' '.join(service.unkept)}", "config")
+        out.warning(f"Renewals need that too: {configure}")
 
 
 def install_answer(
@@ -166,7 +169,7 @@ def install_answer(
     if lost:
         out.warning(
             f"This host no longer activates {', '.join(lost)}: the host key that was used does not cover that. To "
-            "have all, give every key at once: kms-fast host activate --key KEY --key KEY"
+            f"have all, give every key at once: {following('kms-fast host activate --key KEY --key KEY')}"
         )
     fields = {
         "host_id": uuid.UUID(bytes=certificate.host_id),

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from kms_fast.cli.output import Output, home_option, json_option, list_fields
+from kms_fast.cli.output import Output, following, home_option, json_option, list_fields
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.cli.stores import has_counts, has_inventory, using_counts, using_inventory
 from kms_fast.clock import wall_clock_ms
@@ -43,7 +43,9 @@ def status(verbose: bool, home: Path, loaded: LoadedSettings, out: Output) -> No
     installation.check_dates(now_ms)
     days_left = days_until(installation.certificate.not_after_ms, now_ms)
     if days_left < CERTIFICATE_WARNING_DAYS:
-        out.warning(f"The certificate ends in {days_left} days; renew it: kms-fast host renew, or by files.")
+        out.warning(
+            f"The certificate ends in {days_left} days; renew it: {following('kms-fast host renew')}, or by files."
+        )
     running = list_running(home / "host")
     failed = next((process.renewal_failed for process in running if process.renewal_failed), None)
     if failed is not None:

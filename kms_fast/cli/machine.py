@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 from kms_fast.cli.inventory import ask_inventory, describe_client, format_page, read_products
-from kms_fast.cli.output import Output
+from kms_fast.cli.output import Output, following
 from kms_fast.cli.settings import load_settings
 from kms_fast.cli.stores import has_inventory
 from kms_fast.cli.story import Story, describe_story, render_story
@@ -63,5 +63,5 @@ def _list_choices(clients: list[Client], home: Path, out: Output) -> None:
     out.result(
         {"clients": [describe_client(client, products) for client in clients]},
         f"{format_page(clients, products)}\n\n{first} machines: choose one by its CMID. The one that asked last: "
-        f"kms-fast explain {uuid.UUID(bytes=newest.cmid)}",
+        f"{following(f'kms-fast explain {uuid.UUID(bytes=newest.cmid)}', 'config', 'store')}",
     )

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from kms_fast.errors import KmsFastError
 
@@ -121,6 +123,17 @@ def home_option(function: Callable[..., None]) -> Callable[..., None]:
         default=default_home,
         help="Folder of keys, state and ledger; else KMS_FAST_HOME, else /var/lib/kms-fast for root.",
     )(function)
+
+
+def following(command: str, *options: str) -> str:
+    """``command`` as it can be run after this one: with the ``--home`` that was written here, and those ``options``."""
+    context = click.get_current_context()
+    given = [
+        f" --{name.replace('_', '-')} {shlex.quote(str(context.params[name]))}"
+        for name in ("home", *options)
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    return "".join([command, *given])
 
 
 def default_home() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from kms_fast.cli.certify import certify_host
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.cli.publisher_backup import backup, restore
 from kms_fast.cli.publisher_customers import customers
@@ -89,7 +89,7 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
         },
         f"Wrote {written}: number {exported.number}, products: {len(exported.skus)}, revoked "
         f"certificates: {len(exported.revoked)}.\nIt is public: clients and hosts take it with --publisher.\n"
-        "Next: kms-fast publisher host-key",
+        f"Next: {following('kms-fast publisher host-key')}",
     )
 
 

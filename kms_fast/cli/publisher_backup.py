@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.model.policy import format_time
 from kms_fast.publisher.backup import restore_backup, write_backup
@@ -61,5 +61,5 @@ def restore(file: Path, home: Path, out: Output) -> None:
     out.result(
         {"folder": home / "publisher", "files": len(contents.files), "backup_created_ms": contents.created_ms},
         f"Restored {home / 'publisher'} as it was at {made}.\n"
-        "Revoke and disable again what was since then. Next: kms-fast publisher export",
+        f"Revoke and disable again what was since then. Next: {following('kms-fast publisher export')}",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.model import policy
 from kms_fast.publisher.publisher import Publisher
@@ -54,7 +54,7 @@ def customers(home: Path, out: Output) -> None:
             found[record.certificate.customer_id].certificates.append(_describe_certificate(record, now_ms))
     text = "\n".join(_show_customer(number, one) for number, one in sorted(found.items()))
     listed = [{"customer_id": number, **asdict(one), "hosts": one.hosts} for number, one in sorted(found.items())]
-    out.result({"customers": listed}, text or "No key was made yet: kms-fast publisher host-key.")
+    out.result({"customers": listed}, text or f"No key was made yet: {following('kms-fast publisher host-key')}")
 
 
 def _describe_certificate(record: CertificateRecord, now_ms: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """``kms-fast publisher init``: a publisher, and on request everything that its first host and machine need."""
 
+import shlex
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
@@ -70,17 +71,17 @@ def init(
             "Keep a backup (kms-fast publisher backup FILE) and the passphrase: nothing can replace them.\n"
         )
         if product is None:
-            out.result(fields, f'{text}Next: kms-fast publisher add-product "PRODUCT" --family desktop')
+            add = 'kms-fast publisher add-product "PRODUCT" --family desktop'
+            out.result(fields, f"{text}Next: {following(add)}")
             return
         first = _start_product(publisher, product, family, threshold, secret, path, now_ms)
-    following = "activate" if activation_url else "request"
-    options = "" if activation_url else " --out host.request"
+    verb, options = ("activate", "") if activation_url else ("request", " --out host.request")
     out.result(
         {**fields, **first},
         f"{text}Wrote {first['file']}, which clients and hosts take with --publisher.\n"
         f"Setup key of {product}, the same on every machine: {first['setup_key']}\n"
         f"Host key, shown once: {first['host_key']}\n"
-        f"Next, on the host: kms-fast host {following} --publisher {first['file']} --key HOSTKEY{options}",
+        f"Next, on the host: kms-fast host {verb} --publisher {shlex.quote(str(first['file']))} --key HOSTKEY{options}",
     )
 
 

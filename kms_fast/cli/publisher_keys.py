@@ -9,7 +9,7 @@ import click
 from rich.console import Group
 from rich.table import Table
 
-from kms_fast.cli.output import Output, escape_controls, home_option, json_option
+from kms_fast.cli.output import Output, escape_controls, following, home_option, json_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.model import policy
 from kms_fast.model.catalog import MAX_GENERATION
@@ -82,9 +82,9 @@ def host_key(
         catalog = publisher.read_catalog()
     names = {family.number: family.name for family in catalog.families}
     with_both = "--publisher publisher.json --key HOSTKEY"
-    following = f"kms-fast host activate {with_both}"
+    ask = f"kms-fast host activate {with_both}"
     if not catalog.activation_url:
-        following = f"kms-fast host request {with_both} --out host.request"
+        ask = f"kms-fast host request {with_both} --out host.request"
     covered = {names[number]: generation for number, generation in made.entitlement.families.items()}
     listed = ", ".join(f"{name} up to generation {generation}" for name, generation in covered.items())
     out.result(
@@ -97,7 +97,7 @@ def host_key(
         },
         f"Host key: {made.key.text}\n"
         f"It covers {listed}; {hosts} hosts, {activations} activations each. Note it now: it is not stored.\n"
-        f"Next, on the host: {following}",
+        f"Next, on the host: {ask}",
     )
 
 
@@ -121,7 +121,7 @@ def keys(home: Path, out: Output) -> None:
     tables += [_show_activation_keys(of_machines)] if of_machines else []
     out.result(
         {"keys": of_hosts, "activation_keys": of_machines},
-        Group(*tables) if tables else "No key was made yet: kms-fast publisher host-key.",
+        Group(*tables) if tables else f"No key was made yet: {following('kms-fast publisher host-key')}",
     )
 
 
@@ -209,6 +209,6 @@ def disable_key(key: str, undo: bool, home: Path, out: Output) -> None:
     if isinstance(record, HostKeyRecord) and not undo:
         done += (
             "\nIts hosts go on until their certificates end; to end them now: "
-            f"kms-fast publisher revoke --key {last_five}"
+            f"{following(f'kms-fast publisher revoke --key {last_five}')}"
         )
     out.result({"last_five": last_five, "key_id": record.secrets.key_id, "disabled": not undo}, done)

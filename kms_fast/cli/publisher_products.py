@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.model.catalog import MAX_GENERATION
 from kms_fast.model.quantities import format_quantity, parse_quantity
 from kms_fast.publisher.publisher import Publisher
@@ -85,7 +85,7 @@ def add_product(
         f"Added {name}: activation ID {sku.id}, family {added.name} (threshold {added.threshold}), generation "
         f"{sku.generation}, validity {format_quantity(sku.validity_min, 'min')}.\n"
         f"Its client setup key, the same on every machine: {setup_key}\n"
-        "Next: kms-fast publisher export --out publisher.json",
+        f"Next: {following('kms-fast publisher export --out publisher.json')}",
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
 from kms_fast.clock import wall_clock_ms
 from kms_fast.publisher.publisher import Publisher
@@ -50,5 +50,6 @@ def revoke(
     out.result(
         {"serials": serials, "number": revocations.number, "revoked": list(revocations.serials)},
         f"Revoked {what}: revocation list {revocations.number} has {len(revocations.serials)} serials.\n"
-        "Next: kms-fast publisher export; hosts take publisher.json from the activation service, or with an answer.",
+        f"Next: {following('kms-fast publisher export', 'key_file', 'passphrase_file')}\n"
+        "Hosts take publisher.json from the activation service, or with an answer.",
     )

@@ -92,6 +92,33 @@ def test_each_step_says_the_next_one(capsys: pytest.CaptureFixture[str], home: P
     assert {path.name for path in (home / "host").iterdir()} >= {"host.cert", "catalog.json", "publisher.json"}
 
 
+def test_the_next_command_can_be_run_as_it_stands(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.delenv("KMS_FAST_PASSPHRASE")
+    home = ["--home", "home of keys"]
+
+    def follow(*args: str) -> str:
+        assert run(args) == 0
+        found = re.search(r"Next: (kms-fast .*)", capsys.readouterr().out)
+        assert found is not None
+        return found[1]
+
+    added = follow("publisher", "init", "Example", *home, "--key-file", "k")
+    assert added == "kms-fast publisher add-product \"PRODUCT\" --family desktop --home 'home of keys'"
+    exported = follow(*shlex.split(added)[1:])
+    made = follow(*shlex.split(exported)[1:], "--key-file", "k")
+    assert run([*shlex.split(made)[1:]]) == 0
+    key = capsys.readouterr().out.splitlines()[0].removeprefix("Host key: ")
+    assert run(["host", "request", "--publisher", "publisher.json", "--key", key, "--out", "host.request", *home]) == 0
+    assert run(["publisher", "certify", "host.request", "--out", "host.answer", *home, "--key-file", "k"]) == 0
+    capsys.readouterr()
+    exported = follow("publisher", "revoke", "1", *home, "--key-file", "k")
+    assert exported == "kms-fast publisher export --home 'home of keys' --key-file k"
+    follow(*shlex.split(exported)[1:])
+    # What the environment says holds for the next command too.
+    monkeypatch.setenv("KMS_FAST_HOME", home[1])
+    assert "--home" not in follow("publisher", "export", "--key-file", "k")
+
+
 def test_the_commands_of_the_publishers_page_work_in_their_order(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
