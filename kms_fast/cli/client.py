@@ -1,6 +1,5 @@
 """``kms-fast client``: setup key, host, activation and licence state of this machine."""
 
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from kms_fast.model.policy import format_span, format_time
 
 def sku_option(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--sku``, needed only where keys of several products are installed."""
-    return click.option("--sku", type=click.UUID, help="Which product, when keys of several are installed.")(function)
+    return click.option("--sku", metavar="NAME|ID", help="Which product, when keys of several are installed.")(function)
 
 
 @click.group
@@ -64,14 +63,15 @@ def install_key(key: str, publisher_data: bytes | None, home: Path, out: Output)
 @sku_option
 @home_option
 @json_option
-def uninstall_key(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def uninstall_key(sku: str | None, home: Path, out: Output) -> None:
     """Remove a product's setup key and activation.
 
     \b
     Example:
       kms-fast client uninstall-key
     """
-    removed = Client(home=home).uninstall_key(sku)
+    client = Client(home=home)
+    removed = client.uninstall_key(client.find_sku(sku))
     out.result({"product": removed.name, "sku": str(removed.id)}, f"Removed the key and activation of {removed.name}.")
 
 
@@ -80,7 +80,7 @@ def uninstall_key(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 @sku_option
 @home_option
 @json_option
-def set_host(host: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def set_host(host: str, sku: str | None, home: Path, out: Output) -> None:
     """Ask only HOST: a name, an IPv4 address or an IPv6 address in brackets; port 1688 unless given.
 
     \b
@@ -88,7 +88,8 @@ def set_host(host: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
       kms-fast client set-host kms.example.com
       kms-fast client set-host [2001:db8::7]:1688
     """
-    address = Client(home=home).set_host(host, sku)
+    client = Client(home=home)
+    address = client.set_host(host, client.find_sku(sku))
     out.result({"host": str(address)}, f"Hosts are no longer looked up; {address} is asked.")
 
 
@@ -96,14 +97,15 @@ def set_host(host: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
 @sku_option
 @home_option
 @json_option
-def clear_host(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def clear_host(sku: str | None, home: Path, out: Output) -> None:
     """Find hosts by DNS again, and forget the one that answered last.
 
     \b
     Example:
       kms-fast client clear-host
     """
-    Client(home=home).clear_host(sku)
+    client = Client(home=home)
+    client.clear_host(client.find_sku(sku))
     out.result({"host": None}, "Hosts are looked up in DNS.")
 
 
@@ -112,14 +114,15 @@ def clear_host(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 @sku_option
 @home_option
 @json_option
-def set_domain(domain: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def set_domain(domain: str, sku: str | None, home: Path, out: Output) -> None:
     """Look the hosts' record up in DOMAIN, not in the machine's own domains. A host that was set is asked all the same.
 
     \b
     Example:
       kms-fast client set-domain lab.example.com
     """
-    kept = Client(home=home).set_domain(domain, sku)
+    client = Client(home=home)
+    kept = client.set_domain(domain, client.find_sku(sku))
     out.result({"domain": kept}, f"Hosts are looked up in {kept}.")
 
 
@@ -127,14 +130,15 @@ def set_domain(domain: str, sku: uuid.UUID | None, home: Path, out: Output) -> N
 @sku_option
 @home_option
 @json_option
-def clear_domain(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def clear_domain(sku: str | None, home: Path, out: Output) -> None:
     """Look the hosts' record up in the machine's own DNS domain and search list again.
 
     \b
     Example:
       kms-fast client clear-domain
     """
-    Client(home=home).clear_domain(sku)
+    client = Client(home=home)
+    client.clear_domain(client.find_sku(sku))
     out.result({"domain": None}, "Hosts are looked up in this machine's DNS domains.")
 
 
@@ -143,15 +147,15 @@ def clear_domain(sku: uuid.UUID | None, home: Path, out: Output) -> None:
 @sku_option
 @home_option
 @json_option
-def host_cache(switch: str, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def host_cache(switch: str, sku: str | None, home: Path, out: Output) -> None:
     """Whether the host that granted last is remembered and asked first (on, as at first) or looked up each time (off).
 
     \b
     Example:
       kms-fast client host-cache off
     """
-    enabled = switch == "on"
-    Client(home=home).set_host_cache(enabled, sku)
+    client, enabled = Client(home=home), switch == "on"
+    client.set_host_cache(enabled, client.find_sku(sku))
     texts = {True: "The host that grants is asked first the next time.", False: "Each attempt looks the hosts up anew."}
     out.result({"host_cache": enabled}, texts[enabled])
 
@@ -177,7 +181,7 @@ def activate(
     mak: str | None,
     url: str | None,
     ca: Path | None,
-    sku: uuid.UUID | None,
+    sku: str | None,
     home: Path,
     out: Output,
 ) -> None:
@@ -199,14 +203,15 @@ def activate(
     if url is not None or ca is not None:
         raise click.UsageError("--url and --ca are the publisher's, and go with --mak.")
     if key is not None:
-        installed = client.install_key(key).id
-        if sku not in (None, installed):
-            raise click.UsageError(f"--key is a key of the product {installed}, not of --sku.")
-        sku = installed
+        installed = client.install_key(key)
+        if sku not in (None, installed.name, str(installed.id)):
+            raise click.UsageError(f"--key is a key of the product {installed.name}, not of --sku.")
+        sku = str(installed.id)
+    chosen = client.find_sku(sku)
     if host is not None:
-        client.set_host(host, sku)
+        client.set_host(host, chosen)
     out.progress("asking the activation hosts")
-    lease = client.activate(sku)
+    lease = client.activate(chosen)
     status = client.status(lease.leaf.sku)
     text = f"{status.sku.name} is activated until {format_time(lease.expires_ms)} by {status.cached_host}."
     out.result(status.to_json(), text)
@@ -218,7 +223,7 @@ def activate(
 @sku_option
 @home_option
 @json_option
-def show_status(verbose: bool, removed_too: bool, sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def show_status(verbose: bool, removed_too: bool, sku: str | None, home: Path, out: Output) -> None:
     """Show the licence state of every product whose key is installed; verifies the stored activation anew.
 
     \b
@@ -234,10 +239,10 @@ def show_status(verbose: bool, removed_too: bool, sku: uuid.UUID | None, home: P
 
 
 @command.command("history")
-@click.option("--sku", type=click.UUID, help="Only this product.")
+@click.option("--sku", metavar="NAME|ID", help="Only this product.")
 @home_option
 @json_option
-def show_history(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def show_history(sku: str | None, home: Path, out: Output) -> None:
     """Show the last attempts of every product: when, which host, what came of it, count and clocks.
 
     Attempts in a row that failed alike are one line. The newest hundred lines of a product are kept.
@@ -247,7 +252,8 @@ def show_history(sku: uuid.UUID | None, home: Path, out: Output) -> None:
       kms-fast client history
       kms-fast client history --json
     """
-    histories = Client(home=home).history(sku)
+    client = Client(home=home)
+    histories = client.history(client.find_sku(sku))
     products = [
         {"product": product.name, "sku": str(product.id), "attempts": [show_attempt(attempt) for attempt in attempts]}
         for product, attempts in histories
@@ -279,7 +285,7 @@ def run(home: Path, out: Output) -> None:
 @sku_option
 @home_option
 @json_option
-def expiry(sku: uuid.UUID | None, home: Path, out: Output) -> None:
+def expiry(sku: str | None, home: Path, out: Output) -> None:
     """Show when the present licence state ends, one line for each product.
 
     \b
@@ -315,11 +321,12 @@ def rearm(home: Path, out: Output) -> None:
     )
 
 
-def _read_statuses(home: Path, sku: uuid.UUID | None, *, removed_too: bool = False) -> list[Status]:
+def _read_statuses(home: Path, sku: str | None, *, removed_too: bool = False) -> list[Status]:
     client = Client(home=home)
-    removed = [status for status in client.removed() if sku in (None, status.sku.id)] if removed_too else []
-    if sku is not None:
-        return removed or [client.status(sku)]
+    chosen = client.find_sku(sku)
+    removed = [status for status in client.removed() if chosen in (None, status.sku.id)] if removed_too else []
+    if chosen is not None:
+        return removed or [client.status(chosen)]
     statuses = [client.status(installed.id) for installed in client.skus()] + removed
     if not statuses:
         hint = ""

@@ -143,6 +143,20 @@ class Installation:
         publisher = self._publisher_of(state)
         return [publisher.sku(id_) for id_ in state.installed]
 
+    def find_sku(self, wanted: str | None) -> uuid.UUID | None:
+        """The ID of a product by its name or ID, as users write it, its key installed or removed; None as it is."""
+        if wanted is None:
+            return None
+        try:
+            return uuid.UUID(wanted)
+        except ValueError:
+            state = self._require_state()
+        publisher = self._publisher_of(state)
+        ids = {publisher.sku(id_).name: id_ for id_ in state.products}
+        if wanted not in ids:
+            raise self._not_installed(state, wanted)
+        return ids[wanted]
+
     def status(self, sku: uuid.UUID | None = None) -> Status:
         """The licence state of a product, its lease, and when it will be renewed. Verifies the stored lease anew."""
         opened = self._open(self._require_state(), sku)
@@ -172,7 +186,7 @@ class Installation:
         publisher = self._publisher_of(state)
         wanted = state.products if sku is None else {sku: state.products[sku]} if sku in state.products else {}
         if not wanted:
-            raise KmsFastError(f"Nothing is known of the product {sku}.", name="NO_KEY_INSTALLED")
+            raise self._not_installed(state, sku)
         return [(publisher.sku(id_), product.history) for id_, product in wanted.items()]
 
     def note_expiry_warning(self, sku: uuid.UUID | None = None) -> int | None:
@@ -309,13 +323,22 @@ class Installation:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
         publisher, installed = self._publisher_of(state), state.installed
         if wanted is None and len(installed) > 1:
-            names = ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in installed)
-            raise ConfigurationError(f"Keys of several products are installed; say which SKU is meant: {names}.")
+            raise ConfigurationError(
+                f"Keys of several products are installed; say which is meant (--sku): {self._list_installed(state)}."
+            )
         chosen = next(iter(installed), None) if wanted is None else wanted
         if chosen not in installed:
-            what = "" if wanted is None else f" for the product {wanted}"
-            raise KmsFastError(f"No client setup key is installed{what}.", name="NO_KEY_INSTALLED")
+            raise self._not_installed(state, wanted)
         return self._open_product(state, publisher, publisher.sku(chosen))
+
+    def _list_installed(self, state: State) -> str:
+        publisher = self._publisher_of(state)
+        return ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in state.installed)
+
+    def _not_installed(self, state: State, wanted: uuid.UUID | str | None) -> KmsFastError:
+        what = "" if wanted is None else f" for the product {wanted}"
+        others = f"; there is one for {self._list_installed(state)}" if state.installed else ""
+        return KmsFastError(f"No client setup key is installed{what}{others}.", name="NO_KEY_INSTALLED")
 
     def _open_product(self, state: State, publisher: PublisherFile, sku: Sku) -> InstalledProduct:
         product = state.products[sku.id]

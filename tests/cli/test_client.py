@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,25 @@ def test_several_products_are_told_apart(tmp_path: Path, real_host: RunningHost)
     assert [product["state"] for product in run(tmp_path, "status")[1]["products"]] == [1, 2]
     assert run(tmp_path, "uninstall-key", "--sku", str(SKUS["server"].id))[1]["product"] == "Server 1"
     assert len(run(tmp_path, "expiry")[1]["products"]) == 1
+
+
+def test_products_are_named_as_users_know_them(tmp_path: Path, real_host: RunningHost) -> None:
+    install(tmp_path, real_host)
+    assert run(tmp_path, "install-key", SETUP_KEYS["server"])[0] == 0
+    several = run(tmp_path, "activate")[1]["message"]
+    installed = f"Desktop 3 ({SKUS['desktop'].id}), Server 1 ({SKUS['server'].id})"
+    assert several == f"Keys of several products are installed; say which is meant (--sku): {installed}."
+    assert run(tmp_path, "set-host", "192.0.2.7", "--sku", "Server 1")[0] == 0
+    [product] = run(tmp_path, "status", "--sku", "Server 1")[1]["products"]
+    assert product["host"] == "192.0.2.7:1688"
+    assert run(tmp_path, "history", "--sku", "Server 1")[1]["products"][0]["product"] == "Server 1"
+    assert run(tmp_path, "activate", "--key", SETUP_KEYS["server"], "--sku", "Desktop 3")[0] == 2
+    for unknown in ("Server 2", str(uuid.UUID(int=7))):
+        for command in ("activate", "history"):
+            code, told = run(tmp_path, command, "--sku", unknown)
+            assert (code, told["name"], installed in told["message"]) == (1, "NO_KEY_INSTALLED", True)
+    assert run(tmp_path, "uninstall-key", "--sku", "Server 1")[0] == 0
+    assert len(run(tmp_path, "status", "--all", "--sku", "Server 1")[1]["products"]) == 1
 
 
 def test_rearm_makes_a_new_machine(tmp_path: Path, real_host: RunningHost) -> None:
