@@ -150,8 +150,8 @@ _ROWS = (
     (
         0xE04B0006,
         "CONFIGURATION_INVALID",
-        "A setting or a file of this installation is wrong.",
-        "Correct what is named here; kms-fast config validate checks the settings of a host.",
+        "A setting, a file or a name that is needed here is missing or wrong.",
+        "Do what is said here, or correct what is named.",
     ),
     (
         0xE04B0007,

@@ -141,7 +141,9 @@ def change_passphrase(
     new = Passphrase(new_passphrase_file, new_key_file, new=True)
     paths = [path for name in ("root.key", "issuer.key") if (path := home / "publisher" / name).exists()]
     if not paths:
-        raise ConfigurationError(f"There is neither root.key nor issuer.key in {home / 'publisher'}.")
+        raise ConfigurationError(
+            f"There is neither root.key nor issuer.key in {home / 'publisher'}: name its home with --home."
+        )
     encrypt_anew(paths, passphrase.read(), new.choose())
     out.result(
         {"files": paths},

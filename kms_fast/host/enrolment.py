@@ -282,7 +282,9 @@ def read_installation(folder: Path) -> Installation:
     chain_data, certificate, issuer = _read_chain(folder)
     private_key = read_host_key(folder)
     if signing.public_bytes(private_key) != certificate.public_key:
-        raise ConfigurationError(f"{folder / 'host.key'} is not the key that {folder / 'host.cert'} certifies.")
+        raise ConfigurationError(
+            f"{folder / 'host.key'} is not the key that {folder / 'host.cert'} certifies: put the right one back."
+        )
     _verify(certificate, issuer, publisher, certificate.not_before_ms)
     return Installation(private_key, certificate, issuer, chain_data, _read_catalog(folder, publisher), publisher)
 

@@ -56,7 +56,7 @@ class PublisherFile:
         if sku is None:
             raise ConfigurationError(
                 f"publisher.json of {self.name} (number {self.number}) has no product {wanted}: it is of another "
-                "publisher, or older than the product."
+                "publisher, or older than the product. Get the newest one from the publisher."
             )
         return sku
 
@@ -114,7 +114,10 @@ class PublisherFile:
         Raises `ConfigurationError`: CONFIGURATION_INVALID or VERSION_WENT_BACK. Parse with ``trusted_roots`` first.
         """
         if self.publisher_id != installed.publisher_id:
-            raise ConfigurationError(f"This is the publisher file of {self.name}, but {installed.name}'s is installed.")
+            raise ConfigurationError(
+                f"This is the publisher file of {self.name}, but {installed.name}'s is installed: another publisher "
+                "needs a home of its own (--home)."
+            )
         if self.number < installed.number:
             raise ConfigurationError(
                 f"This publisher file has number {self.number}, the installed one {installed.number}.",

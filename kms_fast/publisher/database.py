@@ -81,7 +81,7 @@ class Database:
             if not version and not create:
                 raise _lost(path)
             if version > len(MIGRATIONS):
-                raise ConfigurationError(f"{path} was made by a newer version of kms_fast (its schema is {version}).")
+                raise ConfigurationError(f"{path} was made by a newer version of kms_fast: update this one.")
             for script in MIGRATIONS[version:]:
                 self._connection.execute(script)
             self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

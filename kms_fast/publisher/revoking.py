@@ -1,5 +1,6 @@
 """Revoking host certificates: one, those of a host, or all that a host key was used for."""
 
+import uuid
 from collections.abc import Collection
 
 from kms_fast.errors import ConfigurationError
@@ -17,7 +18,9 @@ def find_serials_of_host(publisher: Publisher, host: bytes, now_ms: int) -> list
     """
     serials = _find_serials(publisher, host, now_ms)
     if not serials:
-        raise ConfigurationError(f"Host {host.hex()} has no certificate that could be revoked.")
+        raise ConfigurationError(
+            f"Host {uuid.UUID(bytes=host)} has no certificate that could be revoked: see kms-fast publisher customers."
+        )
     return serials
 
 
@@ -27,7 +30,8 @@ def find_serials_of_key(publisher: Publisher, key: HostKeyRecord, now_ms: int) -
     serials = sorted(serial for host in hosts for serial in _find_serials(publisher, host, now_ms))
     if not serials:
         raise ConfigurationError(
-            f"The host key that ends in {key.secrets.last_five} has no certificate that could be revoked."
+            f"The host key that ends in {key.secrets.last_five} has no certificate that could be "
+            "revoked: see kms-fast publisher customers."
         )
     return serials
 
@@ -51,9 +55,13 @@ def revoke(publisher: Publisher, serials: Collection[int], passphrase: bytes, *,
     with records.transaction():
         for serial in serials:
             if not records.has_certificate(serial):
-                raise ConfigurationError(f"No certificate with serial {serial} was issued.")
+                raise ConfigurationError(
+                    f"No certificate with serial {serial} was issued: see kms-fast publisher customers."
+                )
             if not records.add_revocation(serial, now_ms):
-                raise ConfigurationError(f"Certificate {serial} is revoked already.")
+                raise ConfigurationError(
+                    f"Certificate {serial} is revoked already: nothing is left to do but to export."
+                )
         revocations = issue_revocation_list(
             issuer_key,
             publisher.issuer,

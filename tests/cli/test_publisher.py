@@ -208,6 +208,18 @@ def test_failures_are_told_apart(succeed: Command, fail: Command, host_key: str,
     assert "line" in fail("publisher", "host-key")["message"]
 
 
+def test_a_mistake_says_what_to_do_and_nothing_else(succeed: Command, fail: Command, host_key: str) -> None:
+    for args, said in (
+        (("publisher", "revoke", "7"), "see kms-fast publisher customers"),
+        (("publisher", "change-passphrase", "--home", "none"), "name its home with --home"),
+        (("client", "install-key", "X"), "give the publisher's publisher.json (--publisher)"),
+    ):
+        failure = fail(*args)
+        assert (failure["name"], said in failure["message"]) == ("CONFIGURATION_INVALID", True)
+        # One cure stands for all of these: it points to none of them in particular.
+        assert "kms-fast" not in failure["meaning"] + failure["cure"]
+
+
 def test_nothing_is_asked_or_made_for_a_publisher_that_is_there(fail: Command, host_key: str) -> None:
     assert "already holds a publisher" in fail("publisher", "init", "Example", "--key-file", "new.pass")["message"]
     assert not Path("new.pass").exists()
