@@ -34,6 +34,7 @@ FILES: Final = (
     "publisher.json",
     "keys.json",
     "kms-fast.toml",
+    "pending/host.key",
     "pending/keys.json",
     "pending/request.json",
     "pending/publisher.json",
