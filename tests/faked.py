@@ -62,7 +62,16 @@ def require_clock(folder: Path, unavailable: Callable[[str], NoReturn]) -> Calla
 
 def replace_file(path: str, by: Path, unavailable: Callable[[str], NoReturn]) -> list[str]:
     """What goes in front of a command that is to read the file ``by`` at ``path``; others read what they did."""
-    mount = f'mount --bind "{by}" "{path}" && exec'
+    return _mount(f'mount --bind "{by}" "{path}"', unavailable)
+
+
+def protect(folder: Path, unavailable: Callable[[str], NoReturn]) -> list[str]:
+    """What goes in front of a command that may read a folder and not write there, whoever runs it."""
+    return _mount(f'mount --bind "{folder}" "{folder}" && mount -o remount,ro,bind "{folder}"', unavailable)
+
+
+def _mount(mount: str, unavailable: Callable[[str], NoReturn]) -> list[str]:
+    mount += " && exec"
     as_user = f"setpriv --reuid {os.geteuid()} --regid {os.getegid()} --init-groups"
     commands = [
         ["unshare", "-rm", "sh", "-c", f'{mount} "$@"', "sh"],

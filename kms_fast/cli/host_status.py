@@ -127,7 +127,7 @@ async def _count_machines(
     if not has_counts(settings, home):
         return {}
     retention_ms = settings.retention_s * 1000
-    async with using_counts(settings, home) as counts:
+    async with using_counts(settings, home, reading=True) as counts:
         return {
             family.number: len(await counts.load(family.number, now_ms, cap=family.cap, retention_ms=retention_ms))
             for family in installation.catalog.families
@@ -137,7 +137,7 @@ async def _count_machines(
 async def _describe_requests(installation: Installation, settings: HostSettings, home: Path) -> dict[str, Any]:
     if not has_inventory(settings, home):
         return _add_up([])
-    async with using_inventory(settings, home) as inventory:
+    async with using_inventory(settings, home, reading=True) as inventory:
         return _add_up(await inventory.totals(installation.certificate.host_id))
 
 

@@ -170,7 +170,7 @@ def ask_inventory(settings: HostSettings, home: Path, question: Callable[[Invent
         )
 
     async def ask() -> _Found:
-        async with using_inventory(settings, home) as inventory:
+        async with using_inventory(settings, home, reading=True) as inventory:
             return await question(inventory)
 
     return asyncio.run(ask())

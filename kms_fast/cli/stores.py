@@ -33,14 +33,14 @@ def has_inventory(settings: HostSettings, home: Path) -> bool:
     return settings.store is not None or inventory_file(home).exists()
 
 
-async def open_counts(settings: HostSettings, home: Path) -> Counts:
-    """Open the counts on the running event loop.
+async def open_counts(settings: HostSettings, home: Path, *, reading: bool = False) -> Counts:
+    """Open the counts on the running event loop; with ``reading`` also in a home that may not be written, to look only.
 
     Raises `KmsFastError`: STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION, or for PostgreSQL STORE_UNAVAILABLE,
     STORE_EMPTY.
     """
     if settings.store is None:
-        return SqliteCounts(counts_file(home))
+        return SqliteCounts(counts_file(home), reading=reading)
     return await PostgresCounts.open(settings.store)
 
 
@@ -54,17 +54,17 @@ async def start_counts(settings: HostSettings, home: Path) -> Counts:
     return await PostgresCounts.start(settings.store)
 
 
-async def open_inventory(settings: HostSettings, home: Path) -> Inventory:
+async def open_inventory(settings: HostSettings, home: Path, *, reading: bool = False) -> Inventory:
     """Open the inventory on the running event loop. Raises the same as `open_counts`."""
     if settings.store is None:
-        return SqliteInventory(inventory_file(home))
+        return SqliteInventory(inventory_file(home), reading=reading)
     return await PostgresInventory.open(settings.store)
 
 
 @asynccontextmanager
-async def using_counts(settings: HostSettings, home: Path) -> AsyncIterator[Counts]:
-    """The counts, open until the block ends. Raises the same as `open_counts`."""
-    counts = await open_counts(settings, home)
+async def using_counts(settings: HostSettings, home: Path, *, reading: bool = False) -> AsyncIterator[Counts]:
+    """The counts, open until the block ends; as `open_counts`."""
+    counts = await open_counts(settings, home, reading=reading)
     try:
         yield counts
     finally:
@@ -72,9 +72,9 @@ async def using_counts(settings: HostSettings, home: Path) -> AsyncIterator[Coun
 
 
 @asynccontextmanager
-async def using_inventory(settings: HostSettings, home: Path) -> AsyncIterator[Inventory]:
-    """The inventory, open until the block ends. Raises the same as `open_counts`."""
-    inventory = await open_inventory(settings, home)
+async def using_inventory(settings: HostSettings, home: Path, *, reading: bool = False) -> AsyncIterator[Inventory]:
+    """The inventory, open until the block ends; as `open_counts`."""
+    inventory = await open_inventory(settings, home, reading=reading)
     try:
         yield inventory
     finally:

@@ -160,7 +160,7 @@ class Installation:
     def status(self, sku: uuid.UUID | None = None) -> Status:
         """The licence state of a product, its lease, and when it will be renewed. Verifies the stored lease anew."""
         opened = self._open(self._require_state(), sku)
-        if self._note_revoked(opened):
+        if self._note_revoked(opened) and self._file.is_writable:
             with self._changing(sku) as opened:
                 self._note_revoked(opened)
         return describe_product(opened)

@@ -162,8 +162,15 @@ class StateFile:
         self.path = folder / "state.json"
         self._holds_lock = False
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether this user may change the state, or only look at it."""
+        return os.access(self.path.parent, os.W_OK)
+
     def read(self) -> State | None:
         """The state, None when there is none yet. Raises `ConfigurationError` for a damaged file and keeps it aside."""
+        if not self.is_writable:
+            return self.look()
         try:
             return self._parse()
         except msgspec.DecodeError:

@@ -98,7 +98,9 @@ def list_running(folder: Path) -> list[HostProcess]:
             except BlockingIOError:
                 running.append(msgspec.json.decode(file.read(), type=HostProcess))
             else:
-                path.unlink(missing_ok=True)
+                # Whoever may only look leaves it.
+                if os.access(folder, os.W_OK):
+                    path.unlink(missing_ok=True)
     return running
 
 

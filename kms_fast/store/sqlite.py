@@ -27,11 +27,19 @@ class SqliteFile:
     ``migrations``: the scripts that make the tables, each from the version before it; the file knows how many it has
     had. Raises `KmsFastError`: STORAGE_FAILED when the file cannot be opened, STORE_DAMAGED when it is no whole
     database, STORE_VERSION when a newer program made its tables. ``what`` names the content in messages, ``without_it``
-    says there what happens when a damaged file is taken away; a new file gets pages of ``page_bytes``.
+    says there what happens when a damaged file is taken away; a new file gets pages of ``page_bytes``. ``reading``:
+    nothing will be written, so it need not be allowed.
     """
 
     def __init__(
-        self, path: Path, what: str, migrations: Sequence[str], *, without_it: str, page_bytes: int = 4096
+        self,
+        path: Path,
+        what: str,
+        migrations: Sequence[str],
+        *,
+        without_it: str,
+        page_bytes: int = 4096,
+        reading: bool = False,
     ) -> None:
         self._path = path
         self._what = what
@@ -40,14 +48,24 @@ class SqliteFile:
         self._waits_since_s = 0.0
         self._closing = False
         with self.storage_errors():
-            _create(path)
-            self.db = apsw.Connection(str(path))
-            self.db.set_busy_handler(self._wait_for_lock)
-            self.db.pragma("page_size", page_bytes)
-            self.db.pragma("journal_mode", "wal")
-            self.db.pragma("synchronous", "full")
+            try:
+                self._open(page_bytes)
+            except (apsw.CantOpenError, apsw.ReadOnlyError):
+                # With a log beside it somebody writes, and what is in the file alone is not all.
+                if not reading or Path(f"{path}-wal").exists():
+                    raise
+                address = f"{path.absolute().as_uri()}?immutable=1"
+                self.db = apsw.Connection(address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
         self._migrate(migrations)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=what)
+
+    def _open(self, page_bytes: int) -> None:
+        _create(self._path)
+        self.db = apsw.Connection(str(self._path))
+        self.db.set_busy_handler(self._wait_for_lock)
+        self.db.pragma("page_size", page_bytes)
+        self.db.pragma("journal_mode", "wal")
+        self.db.pragma("synchronous", "full")
 
     async def in_thread(self, function: Callable[[], _Returned]) -> _Returned:
         """Call a function that uses `db` in the connection's thread. Raises what `storage_errors` does."""

@@ -36,13 +36,13 @@ DELETE FROM counts WHERE rowid IN (
 
 
 class SqliteCounts:
-    """`kms_fast.store.Counts` in one SQLite file.
+    """`kms_fast.store.Counts` in one SQLite file; ``reading``: one that need not be writable, to look only.
 
     Raises `KmsFastError` (STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION) when the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = SqliteFile(path, "counts", _MIGRATIONS, without_it=_WITHOUT_IT)
+    def __init__(self, path: Path, *, reading: bool = False) -> None:
+        self._file = SqliteFile(path, "counts", _MIGRATIONS, without_it=_WITHOUT_IT, reading=reading)
         self._db = self._file.db
 
     async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:

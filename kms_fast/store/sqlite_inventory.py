@@ -45,14 +45,16 @@ _LAST_NAME: Final = "\U0010ffff" * 16
 
 
 class SqliteInventory:
-    """`kms_fast.store.Inventory` in one SQLite file.
+    """`kms_fast.store.Inventory` in one SQLite file; ``reading``: one that need not be writable, to look only.
 
     Raises `KmsFastError` (STORAGE_FAILED, STORE_DAMAGED, STORE_VERSION) when the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reading: bool = False) -> None:
         self._path = path
-        self._file = SqliteFile(path, "inventory", sql.MIGRATIONS, without_it=_WITHOUT_IT, page_bytes=_PAGE_BYTES)
+        self._file = SqliteFile(
+            path, "inventory", sql.MIGRATIONS, without_it=_WITHOUT_IT, page_bytes=_PAGE_BYTES, reading=reading
+        )
         self._db = self._file.db
         self._elected_fd: int | None = None
         self._wal_pages = 0
@@ -159,7 +161,7 @@ class SqliteInventory:
 
     async def read_all(self) -> AsyncIterator[Sequence[Client] | HostPart]:
         """Everything as of one moment. While it is read the file beside the database grows with what is recorded."""
-        snapshot = SqliteInventory(self._path)
+        snapshot = SqliteInventory(self._path, reading=True)
         file, db = snapshot._file, snapshot._db
         try:
             await file.in_thread(lambda: db.execute("BEGIN"))

@@ -144,6 +144,18 @@ def test_a_revoked_host_ends_the_lease_when_the_client_learns_of_it(
     assert updated.status().state == STATES.NOTIFICATION
 
 
+def test_who_may_only_read_is_told_of_a_revoked_host_too(
+    client: Client, tmp_path: Path, realm: Realm, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activate(client, ScriptedHost(realm, clock))
+    newer = make_publisher(realm, number=2, revocations=RevocationList.parse(make_revocations(realm, [1])))
+    file = tmp_path / "client" / "state.json"
+    before = file.read_bytes()
+    monkeypatch.setattr(StateFile, "is_writable", False)
+    status = Client(home=tmp_path, publisher=newer, clock=clock, read_machine=lambda: MACHINE).status()
+    assert (reason(status), file.read_bytes() == before) == ("CERTIFICATE_REVOKED", True)
+
+
 def test_a_list_from_a_host_is_kept(client: Client, tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
     host = ScriptedHost(realm, clock, header={"revocation_list": 2}, revocations=make_revocations(realm, [1], 2))
     with pytest.raises(ActivationError) as caught:

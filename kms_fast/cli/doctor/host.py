@@ -168,14 +168,19 @@ def check_store(context: HostContext) -> Finding:
     if not has_counts(context.settings, context.home):
         return ok("There is no store yet; the host makes it when it starts.")
     asyncio.run(_open_store(context))
+    if store is None and not all(os.access(path, os.W_OK) for path in (context.folder, counts_file(context.home))):
+        return warn(
+            f"Counts and inventory in {context.folder} can be read here, but not written.",
+            "Nothing, if the host runs as another user or elsewhere; else give its user the right to write there.",
+        )
     return ok(f"Counts and inventory in {mask_password(store) if store else context.folder} can be used.")
 
 
 async def _open_store(context: HostContext) -> None:
-    async with using_counts(context.settings, context.home) as counts:
+    async with using_counts(context.settings, context.home, reading=True) as counts:
         await counts.read_all()
     if has_inventory(context.settings, context.home):
-        async with using_inventory(context.settings, context.home) as inventory:
+        async with using_inventory(context.settings, context.home, reading=True) as inventory:
             await inventory.summary()
 
 
