@@ -4,7 +4,6 @@ With another key it is another host, so what belongs to the former one goes into
 """
 
 from pathlib import Path
-from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -15,19 +14,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kms_fast.errors import ConfigurationError, KmsFastError
-from kms_fast.files import SECRET, SECRET_FOLDER, make_folder, read_bounded, sync_folder, write_atomically
+from kms_fast.files import SECRET, SECRET_FOLDER, SMALL_BYTES, make_folder, read_bounded, sync_folder, write_atomically
 from kms_fast.host.presence import list_running
 from kms_fast.model import signing
 from kms_fast.model.certificate import HostCertificate
-
-_SMALL_BYTES: Final = 1 << 16
 
 
 def read_host_key(folder: Path) -> Ed25519PrivateKey:
     """The private key in a folder. Raises OSError or `ConfigurationError`."""
     path = folder / "host.key"
     try:
-        key = load_pem_private_key(read_bounded(path, _SMALL_BYTES), None)
+        key = load_pem_private_key(read_bounded(path, SMALL_BYTES), None)
     except (ValueError, TypeError):
         raise ConfigurationError(f"{path} is damaged: it does not read as a private key.") from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -76,7 +73,7 @@ def put_aside(folder: Path, former: HostCertificate) -> None:
     make_folder(kept, mode=SECRET_FOLDER)
     copied = ["host.cert", "host.key"] if holds_key(folder, former.public_key) else ["host.cert"]
     for name in copied:
-        write_atomically(kept / name, read_bounded(folder / name, _SMALL_BYTES), mode=SECRET)
+        write_atomically(kept / name, read_bounded(folder / name, SMALL_BYTES), mode=SECRET)
     if (folder / "ledger").exists():
         (folder / "ledger").rename(kept / "ledger")
         sync_folder(kept)

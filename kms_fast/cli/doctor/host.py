@@ -13,7 +13,7 @@ from typing import Final
 from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, skip, warn
 from kms_fast.cli.doctor.target import judge_end, try_to_connect
 from kms_fast.cli.settings import load_settings
-from kms_fast.cli.stores import has_counts, has_inventory, using_counts, using_inventory
+from kms_fast.cli.stores import counts_file, has_counts, has_inventory, using_counts, using_inventory
 from kms_fast.discovery.address import HostAddress
 from kms_fast.host.admission import CONFLICT_CURE, find_conflicts
 from kms_fast.host.audit import verify_newest
