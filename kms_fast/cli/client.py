@@ -32,6 +32,8 @@ def command() -> None:
       kms-fast client set-host kms.example.com      (only where DNS has no record)
       kms-fast client activate
       kms-fast client run                           (renews from now on; best as a service of the system)
+    Without any host, once and for ever, with a multiple-activation key of the publisher:
+      kms-fast client activate --publisher publisher.json --mak XXXXX-XXXXX-XXXXX-XXXXX-XXXXX
     """
 
 
@@ -64,7 +66,7 @@ def install_key(key: str, publisher_data: bytes | None, home: Path, out: Output)
 @home_option
 @json_option
 def uninstall_key(sku: str | None, home: Path, out: Output) -> None:
-    """Remove a product's setup key and activation.
+    """Remove a product's setup key and activation; one with a multiple-activation key needs that key again.
 
     \b
     Example:

@@ -40,6 +40,8 @@ def command() -> None:
     The last three by themselves, over HTTPS:
       kms-fast publisher serve
       kms-fast host activate --publisher publisher.json --key HOSTKEY
+    For machines that never reach a host:
+      kms-fast publisher activation-key "Example Desktop 1" --machines 20
     """
 
 

@@ -3,7 +3,7 @@
 import uuid
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Group
@@ -30,6 +30,8 @@ def _read_families(ctx: click.Context, param: click.Parameter, values: tuple[str
     return families
 
 
+# What records and files can hold.
+COUNT: Final = click.IntRange(1, MAX_INTEGER)
 customer_option = click.option(
     "--customer", "customer_id", type=click.IntRange(0, MAX_INTEGER), default=0, help="Customer ID, 0 for none."
 )
@@ -40,12 +42,10 @@ note_option = click.option("--note", default="", help="Whom it is for; kept in t
 @click.option(
     "--family", "families", callback=_read_families, multiple=True, help="NAME[:GENERATION]; repeatable; else all."
 )
-@click.option(
-    "--hosts", type=click.IntRange(1), default=policy.HOSTS_PER_KEY, show_default=True, help="Hosts it may activate."
-)
+@click.option("--hosts", type=COUNT, default=policy.HOSTS_PER_KEY, show_default=True, help="Hosts it may activate.")
 @click.option(
     "--activations",
-    type=click.IntRange(1),
+    type=COUNT,
     default=policy.ACTIVATIONS_PER_HOST,
     show_default=True,
     help="How often each, the first time included.",

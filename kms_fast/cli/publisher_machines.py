@@ -7,7 +7,7 @@ import click
 
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
-from kms_fast.cli.publisher_keys import customer_option, note_option
+from kms_fast.cli.publisher_keys import COUNT, customer_option, note_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.publisher import machines as activating
@@ -16,7 +16,7 @@ from kms_fast.publisher.publisher import Publisher
 
 @click.command("activation-key")
 @click.argument("product")
-@click.option("--machines", type=click.IntRange(1), required=True, help="How many machines it activates.")
+@click.option("--machines", type=COUNT, required=True, help="How many machines it activates.")
 @customer_option
 @note_option
 @home_option

@@ -8,6 +8,7 @@ import click
 
 from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.passphrase import Passphrase, passphrase_options
+from kms_fast.cli.publisher_keys import COUNT
 from kms_fast.clock import wall_clock_ms
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import find_serials_of_host, find_serials_of_key
@@ -15,7 +16,7 @@ from kms_fast.publisher.revoking import revoke as revoke_serials
 
 
 @click.command
-@click.argument("serial", type=click.IntRange(1), required=False)
+@click.argument("serial", type=COUNT, required=False)
 @click.option("--host", type=click.UUID, metavar="ID", help="All certificates of this host.")
 @click.option("--key", metavar="LAST5", help="All certificates of the hosts that this host key has activated.")
 @home_option

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kms_fast.cli.output import Output, home_option, json_option
+from kms_fast.cli.publisher_keys import COUNT
 from kms_fast.cli.times import TimeType
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
@@ -75,7 +76,7 @@ def _read_export(publisher: Publisher, catalog: PublisherCatalog) -> tuple[int |
 
 
 @click.command
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many rows at most.")
+@click.option("--limit", type=COUNT, default=100, show_default=True, help="How many rows at most.")
 @click.option("--key", metavar="LAST5", help="Only requests made with this key.")
 @click.option("--peer", metavar="ADDRESS", default="", help="Only requests from this address.")
 @click.option("--refused/--granted", default=None, help="Only requests that were refused, or granted.")

@@ -47,7 +47,7 @@ class Reader:
 
 def test_every_section_has_commands() -> None:
     assert [name for name, blocks in SECTIONS.items() if not blocks] == []
-    assert len(SECTIONS) == 9
+    assert len(SECTIONS) == 10
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -63,7 +63,10 @@ def test_the_commands_of_a_section(section: str, tmp_path: Path, monkeypatch: py
         assert code == 0, told
         example.publisher("export", "--out", tmp_path / "publisher.json")
         run_host(example)
-        words = {"HOSTKEY": key, "LAST5": key[-5:], "HOSTID": told["host_id"]}
+        words = {"HOSTKEY": key, "LAST5": key[-5:], "HOSTID": told["host_id"], "PRODUCT": "Example Runner"}
+        if section == "A multiple-activation key is stolen":
+            made = example.publisher("activation-key", "Example Runner", "--machines", "5")
+            words["LAST5"] = str(made["activation_key"])[-5:]
         reader = Reader(tmp_path, example.home, words)
         for block in SECTIONS[section]:
             for line in block.splitlines():
@@ -84,6 +87,9 @@ def check(section: str, example: Example, host: str) -> None:
     assert states == ({"revoked"} if section in ("A host key is stolen", "A host is stolen") else {"valid"})
     disabled = [key["disabled"] is not None for key in example.publisher("keys")["keys"]]
     assert disabled[0] == (section in ("A host key is lost", "A host key is stolen", "A host is stolen"))
+    if section == "A multiple-activation key is stolen":
+        keys = example.publisher("keys")["activation_keys"]
+        assert [key["disabled"] is not None for key in keys] == [True, False]
     code, told, _ = run_cli("host", "status", home=example.home)
     assert (code, told.get("name")) == ((0, None))
     if section == "A host key is stolen":
