@@ -249,7 +249,7 @@ _ROWS = (
         0xE04B0029,
         "CERTIFICATE_REVOKED",
         "The publisher has revoked the host's certificate.",
-        "Do not use this host. Its administrator gets a certificate of another private key: host activate --new-key.",
+        "Do not use this host. Its administrator asks the publisher for a new certificate, of another private key.",
     ),
     (
         0xE04B002A,

@@ -15,7 +15,6 @@ from kms_fast.cli.host_online import (
     install_answer,
     install_key,
     keys_option,
-    new_key_option,
     publisher_option,
     renew,
 )
@@ -59,13 +58,10 @@ command.add_command(renew)
 @command.command
 @publisher_option
 @keys_option
-@new_key_option
 @forms_options("request")
 @home_option
 @json_option
-def request(
-    publisher_data: bytes | None, keys: list[str], new_key: bool, forms: Forms, home: Path, out: Output
-) -> None:
+def request(publisher_data: bytes | None, keys: list[str], forms: Forms, home: Path, out: Output) -> None:
     """Write a request for a host certificate; the first one makes this host's private key.
 
     It carries no secret: the host key itself never leaves this machine. File, text and QR codes are the same request.
@@ -78,7 +74,7 @@ def request(
       kms-fast host request --qr
     """
     folder = home / "host"
-    data = make_request(folder, keys, publisher_data=publisher_data, new_key=new_key, now_ms=wall_clock_ms())
+    data = make_request(folder, keys, publisher_data=publisher_data, now_ms=wall_clock_ms())
     parsed = HostRequest.parse(data)
     fields = forms.write(data, pack_request(parsed))
     known = read_keys_by_id(folder)

@@ -16,16 +16,8 @@ from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
-from kms_fast.host.enrolment import (
-    apply_answer,
-    find_publisher,
-    install_keys,
-    make_request,
-    read_certificate,
-    read_installation,
-)
+from kms_fast.host.enrolment import apply_answer, find_publisher, install_keys, make_request, read_installation
 from kms_fast.host.presence import list_running, reload_running
-from kms_fast.host.private_key import check_stopped, former_folder
 from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.policy import format_time
 
@@ -73,13 +65,6 @@ def service_options(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-new_key_option = click.option(
-    "--new-key",
-    is_flag=True,
-    help="Ask with a new private key, as a revoked host has to; it and a new ledger take the old ones' place.",
-)
-
-
 @click.command("install-key")
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True, callback=read_keys)
 @publisher_option
@@ -109,18 +94,10 @@ def install_key(keys: list[str], publisher_data: bytes | None, home: Path, out: 
 @click.command
 @publisher_option
 @keys_option
-@new_key_option
 @service_options
 @home_option
 @json_option
-def activate(
-    publisher_data: bytes | None,
-    keys: list[str],
-    new_key: bool,
-    service: ServiceChoice,
-    home: Path,
-    out: Output,
-) -> None:
+def activate(publisher_data: bytes | None, keys: list[str], service: ServiceChoice, home: Path, out: Output) -> None:
     """Get a certificate from the publisher's activation service and install it; a host that runs reloads.
 
     The host key itself never leaves this machine. Proxies are those of HTTPS_PROXY and NO_PROXY.
@@ -129,11 +106,8 @@ def activate(
     Examples:
       kms-fast host activate --publisher publisher.json --key HOSTKEY
       kms-fast host activate --url https://activation.example --ca authority.pem
-      kms-fast host activate --new-key
     """
-    if new_key:
-        check_stopped(home / "host")
-    _certify(home, out, service, keys=keys, publisher_data=publisher_data, new_key=new_key)
+    _certify(home, out, service, keys=keys, publisher_data=publisher_data)
 
 
 @click.command
@@ -159,13 +133,12 @@ def _certify(
     *,
     keys: Sequence[str] = (),
     publisher_data: bytes | None = None,
-    new_key: bool = False,
 ) -> None:
     # Commands that need no network need not wait for its modules.
     from kms_fast.cli.online import ActivationClient
 
     folder, now_ms = home / "host", wall_clock_ms()
-    request = make_request(folder, keys, publisher_data=publisher_data, new_key=new_key, now_ms=now_ms)
+    request = make_request(folder, keys, publisher_data=publisher_data, now_ms=now_ms)
     client = ActivationClient(service.url or find_publisher(folder).activation_url, service.ca)
     out.progress(f"asking {client.url}")
     fields, text = install_answer(folder, asyncio.run(client.certify(request)), out)
@@ -185,7 +158,6 @@ def install_answer(
 ) -> tuple[dict[str, Any], str]:
     """Check and install a host answer: what it brought, as an object and in words. Warns of families that it takes."""
     former = _read_families(folder)
-    host_id = read_certificate(folder).host_id if (folder / "host.cert").exists() else None
     applied = apply_answer(folder, answer, catalog_file, now_ms=wall_clock_ms())
     certificate, catalog = applied.certificate, applied.catalog
     names = {family.number: family.name for family in catalog.families}
@@ -213,12 +185,6 @@ def install_answer(
         f"This host may activate {applied.publisher.name}'s products until {until}: {listed}.\n"
         f"Certificate {certificate.serial}, catalog {catalog.number}, products: {len(catalog.skus)}."
     )
-    if host_id not in (None, certificate.host_id):
-        fields["former"] = former_folder(folder, host_id)
-        text += (
-            f"\nWith another private key it is another host. What belonged to the former one is in {fields['former']}: "
-            "keep its ledger, which proves what was activated."
-        )
     return fields, text
 
 

@@ -34,7 +34,6 @@ FILES: Final = (
     "publisher.json",
     "keys.json",
     "kms-fast.toml",
-    "pending/host.key",
     "pending/keys.json",
     "pending/request.json",
     "pending/publisher.json",

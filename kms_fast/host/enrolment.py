@@ -7,9 +7,7 @@ In the host's folder:
     catalog.json    the signed catalog with its secrets (0600)
     publisher.json  the publisher file
     keys.json       what is derived from the host keys (0600), so that a renewal need not ask for them again
-    pending/        the outstanding request, the publisher file and the host keys it was made with; host.key, if it
-                    was made for a new private key
-    former-ID/      ledger, key and certificate of the host that this was with another private key
+    pending/        the outstanding request, the publisher file and the host keys it was made with
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,17 +16,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, SMALL_BYTES, make_folder, read_bounded, write_atomically
 from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, read_keys_by_id, write_keys
-from kms_fast.host.private_key import holds_key, install_key, put_aside, read_host_key, read_or_make_host_key
+from kms_fast.host.segment import list_segments
 from kms_fast.model import signing
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.catalog_file import CatalogFile
 from kms_fast.model.certificate import HostCertificate, IssuerCertificate, parse_chain, verify_chain
 from kms_fast.model.compact import CompactAnswer
-from kms_fast.model.exchange import HostAnswer, HostKeySecrets, HostRequest, build_host_request, read_certified_key
+from kms_fast.model.exchange import HostAnswer, HostKeySecrets, HostRequest, build_host_request
 from kms_fast.model.keys import MAX_KEYS_PER_HOST, KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
 
@@ -79,21 +83,19 @@ def make_request(
     *,
     publisher_data: bytes | None = None,
     installation_id: bytes | None = None,
-    new_key: bool = False,
     now_ms: int,
 ) -> bytes:
     """Make a host request and keep what applying its answer will need; returns the request file's bytes.
 
     The first one makes the host's private key. Without ``keys``, those that are kept; given ones replace these only
-    with an answer that is applied. So does the private key that ``new_key`` makes, once however often it is asked for,
-    lest each attempt takes an activation. ``publisher_data`` is that of `install_keys`, which also says what is raised.
+    with an answer that is applied. ``publisher_data`` is that of `install_keys`, which also says what is raised.
     """
     chosen = _choose_keys(folder, keys, publisher_data, installation_id)
     pending = _make_pending(folder, publisher_data)
     if keys:
         write_keys(pending, chosen)
     request = build_host_request(
-        read_or_make_host_key(pending if new_key else folder),
+        _read_or_make_host_key(folder / "host.key"),
         chosen.keys,
         publisher_id=chosen.publisher_id,
         installation_id=chosen.installation_id,
@@ -185,9 +187,7 @@ def apply_answer(
     trusted = _read_publisher(folder / "publisher.json") or _read_publisher(folder / "pending" / "publisher.json")
     if not keys or trusted is None:
         raise ConfigurationError(f"No request was made here ({folder}): run kms-fast host request first.")
-    certified = read_certified_key(data) if isinstance(data, bytes) else data.certificate.public_key
-    is_replaced = holds_key(folder / "pending", certified)
-    public_key = certified if is_replaced else signing.public_bytes(read_host_key(folder))
+    public_key = signing.public_bytes(read_host_key(folder))
     if isinstance(data, bytes):
         answer = HostAnswer.open(data, trusted=trusted, public_key=public_key, keys=keys, now_ms=now_ms)
     else:
@@ -204,10 +204,7 @@ def apply_answer(
         )
         answer = replace(answer, key_id=given[0].key_id if given else None)
     _check_newer(folder, answer)
-    if (folder / "host.cert").exists() and (former := read_certificate(folder)).host_id != answer.certificate.host_id:
-        put_aside(folder, former)
-    if is_replaced:
-        install_key(folder / "pending", folder)
+    _check_ledger(folder, answer.certificate)
     # Each file is replaced whole; in this order a host that starts between two of them still finds what it needs.
     write_atomically(folder / "publisher.json", answer.publisher_data, mode=PUBLIC)
     write_atomically(folder / "catalog.json", answer.catalog_data, mode=SECRET)
@@ -260,6 +257,19 @@ def _check_newer(folder: Path, answer: HostAnswer) -> None:
                 number=number,
                 installed=installed_number,
             )
+
+
+def _check_ledger(folder: Path, certificate: HostCertificate) -> None:
+    """Refuse the certificate of another private key while there is a ledger: it could not go on with that."""
+    ledger = folder / "ledger"
+    if not list_segments(ledger) or not (folder / "host.cert").exists():
+        return
+    if read_certificate(folder).host_id != certificate.host_id:
+        raise ConfigurationError(
+            f"{ledger} was signed with the private key that this host had before: stop the host, move that folder away "
+            "and try again. With another key it is another host, with a ledger of its own.",
+            file=str(ledger),
+        )
 
 
 def read_installation(folder: Path) -> Installation:
@@ -323,6 +333,27 @@ def _verify(certificate: HostCertificate, issuer: IssuerCertificate, publisher: 
         at_ms=at_ms,
         revoked=publisher.revoked,
     )
+
+
+def read_host_key(folder: Path) -> Ed25519PrivateKey:
+    """The host's private key. Raises OSError or `ConfigurationError`."""
+    path = folder / "host.key"
+    try:
+        key = load_pem_private_key(read_bounded(path, SMALL_BYTES), None)
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"{path} is damaged: it does not read as a private key.") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path} holds a key of another algorithm; kms_fast uses Ed25519.")
+    return key
+
+
+def _read_or_make_host_key(path: Path) -> Ed25519PrivateKey:
+    if path.exists():
+        return read_host_key(path.parent)
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_atomically(path, pem, mode=SECRET)
+    return key
 
 
 def _read_publisher(path: Path) -> PublisherFile | None:

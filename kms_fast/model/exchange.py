@@ -240,12 +240,6 @@ class HostAnswer:
         )
 
 
-def read_certified_key(data: bytes) -> bytes:
-    """The public key that an answer's certificate is for; verifies nothing. Raises `ConfigurationError`."""
-    body = read_document(data, ANSWER_FORMAT, "The host answer").object("body")
-    return HostCertificate.parse(body.octets("host_certificate")).public_key
-
-
 def check_certified(
     certificate: HostCertificate,
     issuer: IssuerCertificate,
