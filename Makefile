@@ -13,8 +13,10 @@ help:            ## Show these targets
 demo: .venv/core.stamp            ## Run a publisher, a host and ten seconds of checked load
 	$(BIN)/kms-fast lab
 
-test: .venv/core.stamp .venv/test.stamp            ## Run the test suite
-	$(BIN)/python -m pytest $(TESTS)
+JOBS ?= 2
+
+test: .venv/core.stamp .venv/test.stamp            ## Run the test suite, or TESTS="tests/cli -k doctor"; JOBS=0 one by one
+	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
 walkthrough: .venv/core.stamp .venv/test.stamp            ## Run docs/walkthrough.md on real servers, and compare: RECORD=1 writes it anew
 	@$(BIN)/python -m tests.walkthrough $(if $(RECORD),--record)

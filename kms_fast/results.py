@@ -102,7 +102,7 @@ _ROWS = (
     (
         0x8007232A,
         "DNS_UNANSWERED",
-        "The name servers did not answer, so whether DNS has an SRV record of an activation host is not known.",
+        "Name servers did not answer, so whether DNS has an SRV record of an activation host is not known.",
         (
             "See what each name server did; correct this machine's name servers (/etc/resolv.conf) or its way to them. "
             "Or name a host: kms-fast client set-host HOST."

@@ -29,7 +29,7 @@ def transaction(db: apsw.Connection) -> Iterator[None]:
 def describe_error(error: apsw.Error | OSError) -> str:
     """What SQLite or the system says; of places where SQLite cannot write, more than it does."""
     if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError):
-        return "SQLite must be able to write to the file and its folder, even to read"
+        return "this user must be able to read the file, and while it is in use to write to it and its folder"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error)

@@ -38,9 +38,12 @@ def backup(file: Path, damaged: bool, settings: HostSettings, home: Path, out: O
             f"{folder} holds no host: {home} is not the home of one. Name it with --home.", file=str(folder)
         )
 
+    told: list[str] = []
+
     def note_damage(error: LedgerError) -> None:
         if not damaged:
             raise error
+        told.append(error.message)
         out.warning(f"{error.message} It is copied as it lies.")
 
     copied = write_backup(
@@ -52,7 +55,9 @@ def backup(file: Path, damaged: bool, settings: HostSettings, home: Path, out: O
         on_progress=lambda copied: out.progress(str(copied)),
         on_damage=note_damage,
     )
-    out.result({"file": file, "files": copied.files, "bytes": copied.size_bytes}, f"Wrote {copied} to {file}.")
+    out.result(
+        {"file": file, "files": copied.files, "bytes": copied.size_bytes, "damage": told}, f"Wrote {copied} to {file}."
+    )
 
 
 def _read_watermarks(settings: HostSettings, home: Path, out: Output) -> list[Watermark]:

@@ -81,9 +81,9 @@ async def using_inventory(settings: HostSettings, home: Path, *, reading: bool =
         await inventory.close()
 
 
-async def read_watermarks(settings: HostSettings, home: Path) -> list[Watermark]:
-    """What the inventory has of the ledger in a home; nothing before there is one. Raises the same as `open_counts`."""
+async def read_watermarks(settings: HostSettings, home: Path, *, reading: bool = False) -> list[Watermark]:
+    """What the inventory has of the ledger in a home; nothing before there is one. As `open_counts`."""
     if not has_inventory(settings, home):
         return []
-    async with using_inventory(settings, home) as inventory:
+    async with using_inventory(settings, home, reading=reading) as inventory:
         return await inventory.watermarks(read_certificate(home / "host").host_id)

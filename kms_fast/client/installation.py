@@ -152,7 +152,8 @@ class Installation:
         except ValueError:
             state = self._require_state()
         publisher = self._publisher_of(state)
-        ids = {publisher.sku(id_).name: id_ for id_ in state.products}
+        # A removed product need not be in the publisher file any more.
+        ids = {sku.name: sku.id for sku in publisher.skus if sku.id in state.products}
         if wanted not in ids:
             raise self._not_installed(state, wanted)
         return ids[wanted]

@@ -92,7 +92,7 @@ class Round:
         return answered[0] if len({outcome.code for outcome in answered}) == 1 else None
 
     def failure(self) -> ActivationError:
-        """Why nobody granted: what the decisive outcome says, else NO_SRV_RECORD or NO_HOST_REACHED."""
+        """Why nobody granted: what the decisive outcome says, else how the lookup failed, or NO_HOST_REACHED."""
         hosts, decisive = [outcome.to_json() for outcome in self.outcomes], self.decisive
         if decisive is not None and decisive.kind is Kind.REFUSED:
             return describe_refusal(decisive, self.inquiry, hosts)

@@ -89,7 +89,8 @@ def test_of_a_ledger_that_lacks_what_the_inventory_has(tmp_path: Path) -> None:
     assert (code, said["name"], said["details"]["file"]) == (1, "LEDGER_DAMAGED", str(segment))
     assert not list(tmp_path.glob("*new.tar*"))
     assert "--damaged" in said["cure"]
-    code, _, warned = run_cli("host", "backup", tmp_path / "new.tar", "--damaged", home=realm.home)
+    code, said, warned = run_cli("host", "backup", tmp_path / "new.tar", "--damaged", home=realm.home)
+    assert [f"{segment} is whole up to byte" in told for told in said["damage"]] == [True]
     assert (code, f"{segment} is whole up to byte" in warned, "copied as it lies" in warned) == (0, True, True)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import pytest
 from kms_fast.cli.doctor.host import HostContext, check_files, check_firewall, check_ledger
 from kms_fast.cli.doctor.ladder import Verdict
 from kms_fast.host.presence import HostProcess
+from kms_fast.results import BY_NAME
 from tests.batches import BatchMaker
+from tests.client.world import make_client_home
 from tests.examinations import DAY_MS, HOUR_MS, examine, verdicts
 from tests.hosts import Realm, make_realm, run_cli, serve
 from tests.ledgers import change, offsets, write_segment
@@ -54,7 +57,7 @@ def test_a_wrong_configuration(realm: Realm, tmp_path: Path) -> None:
     assert checks["configuration"]["code"] == "0xE04B0006"
     assert "the nearest is listen" in checks["configuration"]["what"]
     skipped = [name for name, finding in checks.items() if finding["what"] == "because configuration failed"]
-    assert skipped == ["intervals", "port", "firewall", "store", "disk"]
+    assert skipped == ["intervals", "port", "firewall", "store", "ledger", "disk"]
     assert checks["certificate"]["verdict"] == "ok"
 
 
@@ -183,6 +186,21 @@ def test_a_flipped_byte_in_an_old_segment(realm: Realm, monkeypatch: pytest.Monk
     unread = check_ledger(HostContext(realm.home, None, 0))
     assert (unread.verdict, unread.details) == (Verdict.OK, {"batches": 0, "unread_segments": 3})
     assert "kms-fast ledger verify reads them all" in unread.what
+
+
+def test_a_ledger_of_which_something_is_gone(realm: Realm) -> None:
+    """As serve refuses it: whole as it lies, but older than the inventory, or from a backup."""
+    with serve(realm) as host:
+        client = make_client_home(realm.home.parent / "client", realm, host="{}:{}".format(*host.address))
+        assert run_cli("client", "activate", home=client)[0] == 0
+        assert host.stop() == 0
+    assert examine(realm.home)["ledger"]["verdict"] == "ok"
+    (realm.home / "host" / "ledger" / "restored.json").write_text('{"backup_created_ms": 5}')
+    finding = examine(realm.home)["ledger"]
+    assert (finding["verdict"], finding["code"]) == ("failed", BY_NAME["LEDGER_WENT_BACK"].hex)
+    shutil.rmtree(realm.home / "host" / "ledger")
+    finding = examine(realm.home)["ledger"]
+    assert (finding["verdict"], finding["code"]) == ("failed", BY_NAME["LEDGER_WENT_BACK"].hex)
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(2.0, "failed"), (0.5, "warning"), (0.0, "ok")])

@@ -32,6 +32,16 @@ DESKTOP = SKUS["desktop"]
 STATES = LicenceState
 
 
+def test_a_product_is_named_although_a_removed_one_is_no_product_any_more(
+    client: Client, realm: Realm, clock: FakeClock, tmp_path: Path
+) -> None:
+    client.install_key(SETUP_KEYS["server"])
+    client.uninstall_key(SKUS["server"].id)
+    left = tuple(sku for name, sku in SKUS.items() if name != "server")
+    realm.publisher_json.write_bytes(make_publisher(realm, number=2, skus=left))
+    assert make_client(tmp_path, realm, clock).find_sku("Desktop 3") == SKUS["desktop"].id
+
+
 def test_nothing_works_without_a_key(tmp_path: Path, realm: Realm, clock: FakeClock) -> None:
     client = make_client(tmp_path, realm, clock, key=None)
     for call in (client.status, client.begin, client.is_due, client.skus, client.rearm, client.clear_host):

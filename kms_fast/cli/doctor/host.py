@@ -13,23 +13,23 @@ from typing import Final
 from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, skip, warn
 from kms_fast.cli.doctor.target import judge_end, try_to_connect
 from kms_fast.cli.settings import load_settings
-from kms_fast.cli.stores import counts_file, has_counts, has_inventory, using_counts, using_inventory
+from kms_fast.cli.stores import counts_file, has_counts, has_inventory, read_watermarks, using_counts, using_inventory
 from kms_fast.discovery.address import HostAddress
 from kms_fast.host.admission import CONFLICT_CURE, find_conflicts
 from kms_fast.host.audit import verify_newest
-from kms_fast.host.enrolment import Installation, read_installation
+from kms_fast.host.enrolment import Installation, read_installation, read_publisher
 from kms_fast.host.ledger import find_newest_time
 from kms_fast.host.listener import open_sockets
 from kms_fast.host.presence import HostProcess, list_running
+from kms_fast.host.rollback import check_rollback
 from kms_fast.model.activation_url import is_loopback
 from kms_fast.model.names import parse_listen_address
 from kms_fast.model.policy import format_time
-from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.quantities import format_quantity
 from kms_fast.model.settings import HostSettings, mask_password
 from kms_fast.results import BY_NAME
 
-SECRET_FILES: Final = ("host.key", "keys.json", "catalog.json")
+SECRET_FILES: Final = ("host.key", "keys.json", "catalog.json", "pending/keys.json")
 # How long the ledger is read, from its end back.
 LEDGER_S: Final = 5.0
 # How many times low_water is little.
@@ -185,11 +185,14 @@ async def _open_store(context: HostContext) -> None:
 
 
 def check_ledger(context: HostContext) -> Finding:
-    """First blocks of all segments, and as many records from the newest back as can be verified in a few seconds."""
-    folder = context.folder / "ledger"
+    """Nothing is gone that the inventory has; first blocks of all segments, and as many records from the newest back as
+    can be verified in a few seconds.
+    """
+    folder, publisher = context.folder / "ledger", read_publisher(context.folder)
+    watermarks = asyncio.run(read_watermarks(context.settings, context.home, reading=True))
+    check_rollback(folder, watermarks, host_id=b"", certificates=b"", accept=False)
     if not folder.exists():
         return ok("There is no ledger yet; the host makes it when it starts.")
-    publisher = PublisherFile.parse((context.folder / "publisher.json").read_bytes())
     verdict = verify_newest(folder, roots=publisher.roots, publisher_id=publisher.publisher_id, limit_s=LEDGER_S)
     unread = verdict.unread_segments
     if not unread:
@@ -225,7 +228,7 @@ HOST_CHECKS: Final = (
     Check("port", check_port, needs=("configuration",)),
     Check("firewall", check_firewall, needs=("port",)),
     Check("store", check_store, needs=("configuration",)),
-    Check("ledger", check_ledger),
+    Check("ledger", check_ledger, needs=("certificate", "store")),
     Check("disk", check_disk, needs=("configuration",)),
 )
 
