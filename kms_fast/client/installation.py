@@ -133,7 +133,9 @@ class Installation:
             state.mark_ms = 0
             for product in state.products.values():
                 product.lease = product.pending = product.failure = product.warned_days = product.direct = None
-                product.grace_started_ms, product.next_attempt_ms = self._clock.now_ms(), 0
+                # A product that was never installed has none yet.
+                product.grace_started_ms = product.grace_started_ms and self._clock.now_ms()
+                product.next_attempt_ms = 0
             self._file.write(state)
             return MAX_REARMS - state.rearms
 

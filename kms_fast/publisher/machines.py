@@ -53,10 +53,9 @@ def activate_machine(
     """Check a machine request, take a machine from its key, and issue the activation.
 
     A machine is a CMID on its hardware: one that asks again gets its activation again, costs none and is no news for
-    the log, which it could fill. ``peer``: the
-    address that asked, for the log. Raises OSError or `KmsFastError`: OFFLINE_DATA_MALFORMED (the request),
-    KEY_INVALID (an unknown key, or a MAC that is not its own), MULTIPLE_ACTIVATION_KEY_USED_UP, KEY_DISABLED,
-    ISSUER_DATES. But for the log, records change only on success.
+    the log, which it could fill. ``peer``: the address that asked, for the log. Raises OSError or `KmsFastError`:
+    OFFLINE_DATA_MALFORMED (the request), KEY_INVALID (an unknown key, or a MAC that is not its own),
+    MULTIPLE_ACTIVATION_KEY_USED_UP, KEY_DISABLED, ISSUER_DATES. But for the log, records change only on success.
     """
     request: MachineRequest | None = None
     try:
