@@ -36,7 +36,7 @@ class Service:
 def find_hosts(service: Service, resolver: dns.resolver.Resolver | None = None) -> list[HostAddress]:
     """Hosts in the order to try them.
 
-    Raises `NoHost` with what each name asked for gave: NO_SRV_RECORD, or DNS_UNANSWERED when one got no answer.
+    Raises `NoHost` with what each name asked for gave: NO_SRV_RECORD, or DNS_UNANSWERED when the first got no answer.
     """
     search = _Search(service)
     with search.noting(service.name):
@@ -73,11 +73,11 @@ class Failures:
         self.unanswered |= {name} if isinstance(error, _UNANSWERED) else set()
 
     def explain(self, message: str) -> NoHost:
-        """The error, with what to say when every name got an answer."""
+        """The error, with what to say when the first name got an answer."""
         name = "NO_SRV_RECORD"
-        if self.unanswered:
-            some = "No" if self.unanswered == self.names.keys() else "Not every"
-            message, name = f"{some} name was answered for by its name servers.", "DNS_UNANSWERED"
+        # The first is in the domain that was set, or in the machine's own: there the record belongs.
+        if (first := next(iter(self.names))) in self.unanswered:
+            message, name = f"No name server answered for {first}", "DNS_UNANSWERED"
         asked = "; ".join(f"{asked} ({why})" for asked, why in self.names.items())
         return NoHost(f"{message} Asked for: {asked}.", name=name, names=self.names)
 

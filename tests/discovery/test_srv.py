@@ -118,7 +118,7 @@ def test_a_name_that_does_not_exist_and_a_server_that_fails(find: Find) -> None:
     with pytest.raises(NoHost) as caught:
         find(zone)
     assert caught.value.result.name == "DNS_UNANSWERED"
-    assert caught.value.message.startswith("Not every name was answered for")
+    assert caught.value.message.startswith("No name server answered for _kms-fast._tcp.corp.example.")
     names = caught.value.details["names"]
     assert names["_kms-fast._tcp.lab.example."] == "the name does not exist"
     assert "SERVFAIL" in names["_kms-fast._tcp.corp.example."]
@@ -126,9 +126,7 @@ def test_a_name_that_does_not_exist_and_a_server_that_fails(find: Find) -> None:
 
 def test_servers_that_give_no_answer_do_not_say_that_there_is_no_record(find: Find) -> None:
     zone = {f"_kms-fast._tcp.{name}.example.": dns.rcode.REFUSED for name in ("corp", "lab")}
-    with pytest.raises(
-        NoHost, match=r"No name was answered for by its name servers\. .*corp.*REFUSED.*lab.*REFUSED"
-    ) as caught:
+    with pytest.raises(NoHost, match=r"No name server answered for .*corp.*REFUSED.*lab.*REFUSED") as caught:
         find(zone)
     assert caught.value.result.hex == "0x8007232A"
     assert caught.value.details["names"].keys() == zone.keys()

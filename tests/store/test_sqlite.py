@@ -120,6 +120,6 @@ def test_a_new_file_that_two_open_at_once_is_migrated_once(tmp_path: Path, monke
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(KmsFastError, match="must be able to write to the file and its folder") as caught:
+    with pytest.raises(KmsFastError, match="must be able to read the file") as caught:
         SqliteFile(tmp_path, "counts", [], without_it="")
     assert caught.value.result.name == "STORAGE_FAILED"
