@@ -13,7 +13,7 @@ help:            ## Show these targets
 demo: .venv/core.stamp            ## Run a publisher, a host and ten seconds of checked load
 	$(BIN)/kms-fast lab
 
-JOBS ?= 3
+JOBS ?= 2
 
 test: .venv/core.stamp .venv/test.stamp            ## Run the test suite, or TESTS="tests/cli -k doctor"; JOBS=0 one by one
 	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)

@@ -22,6 +22,11 @@ from tests.publishing import make_publisher
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test begins first, lest it is the last one that a process waits for."""
+    items.sort(key=lambda item: item.path.name != "test_rolling_restarts.py")
+
+
 @pytest.fixture
 def publisher(tmp_path: Path) -> Iterator[Publisher]:
     """A publisher with a desktop and a server product, exported."""
