@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.given import publisher_option as make_publisher_option
-from kms_fast.cli.given import read_key
+from kms_fast.cli.given import make_publisher_option, read_key
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.client import Client
 from kms_fast.client.direct import DirectActivation

@@ -8,7 +8,7 @@ import click
 from kms_fast.files import SMALL_BYTES, read_bounded
 
 
-def publisher_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def make_publisher_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """``--publisher FILE``, which hands a command the file's bytes as ``publisher_data``, or None."""
     return click.option(
         "--publisher",

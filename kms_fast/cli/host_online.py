@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from kms_fast.cli.given import publisher_option as make_publisher_option
-from kms_fast.cli.given import read_keys
+from kms_fast.cli.given import make_publisher_option, read_keys
 from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, config_option
 from kms_fast.clock import wall_clock_ms

@@ -21,7 +21,6 @@ class DirectRequest:
     """
 
     sku: Sku
-    key_last_five: str
     service: str
     machine: MachineRequest
 

@@ -252,7 +252,7 @@ class Installation:
                 opened.hardware_digest,
                 self._clock.now_ms(),
             )
-        return DirectRequest(sku, key.last_five, publisher.activation_url, machine.seal(secrets))
+        return DirectRequest(sku, publisher.activation_url, machine.seal(secrets))
 
     def finish_direct(self, answer: bytes) -> DirectActivation:
         """Check and store what the publisher answered; from then on no host is asked.

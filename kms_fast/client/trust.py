@@ -52,10 +52,10 @@ class Trust:
         return SkuKeys(sku_id, *derive_sku_keys(self.key.secret, publisher_id, sku_id))
 
     @classmethod
-    def of_key(cls, publisher: PublisherFile, text: str, customer_id: int = 0) -> "Trust":
+    def of_key(cls, publisher: PublisherFile, text: str) -> "Trust":
         """The checks of the SKU that a client setup key is for. Raises `KeyInvalid`, `ConfigurationError`."""
         key = parse_key(text, expect=KeyKind.CLIENT_SETUP, publisher_id=publisher.publisher_id)
-        return cls(publisher, publisher.sku(key.reference), key, customer_id)
+        return cls(publisher, publisher.sku(key.reference), key)
 
     def make_verifier(self, revoked: Collection[int] = ()) -> Verifier:
         """A verifier that refuses certificates with these serials."""

@@ -55,7 +55,7 @@ class ActivationKeyRecord:
     disabled_ms: int | None = None
 
 
-_Key = TypeVar("_Key", HostKeyRecord, HostKeyRecord | ActivationKeyRecord)
+_Key = TypeVar("_Key", bound=HostKeyRecord | ActivationKeyRecord)
 
 
 @dataclass(frozen=True, slots=True)

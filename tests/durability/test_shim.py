@@ -173,7 +173,7 @@ def test_a_hosts_syncs_and_answers_are_seen(shim: Path, tmp_path: Path) -> None:
         for event in events
         if event.kind in (Kind.SEND, Kind.RECEIVE) or Path(paths.get(event.file, "")).name.startswith("segment-")
     ]
-    # On a busy machine there may be one more sync before a record is written, which promises nothing.
+    # The recorder may sync the segment as well, before it reads what was written: that follows no write of its own.
     kinds = [kind for before, kind in pairwise([None, *kinds]) if kind != Kind.SYNC or before == Kind.WRITE]
     bound = kinds.index(Kind.SEND) + 1
     # The first commit brings zeros for those after it.
