@@ -172,6 +172,9 @@ def resting(tmp_path: Path) -> Iterator[Resting]:
     resting = Resting(tmp_path)
     asyncio.run(resting.start(tmp_path))
     yield resting
+    for peer in resting.peers:
+        peer.socket.close()
+    resting.poller.work()
     resting.batcher.close()
     assert not resting.loop.readers
     for ledger in (*resting.retired, *resting.batcher.ledgers):
