@@ -73,8 +73,10 @@ def uninstall_key(sku: str | None, home: Path, out: Output) -> None:
       kms-fast client uninstall-key
     """
     client = Client(home=home)
+    names = {installed.id: installed.name for installed in client.skus()}
     removed = client.uninstall_key(client.find_sku(sku))
-    out.result({"product": removed.name, "sku": str(removed.id)}, f"Removed the key and activation of {removed.name}.")
+    name = names.get(removed, str(removed))
+    out.result({"product": name, "sku": str(removed)}, f"Removed the key and activation of {name}.")
 
 
 @command.command("set-host")
@@ -233,11 +235,14 @@ def show_status(verbose: bool, removed_too: bool, sku: str | None, home: Path, o
       kms-fast client status
       kms-fast client status --all --verbose
     """
-    statuses = _read_statuses(home, sku, removed_too=removed_too)
-    machine = Client(home=home).machine()
+    statuses = _read_statuses(home, sku, out, removed_too=removed_too)
+    client = Client(home=home)
+    machine = client.machine()
     parts = [describe_product(status, verbose=verbose) for status in statuses]
     text = "\n\n".join([describe_machine(machine), *parts] if verbose else parts)
-    out.result({"machine": machine.to_json(), "products": [status.to_json() for status in statuses]}, text)
+    products = [status.to_json() for status in statuses]
+    unlisted = [str(id_) for id_ in client.unlisted()]
+    out.result({"machine": machine.to_json(), "products": products, "unlisted": unlisted}, text)
 
 
 @command.command("history")
@@ -295,7 +300,7 @@ def expiry(sku: str | None, home: Path, out: Output) -> None:
       kms-fast client expiry
       kms-fast client expiry --json
     """
-    statuses = _read_statuses(home, sku)
+    statuses = _read_statuses(home, sku, out)
     for status in statuses:
         if status.warning_days is not None:
             out.warning(f"{status.sku.name} has not been renewed and expires in {format_span(status.minutes_left)}.")
@@ -323,16 +328,20 @@ def rearm(home: Path, out: Output) -> None:
     )
 
 
-def _read_statuses(home: Path, sku: str | None, *, removed_too: bool = False) -> list[Status]:
+def _read_statuses(home: Path, sku: str | None, out: Output, *, removed_too: bool = False) -> list[Status]:
     client = Client(home=home)
     chosen = client.find_sku(sku)
     removed = [status for status in client.removed() if chosen in (None, status.sku.id)] if removed_too else []
     if chosen is not None:
         return removed or [client.status(chosen)]
     statuses = [client.status(installed.id) for installed in client.skus()] + removed
+    unlisted = client.unlisted()
     if not statuses:
         hint = ""
         if not removed_too and client.removed():
             hint = f"; removed ones are shown by {following('kms-fast client status --all')}"
-        raise KmsFastError(f"No client setup key is installed{hint}.", name="NO_KEY_INSTALLED")
+        nothing = KmsFastError(f"No client setup key is installed{hint}.", name="NO_KEY_INSTALLED")
+        raise next(iter(unlisted.values()), nothing)
+    for id_, error in unlisted.items():
+        out.warning(f"{error.message} Or remove its key: {following(f'kms-fast client uninstall-key --sku {id_}')}")
     return statuses

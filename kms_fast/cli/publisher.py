@@ -20,6 +20,7 @@ from kms_fast.cli.publisher_status import log, status
 from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import ConfigurationError
 from kms_fast.model import policy
+from kms_fast.model.catalog import find_sku
 from kms_fast.publisher.private_keys import change_passphrase as encrypt_anew
 from kms_fast.publisher.publisher import Publisher
 
@@ -79,14 +80,22 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
       kms-fast publisher export --out publisher.json
     """
     with closing(Publisher(home / "publisher")) as publisher:
+        earlier = publisher.look_at_exported()
         exported = publisher.export(passphrase.read(), now_ms=wall_clock_ms())
         written = copy_publisher_file(publisher, path)
+    given_up = [sku.name for sku in (earlier.skus if earlier else ()) if find_sku(exported.skus, sku.id) is None]
+    if given_up:
+        out.warning(
+            f"Given up, since catalog.toml does not have them: {', '.join(given_up)}. Machines that get this file "
+            "renew them no more. To keep them, put them back with the same IDs, and export again."
+        )
     out.result(
         {
             "file": written,
             "number": exported.number,
             "publisher_id": exported.publisher_id,
             "products": len(exported.skus),
+            "given_up": given_up,
             "revocations": exported.revocations_number,
         },
         f"Wrote {written}: number {exported.number}, products: {len(exported.skus)}, revoked "

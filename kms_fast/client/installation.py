@@ -4,7 +4,7 @@
 """
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kms_fast.client.status import MachineStatus, Status, describe_machine, desc
 from kms_fast.client.trust import Trust, newest_revocations
 from kms_fast.discovery.address import HostAddress, parse_address, parse_domain
 from kms_fast.errors import ConfigurationError, KmsFastError
-from kms_fast.model.catalog import Sku
+from kms_fast.model.catalog import Sku, find_sku
 from kms_fast.model.document import malformed
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.machine_activation import ActivationKeySecrets, MachineActivation, MachineRequest
@@ -80,12 +80,15 @@ class Installation:
                 product.key, product.next_attempt_ms = key.text, 0
         return sku
 
-    def uninstall_key(self, sku: uuid.UUID | None = None) -> Sku:
-        """Remove a setup key and every activation; the grace does not begin anew. Returns the SKU."""
-        with self._changing(sku) as opened:
-            product = opened.product
+    def uninstall_key(self, sku: uuid.UUID | None = None) -> uuid.UUID:
+        """Remove a setup key and every activation; the grace does not begin anew. Returns the SKU's ID."""
+        with self._file.locked():
+            state = self._require_state()
+            chosen = self._choose(state, sku)
+            product = state.products[chosen]
             product.key = product.lease = product.pending = product.direct = None
-        return opened.trust.sku
+            self._file.write(state)
+        return chosen
 
     def set_host(self, address: str, sku: uuid.UUID | None = None) -> HostAddress:
         """Ask only this host: a name, IPv4 address or IPv6 address in brackets, with a port or 1688."""
@@ -140,10 +143,24 @@ class Installation:
             return MAX_REARMS - state.rearms
 
     def skus(self) -> list[Sku]:
-        """The SKUs that have a setup key or an activation by the publisher itself."""
+        """The SKUs that have a setup key or an activation by the publisher itself, but for those of `unlisted`."""
+        state = self._require_state()
+        return self._list_skus(state, state.installed)
+
+    def unlisted(self) -> dict[uuid.UUID, ConfigurationError]:
+        """The products that are installed but not in the publisher file, and why nothing can be done for them.
+
+        A publisher may give a product up; the newer file reaches the machine with another one of its products.
+        """
         state = self._require_state()
         publisher = self._publisher_of(state)
-        return [publisher.sku(id_) for id_ in state.installed]
+        errors = {}
+        for id_ in state.installed:
+            try:
+                publisher.sku(id_)
+            except ConfigurationError as error:
+                errors[id_] = error
+        return errors
 
     def find_sku(self, wanted: str | None) -> uuid.UUID | None:
         """The ID of a product by its name or ID, as users write it, its key installed or removed; None as it is."""
@@ -171,12 +188,8 @@ class Installation:
     def removed(self) -> list[Status]:
         """Products whose key was uninstalled: unlicensed; their grace and history go on."""
         state = self._require_state()
-        publisher = self._publisher_of(state)
-        return [
-            describe_removed(state, publisher.sku(id_), product)
-            for id_, product in state.products.items()
-            if not product.is_installed and product.grace_started_ms
-        ]
+        removed = [id_ for id_, one in state.products.items() if not one.is_installed and one.grace_started_ms]
+        return [describe_removed(state, sku, state.products[sku.id]) for sku in self._list_skus(state, removed)]
 
     def machine(self) -> MachineStatus:
         """What is known of this machine and its publisher, whichever product."""
@@ -186,11 +199,13 @@ class Installation:
     def history(self, sku: uuid.UUID | None = None) -> list[tuple[Sku, list[Attempt]]]:
         """The newest attempts of one product or of every one, the last one last; also where the key was removed."""
         state = self._require_state()
-        publisher = self._publisher_of(state)
-        wanted = state.products if sku is None else {sku: state.products[sku]} if sku in state.products else {}
-        if not wanted:
+        if sku is None:
+            skus = self._list_skus(state, state.products)
+        elif sku in state.products:
+            skus = [self._publisher_of(state).sku(sku)]
+        else:
             raise self._not_installed(state, sku)
-        return [(publisher.sku(id_), product.history) for id_, product in wanted.items()]
+        return [(one, state.products[one.id].history) for one in skus]
 
     def note_expiry_warning(self, sku: uuid.UUID | None = None) -> int | None:
         """30, 7 or 1 when the lease has at most so many days left and nobody was told so yet; noted as told."""
@@ -324,23 +339,32 @@ class Installation:
 
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
-        publisher, installed = self._publisher_of(state), state.installed
-        if wanted is None and len(installed) > 1:
-            raise ConfigurationError(
-                f"Keys of several products are installed; say which is meant (--sku): {self._list_installed(state)}."
-            )
-        chosen = next(iter(installed), None) if wanted is None else wanted
-        if chosen not in installed:
-            raise self._not_installed(state, wanted)
+        chosen, publisher = self._choose(state, wanted), self._publisher_of(state)
         return self._open_product(state, publisher, publisher.sku(chosen))
 
-    def _list_installed(self, state: State) -> str:
-        publisher = self._publisher_of(state)
-        return ", ".join(f"{publisher.sku(id_).name} ({id_})" for id_ in state.installed)
+    def _choose(self, state: State, wanted: uuid.UUID | None) -> uuid.UUID:
+        installed = state.installed
+        if wanted is None and len(installed) > 1:
+            raise ConfigurationError(
+                f"Keys of several products are installed; say which is meant (--sku): {self._name_installed(state)}."
+            )
+        chosen = next(iter(installed), None) if wanted is None else wanted
+        if chosen is None or chosen not in installed:
+            raise self._not_installed(state, wanted)
+        return chosen
+
+    def _list_skus(self, state: State, ids: Iterable[uuid.UUID]) -> list[Sku]:
+        """Those of these that the publisher file has."""
+        skus = self._publisher_of(state).skus
+        return [sku for id_ in ids if (sku := find_sku(skus, id_))]
+
+    def _name_installed(self, state: State) -> str:
+        names = {sku.id: f"{sku.name} ({sku.id})" for sku in self._list_skus(state, state.installed)}
+        return ", ".join(names.get(id_, str(id_)) for id_ in state.installed)
 
     def _not_installed(self, state: State, wanted: uuid.UUID | str | None) -> KmsFastError:
         what = "" if wanted is None else f" for the product {wanted}"
-        others = f"; there is one for {self._list_installed(state)}" if state.installed else ""
+        others = f"; there is one for {self._name_installed(state)}" if state.installed else ""
         return KmsFastError(f"No client setup key is installed{what}{others}.", name="NO_KEY_INSTALLED")
 
     def _open_product(self, state: State, publisher: PublisherFile, sku: Sku) -> InstalledProduct:

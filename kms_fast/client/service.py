@@ -52,12 +52,14 @@ class Service:
     async def _look(self) -> float:
         """Do what is due; gives the seconds until the next look."""
         try:
-            skus = self._client.skus()
+            skus, unlisted = self._client.skus(), self._client.unlisted()
         except (KmsFastError, OSError) as error:
             self._complain(None, "The state", error)
             self._notify("STATUS=no state: see the log")
             return LOOK_EVERY_S
         self._complaints.pop(None, None)
+        for id_, reason in unlisted.items():
+            self._complain(id_, f"The product {id_}", reason)
         looked = [(sku, await self._look_after(sku)) for sku in skus]
         told = "; ".join(_describe(status) if status else f"{sku.name}: see the log" for sku, status in looked)
         self._notify(f"STATUS={told or 'no key is installed'}")

@@ -55,8 +55,8 @@ class PublisherFile:
         sku = find_sku(self.skus, wanted)
         if sku is None:
             raise ConfigurationError(
-                f"publisher.json of {self.name} (number {self.number}) has no product {wanted}: it is of another "
-                "publisher, or older than the product. Get the newest one from the publisher."
+                f"publisher.json of {self.name} (number {self.number}) has no product {wanted}: the file is older "
+                "than the product, or the publisher has given the product up. Get the newest one from the publisher."
             )
         return sku
 

@@ -227,12 +227,16 @@ class Publisher:
 
         A crash between the file and the end of the transaction leaves one whose number the records do not know.
         """
+        exported = self.look_at_exported()
+        return exported.number if exported and publisher_digest(exported) != digest else 0
+
+    def look_at_exported(self) -> PublisherFile | None:
+        """``publisher.json`` as exported last, None when it is missing or damaged. Raises OSError."""
         path = self.folder / "publisher.json"
         try:
-            exported = PublisherFile.parse(read_bounded(path)) if path.exists() else None
+            return PublisherFile.parse(read_bounded(path)) if path.exists() else None
         except ConfigurationError:
-            return 0
-        return exported.number if exported and publisher_digest(exported) != digest else 0
+            return None
 
     def _publisher_file(self, catalog: PublisherCatalog, roots: tuple[bytes, ...], now_ms: int) -> PublisherFile:
         _, revocations = self.records.newest_revocation_list()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.world import SETUP_KEYS
-from tests.hosts import SKUS, RunningHost, make_realm, run_cli, serve
+from tests.client.world import SETUP_KEYS, give_up, make_client_home
+from tests.hosts import SKUS, Realm, RunningHost, make_realm, run_cli, serve
 
 
 def run(home: Path, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
@@ -225,6 +225,24 @@ def test_status_of_all_shows_removed_products(tmp_path: Path, real_host: Running
     [product] = run(tmp_path, "status", "--all")[1]["products"]
     assert (product["product"], product["state"], product["key_last_five"]) == ("Desktop 3", 0, None)
     assert "setup key         removed" in show(tmp_path, "status", "--all")
+
+
+def test_a_product_that_the_publisher_gave_up(realm: Realm, tmp_path: Path) -> None:
+    home, server = make_client_home(tmp_path / "client-home", realm, "desktop", "server"), str(SKUS["server"].id)
+    give_up(realm, "server")
+    assert run(home, "install-key", SETUP_KEYS["desktop"], "--publisher", realm.publisher_json)[0] == 0
+    assert len(run(home, "expiry")[1]["products"]) == 1
+    code, told = run(home, "status")
+    assert (code, [product["product"] for product in told["products"]]) == (0, ["Desktop 3"])
+    assert told["unlisted"] == [server]
+    assert f"Or remove its key: kms-fast client uninstall-key --sku {server}" in show(home, "status")
+    assert len(run(home, "history")[1]["products"]) == 1
+    assert run(home, "uninstall-key", "--sku", str(SKUS["desktop"].id))[1]["product"] == "Desktop 3"
+    for command in ("status", "expiry"):
+        code, told = run(home, command)
+        assert (code, "given the product up" in told["message"]) == (1, True)
+    assert run(home, "uninstall-key", "--sku", server)[1]["product"] == server
+    assert run(home, "status")[1]["name"] == "NO_KEY_INSTALLED"
 
 
 def test_history_tells_each_attempt(tmp_path: Path, real_host: RunningHost) -> None:

@@ -9,7 +9,7 @@ from kms_fast.cli.main import run
 from kms_fast.client import Client
 from kms_fast.client.state import Failure, State
 from kms_fast.results import BY_NAME
-from tests.client.world import make_client_home
+from tests.client.world import give_up, make_client_home
 from tests.examinations import DAY_MS, HOUR_MS, change_state, examine, verdicts
 from tests.hosts import SKUS, Realm, RunningHost, make_realm, run_cli, serve
 from tests.system.asker import now_ms
@@ -48,6 +48,20 @@ def test_activation_where_no_key_is(tmp_path: Path, client_home: Path) -> None:
     Client(home=client_home).uninstall_key()
     checks = examine(client_home, "--activate")
     assert checks["keys"]["code"] == checks["activation"]["code"] == "0xC004F014"
+    assert checks["licence"]["what"] == "because keys failed"
+
+
+def test_a_product_that_the_publisher_gave_up(realm: Realm, tmp_path: Path) -> None:
+    home, server = make_client_home(tmp_path / "client-home", realm, "desktop", "server"), SKUS["server"].id
+    give_up(realm, "server")
+    make_client_home(home, realm)
+    checks = examine(home)
+    assert (checks["keys"]["verdict"], f"--sku {server}" in checks["keys"]["cure"]) == ("warning", True)
+    assert checks["licence"]["what"].startswith("Desktop 3: ")
+    Client(home=home).uninstall_key(SKUS["desktop"].id)
+    checks = examine(home, "--activate")
+    for check in ("keys", "activation"):
+        assert "given the product up" in checks[check]["what"]
     assert checks["licence"]["what"] == "because keys failed"
 
 

@@ -149,6 +149,19 @@ def test_a_revoked_certificate_is_exported(succeed: Command, host_key: str) -> N
     assert succeed("host", "request", "--out", "host.request")["keys"] == [host_key[-5:]]
 
 
+@pytest.mark.usefixtures("host_key")
+def test_a_product_that_is_given_up_is_named_once(succeed: Command, home: Path) -> None:
+    succeed("publisher", "add-product", "Desktop 2", "--family", "desktop")
+    assert succeed("publisher", "export")["given_up"] == []
+    catalog = home / "publisher" / "catalog.toml"
+    text = catalog.read_text()
+    second = text.rindex("[[sku]]")
+    assert "Desktop 2" in text[second:]
+    catalog.write_text(text[:second])
+    assert succeed("publisher", "export")["given_up"] == ["Desktop 2"]
+    assert succeed("publisher", "export")["given_up"] == []
+
+
 async def count_machines(path: Path, machines: int, now_ms: int) -> None:
     counts = SqliteCounts(path)
     await counts.record(1, [bytes([n + 1]) * 16 for n in range(machines)], now_ms, cap=50, retention_ms=10**9)

@@ -22,6 +22,7 @@ from tests.client.world import (
     ScriptedHost,
     activate,
     carry_out,
+    give_up,
     make_client,
     make_publisher,
     reason,
@@ -37,8 +38,7 @@ def test_a_product_is_named_although_a_removed_one_is_no_product_any_more(
 ) -> None:
     client.install_key(SETUP_KEYS["server"])
     client.uninstall_key(SKUS["server"].id)
-    left = tuple(sku for name, sku in SKUS.items() if name != "server")
-    realm.publisher_json.write_bytes(make_publisher(realm, number=2, skus=left))
+    give_up(realm, "server")
     assert make_client(tmp_path, realm, clock).find_sku("Desktop 3") == SKUS["desktop"].id
 
 
@@ -96,7 +96,7 @@ def test_a_wrong_key_is_refused_and_changes_nothing(client: Client, change: str)
 def test_uninstalling_forgets_the_lease_but_not_the_grace(client: Client, clock: FakeClock, realm: Realm) -> None:
     activate(client, ScriptedHost(realm, clock))
     clock.sleep(29 * DAY_MS)
-    assert client.uninstall_key().name == "Desktop 3"
+    assert client.uninstall_key() == DESKTOP.id
     with pytest.raises(KmsFastError, match="No client setup key"):
         client.status()
     client.install_key(SETUP_KEYS["desktop"])
@@ -117,6 +117,29 @@ def test_a_removed_product_is_still_known(client: Client, realm: Realm, clock: F
     assert [(sku.name, len(attempts)) for sku, attempts in client.history()] == [("Desktop 3", 1), ("Server 1", 0)]
     with pytest.raises(KmsFastError, match=rf"for the product .*; there is one for Server 1 \({SKUS['server'].id}\)"):
         client.history(uuid.UUID(int=9))
+
+
+def test_a_product_that_the_publisher_gave_up(client: Client, realm: Realm, clock: FakeClock, tmp_path: Path) -> None:
+    """The newer file came with another product: only what was given up is left alone."""
+    client.install_key(SETUP_KEYS["server"])
+    server = SKUS["server"].id
+    give_up(realm, "server")
+    client = make_client(tmp_path, realm, clock)
+    assert [sku.id for sku in client.skus()] == [DESKTOP.id]
+    assert client.status(DESKTOP.id).state is STATES.INITIAL_GRACE
+    assert [sku.id for sku, _ in client.history()] == [DESKTOP.id]
+    [(id_, error)] = client.unlisted().items()
+    assert id_ == server
+    assert "the publisher has given the product up" in error.message
+    for use in (client.status, client.history, client.begin):
+        with pytest.raises(ConfigurationError, match="given the product up"):
+            use(server)
+    with pytest.raises(ConfigurationError, match=rf"say which is meant .*: Desktop 3 \({DESKTOP.id}\), {server}\."):
+        client.status()
+    assert client.uninstall_key(server) == server
+    assert (client.unlisted(), client.removed()) == ({}, [])
+    client.uninstall_key(DESKTOP.id)
+    assert [status.sku.id for status in client.removed()] == [DESKTOP.id]
 
 
 def test_what_is_known_of_the_machine(client: Client, realm: Realm, clock: FakeClock) -> None:

@@ -17,10 +17,11 @@ from tests.client.world import (
     FakeClock,
     ScriptedHost,
     activate,
+    give_up,
     listening,
     make_client,
 )
-from tests.hosts import Realm
+from tests.hosts import SKUS, Realm
 
 WAIT_S = 30
 
@@ -72,6 +73,24 @@ async def test_an_attempt_that_is_due_sooner_is_awaited(
         assert 30 <= await look(service) <= 33
         clock.sleep(20_000)
         assert 10 <= await look(service) <= 13
+
+
+async def test_what_the_publisher_gave_up_keeps_nothing_else_from_being_renewed(
+    client: Client, realm: Realm, tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = SKUS["server"]
+    make_client(tmp_path, realm, clock, key="server")
+    give_up(realm, "server")
+    newest = make_client(tmp_path, realm, clock)
+    service = make_service(tmp_path, clock, notices := [])
+    with listening(ScriptedHost(realm, clock)) as address:
+        newest.set_host(address, SKUS["desktop"].id)
+        for _ in range(2):
+            await look(service)
+    assert newest.status(SKUS["desktop"].id).state is LicenceState.LICENSED
+    assert notices[-1] == "STATUS=Desktop 3: licensed, 180 d left"
+    [told] = [message for message in caplog.messages if str(server.id) in message]
+    assert told.startswith(f"The product {server.id} cannot be looked after: publisher.json of Testing Ltd (number 2)")
 
 
 @pytest.mark.parametrize(("days", "warnings"), [(140, []), (150, ["30 days"]), (173, ["7 days"]), (179, ["1 day"])])

@@ -190,6 +190,12 @@ def make_publisher(realm: Realm, **changes: Any) -> bytes:
     return replace(file, **changes).to_signed_json(realm.root_key)
 
 
+def give_up(realm: Realm, product: str) -> None:
+    """Let the publisher export a file without this product."""
+    left = tuple(sku for name, sku in SKUS.items() if name != product)
+    realm.publisher_json.write_bytes(make_publisher(realm, number=2, skus=left))
+
+
 def read_sent(host: ScriptedHost) -> Any:
     """The fields of the last request that a host of the desktop product got."""
     keys = SkuKeys.derive(SKUS["desktop"].secret, PUBLISHER_ID, SKUS["desktop"].id.bytes)

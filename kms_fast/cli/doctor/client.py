@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from kms_fast.cli.client_status import describe_state
 from kms_fast.cli.doctor.ladder import Check, Finding, describe_error, fail, ok, warn
@@ -27,28 +28,33 @@ class ClientContext:
 
 
 def check_keys(context: ClientContext) -> Finding:
-    """A setup key is installed where one is needed, and the state is this user's alone."""
+    """A setup key is installed where one is needed, of a product there is, and the state is this user's alone."""
     file = StateFile(context.home / "client")
     context.state = state = file.look()
-    client, trusts = Client(home=context.home), list_trusts(state)
-    context.trusts = [trust for trust in trusts if not client.status(trust.sku.id).licence.needs_no_host]
     if state is None or not state.installed:
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
+    client = Client(home=context.home)
+    statuses, unlisted = [client.status(sku.id) for sku in client.skus()], client.unlisted()
+    hostless = {status.sku.id for status in statuses if status.licence.needs_no_host}
+    trusts = list_trusts(state, [status.sku.id for status in statuses])
+    context.trusts = [trust for trust in trusts if trust.sku.id not in hostless]
     if file.path.stat().st_mode & 0o077:
         return fail(f"Others may read {file.path}, which holds setup keys.", f"chmod 600 {file.path}")
     listed = ", ".join(f"{trust.sku.name} (…{trust.key.last_five})" for trust in trusts if trust.key)
     told = [f"Setup keys are installed: {listed}."] if trusts else []
-    if len(context.trusts) < len(state.installed):
+    if hostless:
         told.append("Where the publisher itself activated, no host is asked.")
+    if unlisted:
+        what = " ".join([*told, *(error.message for error in unlisted.values())])
+        cure = f"Remove what was given up: kms-fast client uninstall-key --sku {next(iter(unlisted))}."
+        return (warn if statuses else fail)(what, cure)
     return ok(" ".join(told))
 
 
-def list_trusts(state: State | None) -> list[Trust]:
-    """What is needed to ask for each product that has a setup key. Raises `KmsFastError`."""
-    if state is None:
-        return []
+def list_trusts(state: State, ids: Sequence[UUID]) -> list[Trust]:
+    """What is needed to ask for each of these that has a setup key. Raises `KmsFastError`."""
     publisher = PublisherFile.parse(state.publisher.encode())
-    return [Trust.of_key(publisher, key) for key in state.keys.values()]
+    return [Trust.of_key(publisher, key) for id_, key in state.keys.items() if id_ in ids]
 
 
 def check_licence(context: ClientContext) -> Finding:
@@ -95,7 +101,8 @@ def check_activation(context: ClientContext) -> Finding:
     client = Client(home=context.home)
     skus = client.skus()
     if not skus:
-        raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
+        nothing = KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
+        raise next(iter(client.unlisted().values()), nothing)
     skus = [sku for sku in skus if not client.status(sku.id).licence.needs_no_host]
     if not skus:
         return ok("The publisher itself activated this machine: there is no host to ask.")
