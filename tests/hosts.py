@@ -144,12 +144,13 @@ def serve(
     realm: Realm,
     *options: str,
     environment: dict[str, str] | None = None,
-    listen: str = "127.0.0.1:0",
+    listen: str | None = "127.0.0.1:0",
     prefix: Sequence[str] = (),
 ) -> Iterator[RunningHost]:
     """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``.
 
-    ``prefix``: a command that runs it, such as one that takes it to another machine, or confines it.
+    ``listen``: None leaves the addresses to the host's settings. ``prefix``: a command that runs it, such as one that
+    takes it to another machine, or confines it.
     """
     command = [
         *prefix,
@@ -159,8 +160,7 @@ def serve(
         "serve",
         "--home",
         str(realm.home),
-        "--listen",
-        listen,
+        *(() if listen is None else ("--listen", listen)),
         *options,
     ]
     log = realm.home.parent / "serve.log"

@@ -95,6 +95,9 @@ def _is_taken(family: int, name: Any) -> bool:
     """Whether somebody listens there already, be it with SO_REUSEPORT or without."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Else [::] would be IPv4's too, where this host may listen already.
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             probe.bind(name)
         except OSError as error:

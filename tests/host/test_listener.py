@@ -84,6 +84,14 @@ def test_only_hosts_of_the_same_home_share_a_port(first: str, second: str) -> No
             assert caught.value.result.name == "ADDRESS_IN_USE"
 
 
+@pytest.mark.parametrize("addresses", [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0"), ("127.0.0.1", "[::]")])
+def test_one_port_of_ipv4_and_ipv6(addresses: tuple[str, ...]) -> None:
+    """As by default; where [::] is IPv4's too unless a socket says otherwise, which is how Linux comes."""
+    ((_, port),) = open_and_close("0.0.0.0:0")
+    names = open_and_close(*(f"{address}:{port}" for address in addresses))
+    assert [name for name, _ in names] == [address.strip("[]") for address in addresses]
+
+
 def test_a_port_that_is_given_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by workers whose supervisor was killed."""
     monkeypatch.setattr(listener, "TAKEN_S", 30.0)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -34,18 +34,9 @@ Start = Callable[..., NameServer]
 
 
 @pytest.fixture
-def machine(
-    unavailable: Callable[[str], NoReturn], require_tool: Callable[[str], str], tmp_path: Path
-) -> Iterator[Machine]:
+def machine(start_machine: Callable[..., Machine]) -> Machine:
     """``kms.example.com``, with all of the addresses and the name server's in its resolv.conf."""
-    for tool in ("unshare", "nsenter", "ip"):
-        require_tool(tool)
-    with ExitStack() as stack:
-        try:
-            made = stack.enter_context(Machine(tmp_path, "kms.example.com", ADDRESSES, RESOLV))
-        except PermissionError as error:
-            unavailable(f"a machine of its own needs root and Linux's namespaces: {error}")
-        yield made
+    return start_machine("kms.example.com", ADDRESSES, RESOLV)
 
 
 @pytest.fixture
