@@ -185,7 +185,7 @@ def list_fields(fields: Mapping[str, Any], indent: str = "") -> list[str]:
             lines.append(indent + label)
             lines += [line for item in items for line in list_fields(item, indent + "  ")]
         else:
-            lines.append(f"{indent}{label:{width}}{', '.join(map(_show, items))}")
+            lines.append(f"{indent}{label:{width}}{', '.join(map(_show, items)) or '-'}")
     return lines
 
 

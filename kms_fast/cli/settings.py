@@ -202,14 +202,14 @@ def read_file_text(path: Path) -> str:
     except OSError as error:
         raise explain_error(error) from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}", file=str(path)) from None
+        raise ConfigurationError(f"{path} is not TOML: {error}.", file=str(path)) from None
 
 
 def _read_text(text: str, path: Path) -> dict[str, _Given]:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}", file=str(path)) from None
+        raise ConfigurationError(f"{path} is not TOML: {error}.", file=str(path)) from None
     given = {}
     for name, value in values.items():
         line = _find_line(text, name)
@@ -238,7 +238,7 @@ def _refuse(items: Sequence[_Given], why: str, **details: Any) -> ConfigurationE
     """What is wrong with values, after the words in which they were written."""
     name = "COMMAND_INVALID" if all(item.is_flag for item in items) else "CONFIGURATION_INVALID"
     written, source = (", ".join(getattr(item, of) for item in items) for of in ("written", "source"))
-    return ConfigurationError(f"{written}: {why}", name=name, source=source, **details)
+    return ConfigurationError(f"{written}: {why.removesuffix('.')}.", name=name, source=source, **details)
 
 
 def _write(value: Any) -> str:
@@ -257,7 +257,7 @@ def _check_name(name: str, known: Iterable[str], source: str) -> None:
         return
     near = difflib.get_close_matches(name, known, n=1, cutoff=0)
     raise ConfigurationError(
-        f"{source}: there is no option {name}; the nearest is {near[0]}", option=name, nearest=near[0], source=source
+        f"{source}: there is no option {name}; the nearest is {near[0]}.", option=name, nearest=near[0], source=source
     )
 
 

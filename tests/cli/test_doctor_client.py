@@ -1,7 +1,10 @@
 """``kms-fast doctor`` on a client: each check against the real thing, whole and broken."""
 
+import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -63,6 +66,37 @@ def test_a_product_that_the_publisher_gave_up(realm: Realm, tmp_path: Path) -> N
     for check in ("keys", "activation"):
         assert "given the product up" in checks[check]["what"]
     assert checks["licence"]["what"] == "because keys failed"
+
+
+def test_a_folder_that_is_empty_is_nothing_to_look_at(realm: Realm, tmp_path: Path, client_home: Path) -> None:
+    """systemd-tmpfiles makes the folders of a host and of a client on each machine."""
+    (realm.home / "client").mkdir()
+    (client_home / "host").mkdir()
+    for home, about in ((realm.home, "host in"), (client_home, "client in")):
+        folders = {finding["about"] for finding in examine(home).values() if " in " in finding["about"]}
+        assert folders == {f"{about} {home}"}
+    (tmp_path / "new" / "host").mkdir(parents=True)
+    assert "of neither a host nor a client" in examine(tmp_path / "new")["home"]["what"]
+
+
+def test_another_user_s_folder_is_told(
+    realm: Realm, require_tool: Callable[[str], str], unavailable: Callable[[str], NoReturn]
+) -> None:
+    """The client of a machine is root's, its host is not."""
+    without_rights = [require_tool("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+    client = make_client_home(realm.home, realm) / "client"
+    try:
+        os.chown(client, 4711, 4711)
+    except PermissionError:
+        unavailable("giving a folder to another user needs root")
+    _, told, _ = run_cli("doctor", home=realm.home, prefix=without_rights)
+    [finding] = [finding for finding in told["checks"] if finding["about"] == f"client in {realm.home}"]
+    assert (told["ok"], finding["verdict"]) == (True, "skipped")
+    assert "the client's folder is another user's" in finding["what"]
+    os.chown(realm.home / "host", 4711, 4711)
+    _, told, _ = run_cli("doctor", home=realm.home, prefix=without_rights)
+    [finding] = told["checks"]
+    assert (finding["verdict"], finding["cure"]) == ("failed", "Run the command as that user, or as root.")
 
 
 def test_a_client_whose_time_is_over(client_home: Path, realm: Realm) -> None:

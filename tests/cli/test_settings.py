@@ -56,10 +56,10 @@ def test_lists_and_switches_in_each_place(write: Any) -> None:
 
 def test_unknown_names_tell_the_nearest(write: Any) -> None:
     path = write("\nmax_waitin = 1\n")
-    assert complaint(path) == f"{path} line 2: there is no option max_waitin; the nearest is max_waiting"
+    assert complaint(path) == f"{path} line 2: there is no option max_waitin; the nearest is max_waiting."
     assert "the nearest is max_waiting" in complaint(write("[max_waitings]\nx = 1\n"))
-    assert complaint(environ={"KMS_FAST_RETENTON": "1d"}).endswith("the nearest is KMS_FAST_RETENTION")
-    assert complaint(environ={"KMS_FAST_HOMES": "x"}).endswith("the nearest is KMS_FAST_HOME")
+    assert complaint(environ={"KMS_FAST_RETENTON": "1d"}).endswith("the nearest is KMS_FAST_RETENTION.")
+    assert complaint(environ={"KMS_FAST_HOMES": "x"}).endswith("the nearest is KMS_FAST_HOME.")
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_unknown_names_tell_the_nearest(write: Any) -> None:
         ("retention = 30", "FILE line 1: retention = 30: expected a whole number and one of ms, s, m, h, d"),
         ('retention = "1ms"', 'FILE line 1: retention = "1ms": 1ms is not a whole number of s, from 1m to 365d'),
         ('log_level = "loud"', 'FILE line 1: log_level = "loud": expected one of debug, info, warning, error'),
-        ('listen = ["1.2.3.4"]', "'1.2.3.4' is not an address and a port: write 1.2.3.4:PORT"),
+        ('listen = ["1.2.3.4"]', "'1.2.3.4' is not an address and a port: write 1.2.3.4:PORT."),
         ("keep_records = '1h'", 'FILE line 1: keep_records = "1h": expected at least 1d'),
-        ("web = '8080'", "'8080' is not an address and a port: write ADDRESS:8080"),
+        ("web = '8080'", "'8080' is not an address and a port: write ADDRESS:8080."),
         ("web = 8080", 'FILE line 1: web = 8080: expected a text such as "127.0.0.1:8080"'),
         ("dns_domain = ['example.com:1']", "'example.com:1' is not a domain: write DOMAIN or DOMAIN:PRIORITY:WEIGHT"),
         ("dns_domain = 'example.com'", 'FILE line 1: dns_domain = "example.com": expected a list of domains'),
@@ -94,17 +94,17 @@ def test_wrong_values_tell_option_and_place(text: str, said: str, write: Any) ->
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("workers", "banana", "--workers banana: expected a whole number from 1 to 256"),
-        ("workers", "0", "--workers 0: expected a whole number from 1 to 256"),
-        ("keep_records", "1h", "--keep-records 1h: expected at least 1d"),
-        ("web", "8080", "--web 8080: '8080' is not an address and a port: write ADDRESS:8080"),
-        ("listen", ("1.2.3.4",), "--listen 1.2.3.4: '1.2.3.4' is not an address and a port: write 1.2.3.4:PORT"),
+        ("workers", "banana", "--workers banana: expected a whole number from 1 to 256."),
+        ("workers", "0", "--workers 0: expected a whole number from 1 to 256."),
+        ("keep_records", "1h", "--keep-records 1h: expected at least 1d."),
+        ("web", "8080", "--web 8080: '8080' is not an address and a port: write ADDRESS:8080."),
+        ("listen", ("1.2.3.4",), "--listen 1.2.3.4: '1.2.3.4' is not an address and a port: write 1.2.3.4:PORT."),
         (
             "activation_url",
             "a.example",
-            "--activation-url a.example: 'a.example' is not the address of an activation service: write https://NAME",
+            "--activation-url a.example: 'a.example' is not the address of an activation service: write https://NAME.",
         ),
-        ("store", "s3cret", "--store: not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE"),
+        ("store", "s3cret", "--store: not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE."),
     ],
 )
 def test_wrong_flags_are_wrong_commands(name: str, value: Any, said: str) -> None:
@@ -123,7 +123,7 @@ def test_flags_of_some_settings_are_named_without_their_prefix(write: Any) -> No
     path = write('dns_ttl = "1h"\n')
     loaded = load_settings(path, {"dns_ttl": "5m"}, {}, prefix="dns_")
     assert (loaded.settings.dns_ttl_s, loaded.sources["dns_ttl"]) == (300, "--ttl")
-    with pytest.raises(ConfigurationError, match=r"^--ttl 1s: expected from 30s to 7d$"):
+    with pytest.raises(ConfigurationError, match=r"^--ttl 1s: expected from 30s to 7d\.$"):
         load_settings(None, {"dns_ttl": "1s"}, {}, prefix="dns_")
 
 

@@ -10,7 +10,7 @@ import click
 from kms_fast.cli.address import check_optional_address
 from kms_fast.cli.doctor.client import ACTIVATION_CHECKS, CLIENT_CHECKS, ClientContext
 from kms_fast.cli.doctor.host import HOST_CHECKS, HostContext
-from kms_fast.cli.doctor.ladder import Finding, Verdict, climb, fail
+from kms_fast.cli.doctor.ladder import Finding, Verdict, climb, fail, skip
 from kms_fast.cli.doctor.lookup import Lookup, find_host_records, find_named, find_set_hosts
 from kms_fast.cli.doctor.target import TARGET_CHECKS, TargetContext
 from kms_fast.cli.output import EXIT_FAILED, Output, home_option, json_option
@@ -45,6 +45,11 @@ class Examination:
         skus = [trust.sku.id for trust in trusts]
         target.trusts = [*(trust for trust in target.trusts if trust.sku.id not in skus), *trusts]
         target.needed_by |= set(skus if is_only else ())
+
+    def pass_over(self, what: str, home: Path) -> None:
+        """Note that this user may not look at the host or client in a home."""
+        why = f"because the {what}'s folder is another user's: run the command as that user too, or as root"
+        self.findings.append(replace(skip(why), about=f"{what} in {home}", check="folder"))
 
     def look_at_targets(self) -> None:
         """Climb the ladder of every host."""
@@ -91,21 +96,29 @@ def command(
 
 def _examine_home(examination: Examination, host: HostContext, client: ClientContext, service: str | None) -> None:
     """The host's half, the client's half, or both, as the home has them."""
-    is_host, is_client = host.folder.exists(), (client.home / "client").exists()
+    is_host, is_client = _holds_anything(host.folder), _holds_anything(client.home / "client")
     if not is_host and not is_client:
         what = f"{host.home} is the home of neither a host nor a client."
         cure = "Name the home with --home; or begin: kms-fast host request, or kms-fast client install-key."
+        if None in (is_host, is_client):
+            what = f"What is in {host.home} belongs to another user."
+            cure = "Run the command as that user, or as root."
         examination.findings.append(replace(fail(what, cure), about="home", check="home"))
+        return
     if is_host:
         examination.out.progress("looking at this host")
         examination.findings += climb(f"host in {host.home}", HOST_CHECKS, host)
         _trust_as_host(examination, host)
         if host.nearby is not None:
             examination.add_target(host.nearby, examination.trusts, about=f"this host at {host.nearby}")
+    elif is_host is None:
+        examination.pass_over("host", host.home)
     if is_client:
         examination.out.progress("looking at this client")
         examination.findings += climb(f"client in {client.home}", CLIENT_CHECKS, client)
         _trust_as_client(examination, client)
+    elif is_client is None:
+        examination.pass_over("client", client.home)
     lookups: Sequence[Lookup] = ()
     if client.trusts:
         lookups = find_set_hosts(client, service or examination.service)
@@ -113,6 +126,18 @@ def _examine_home(examination: Examination, host: HostContext, client: ClientCon
         lookups = find_host_records(host, service or examination.service)
     for lookup in lookups:
         examination.look_up(lookup)
+
+
+def _holds_anything(folder: Path) -> bool | None:
+    """Whether a folder of the home is in use: it may be missing, or empty, as systemd-tmpfiles makes it. None where
+    this user may not look.
+    """
+    try:
+        return any(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return None
 
 
 def _examine_place(

@@ -141,7 +141,10 @@ def check_firewall(context: HostContext) -> Finding:
         return skip("because no host runs")
     outside = [(name, port) for name, port in context.addresses if not is_loopback(name)]
     if not outside:
-        return warn("The host listens on loopback only: no other machine can reach it.", "Set listen: [::]:1688.")
+        return warn(
+            "The host listens on loopback only: no other machine can reach it.",
+            "Set listen to 0.0.0.0:1688 and [::]:1688.",
+        )
     name, port = outside[0]
     if name in ("0.0.0.0", "::"):
         own = _find_own_address()
