@@ -150,7 +150,7 @@ def serve(
     """Runs ``kms-fast serve`` on a free port of loopback until the block ends; its log is ``serve.log``.
 
     ``listen``: None leaves the addresses to the host's settings. ``prefix``: a command that runs it, such as one that
-    takes it to another machine, or confines it.
+    takes it to another machine.
     """
     command = [
         *prefix,

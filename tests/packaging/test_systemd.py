@@ -1,9 +1,7 @@
-"""The units as systemd reads them, and a host under their restrictions."""
+"""The units and folders as systemd reads them."""
 
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,18 +11,20 @@ from typing import NoReturn
 import pytest
 
 from kms_fast.model.settings import HostSettings
-from tests.activation_services import PASSPHRASE, make_example
-from tests.host.running import activate, log_of, renew, wait_for
-from tests.hosts import make_realm, serve
-from tests.packaging.confine import build_filter, list_denied, number_calls, read_unit
-from tests.reference.rpc import Connection
-from tests.system.asker import Asker
 from tests.test_docs import complain
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 SERVICES = ["kms-fast.service", "kms-fast-client.service", "kms-fast-publisher.service"]
 MOST_EXPOSURE = 1.5
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd runs on Linux")
+
+
+def read_unit(path: Path) -> dict[str, list[str]]:
+    """Every line of a setting, by its name."""
+    settings: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE):
+        settings.setdefault(name, []).append(value)
+    return settings
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -94,69 +94,6 @@ def test_user_and_folders(
     }
     found = {name: (tmp_path / name).stat() for name in expected}
     assert {name: (one.st_mode & 0o7777, one.st_uid, one.st_gid) for name, one in found.items()} == expected
-
-
-def test_a_host_under_its_unit_s_restrictions(
-    tmp_path: Path, require_tool: Callable[[str], str], unavailable: Callable[..., NoReturn]
-) -> None:
-    """All that a host does in its life, and the log says nothing of a system call that was denied."""
-    require_tool("systemd-analyze")
-    if shutil.which("cc") is None:
-        unavailable("a C compiler tells the numbers of system calls")
-    realm = make_realm(tmp_path)
-    service = UNITS / "kms-fast.service"
-    confine = [sys.executable, "-m", "tests.packaging.confine", str(service)]
-    asker = Asker.of(realm, "desktop")
-    options = ["--workers", "2", "--max-connections", "1000", "--web", "127.0.0.1:0"]
-    with serve(realm, *options, prefix=confine) as host:
-        status = Path(f"/proc/{host.worker_pids()[0]}/status").read_text()
-        assert "Seccomp:\t2\n" in status
-        assert "CapBnd:\t0000000000000000\n" in status or os.geteuid() != 0
-        with Connection(host.address) as connection:
-            connection.bind()
-            activate(connection, asker)
-        renew(realm, serial=2)
-        host.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "reloaded: " in log_of(host))
-        with Connection(host.address) as connection:
-            connection.bind()
-            activate(connection, asker)
-        assert host.stop() == 0
-    assert not re.search(r"WARNING|ERROR|Traceback|not permitted", log_of(host)), log_of(host)
-
-
-def test_an_activation_service_under_its_unit_s_restrictions(
-    tmp_path: Path,
-    require_tool: Callable[[str], str],
-    unavailable: Callable[[str], NoReturn],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It certifies a host over TLS, and takes up a new certificate."""
-    require_tool("systemd-analyze")
-    if shutil.which("cc") is None:
-        unavailable("a C compiler tells the numbers of system calls")
-    monkeypatch.setenv("KMS_FAST_PASSPHRASE", PASSPHRASE)
-    example = make_example(tmp_path)
-    confine = [sys.executable, "-m", "tests.packaging.confine", str(UNITS / "kms-fast-publisher.service")]
-    with example.serve(prefix=confine) as service:
-        assert "Seccomp:\t2\n" in Path(f"/proc/{service.process.pid}/status").read_text()
-        for name in ("first", "second"):
-            assert example.activate(name, service.url, example.make_key())[0] == 0
-            service.process.send_signal(signal.SIGHUP)
-            wait_for(lambda name=name: service.log.read_text().count("reloaded: ") == 1 + (name == "second"))
-        assert service.stop() == 0
-    assert not re.search(r"WARNING|ERROR|Traceback|not permitted", service.log.read_text()), service.log.read_text()
-
-
-def test_restrictions_are_those_of_the_unit(require_tool: Callable[[str], str]) -> None:
-    """The check above denies what the unit denies: without @resources a host does not start."""
-    require_tool("systemd-analyze")
-    unit = read_unit(UNITS / "kms-fast.service")
-    numbers = number_calls()
-    denied = list_denied(unit["SystemCallFilter"], set(numbers))
-    assert {"ptrace", "mount", "setuid", "bpf", "reboot"} <= denied
-    assert not {"sched_setscheduler", "prlimit64", "epoll_wait", "fdatasync", "clone3"} & denied
-    assert len(build_filter(unit, numbers)) < 4096
 
 
 @pytest.mark.parametrize("service", SERVICES)
