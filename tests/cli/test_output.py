@@ -16,7 +16,15 @@ from kms_fast.cli import output
 from kms_fast.cli.output import Output
 from kms_fast.errors import KmsFastError
 
-VALUE = {"cmid": UUID(int=7), "hash": b"\x01\xff", "path": Path("/x"), "granted": True, "none": None, "list": [1, 2]}
+VALUE = {
+    "cmid": UUID(int=7),
+    "hash": b"\x01\xff",
+    "path": Path("/x"),
+    "granted": True,
+    "none": None,
+    "list": [1, 2],
+    "empty": [],
+}
 
 
 class Terminal(io.StringIO):
@@ -34,6 +42,7 @@ def test_json_result(capsys: pytest.CaptureFixture[str]) -> None:
         "granted": True,
         "none": None,
         "list": [1, 2],
+        "empty": [],
     }
 
 
@@ -51,6 +60,7 @@ def test_text_result_lists_fields(capsys: pytest.CaptureFixture[str]) -> None:
         "granted  yes",
         "none     -",
         "list     1, 2",
+        "empty    -",
         "counts",
         "  family name  desktop",
         "  count        3",
