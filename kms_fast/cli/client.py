@@ -75,8 +75,8 @@ def uninstall_key(sku: str | None, home: Path, out: Output) -> None:
     client = Client(home=home)
     names = {installed.id: installed.name for installed in client.skus()}
     removed = client.uninstall_key(client.find_sku(sku))
-    name = names.get(removed, str(removed))
-    out.result({"product": name, "sku": str(removed)}, f"Removed the key and activation of {name}.")
+    name = names.get(removed)
+    out.result({"product": name, "sku": str(removed)}, f"Removed the key and activation of {name or removed}.")
 
 
 @command.command("set-host")
@@ -342,6 +342,6 @@ def _read_statuses(home: Path, sku: str | None, out: Output, *, removed_too: boo
             hint = f"; removed ones are shown by {following('kms-fast client status --all')}"
         nothing = KmsFastError(f"No client setup key is installed{hint}.", name="NO_KEY_INSTALLED")
         raise next(iter(unlisted.values()), nothing)
-    for id_, error in unlisted.items():
-        out.warning(f"{error.message} Or remove its key: {following(f'kms-fast client uninstall-key --sku {id_}')}")
+    for error in unlisted.values():
+        out.warning(error.message)
     return statuses

@@ -86,8 +86,8 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
     given_up = [sku.name for sku in (earlier.skus if earlier else ()) if find_sku(exported.skus, sku.id) is None]
     if given_up:
         out.warning(
-            f"Given up, since catalog.toml does not have them: {', '.join(given_up)}. Machines that get this file "
-            "renew them no more. To keep them, put them back with the same IDs, and export again."
+            f"Given up, since catalog.toml does not have them: {', '.join(given_up)}. On machines that get this file "
+            "they count as licensed no more. To keep them, put them back with the same IDs, and export again."
         )
     out.result(
         {

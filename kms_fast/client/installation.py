@@ -154,13 +154,7 @@ class Installation:
         """
         state = self._require_state()
         publisher = self._publisher_of(state)
-        errors = {}
-        for id_ in state.installed:
-            try:
-                publisher.sku(id_)
-            except ConfigurationError as error:
-                errors[id_] = error
-        return errors
+        return {id_: _given_up(publisher, id_) for id_ in state.installed if find_sku(publisher.skus, id_) is None}
 
     def find_sku(self, wanted: str | None) -> uuid.UUID | None:
         """The ID of a product by its name or ID, as users write it, its key installed or removed; None as it is."""
@@ -202,7 +196,7 @@ class Installation:
         if sku is None:
             skus = self._list_skus(state, state.products)
         elif sku in state.products:
-            skus = [self._publisher_of(state).sku(sku)]
+            skus = [_require_sku(self._publisher_of(state), sku)]
         else:
             raise self._not_installed(state, sku)
         return [(one, state.products[one.id].history) for one in skus]
@@ -340,7 +334,7 @@ class Installation:
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
         chosen, publisher = self._choose(state, wanted), self._publisher_of(state)
-        return self._open_product(state, publisher, publisher.sku(chosen))
+        return self._open_product(state, publisher, _require_sku(publisher, chosen))
 
     def _choose(self, state: State, wanted: uuid.UUID | None) -> uuid.UUID:
         installed = state.installed
@@ -391,3 +385,19 @@ class Installation:
             opened = self._open(self._require_state(), sku)
             yield opened
             self._file.write(opened.state)
+
+
+def _require_sku(publisher: PublisherFile, wanted: uuid.UUID) -> Sku:
+    """The SKU of a product that is installed; raises `ConfigurationError` when it was given up."""
+    sku = find_sku(publisher.skus, wanted)
+    if sku is None:
+        raise _given_up(publisher, wanted)
+    return sku
+
+
+def _given_up(publisher: PublisherFile, wanted: uuid.UUID) -> ConfigurationError:
+    return ConfigurationError(
+        f"The publisher has given the product {wanted} up: publisher.json of {publisher.name} (number "
+        f"{publisher.number}) has it no more. Get a newer one, or remove the product's key: kms-fast client "
+        f"uninstall-key --sku {wanted}."
+    )

@@ -61,8 +61,9 @@ class Service:
         for id_, reason in unlisted.items():
             self._complain(id_, f"The product {id_}", reason)
         looked = [(sku, await self._look_after(sku)) for sku in skus]
-        told = "; ".join(_describe(status) if status else f"{sku.name}: see the log" for sku, status in looked)
-        self._notify(f"STATUS={told or 'no key is installed'}")
+        told = [_describe(status) if status else f"{sku.name}: see the log" for sku, status in looked]
+        told += [f"{id_}: see the log" for id_ in unlisted]
+        self._notify(f"STATUS={'; '.join(told) or 'no key is installed'}")
         waits_s = [status.next_attempt_ms / 1000 - time.time() for _, status in looked if status]
         return min((wait_s for wait_s in waits_s if wait_s > 0), default=LOOK_EVERY_S)
 

@@ -87,8 +87,10 @@ def _open_first(address: str, list_beside: Callable[[], Sequence[str]]) -> socke
 
 def _overlaps(family: int, name: Any, other: tuple[str, int]) -> bool:
     """Whether who listens on both addresses shares a port of some address."""
+    if name[1] != other[1] or (":" in other[0]) != (family == socket.AF_INET6):
+        return False
     everywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
-    return bool(name[1] == other[1] and (name[0] == other[0] or everywhere in (name[0], other[0])))
+    return name[0] == other[0] or everywhere in (name[0], other[0])
 
 
 def _is_taken(family: int, name: Any) -> bool:

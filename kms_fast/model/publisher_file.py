@@ -56,7 +56,7 @@ class PublisherFile:
         if sku is None:
             raise ConfigurationError(
                 f"publisher.json of {self.name} (number {self.number}) has no product {wanted}: the file is older "
-                "than the product, or the publisher has given the product up. Get the newest one from the publisher."
+                "than the product, or the publisher has given it up. Get the newest one from the publisher."
             )
         return sku
 

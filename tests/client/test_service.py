@@ -88,9 +88,9 @@ async def test_what_the_publisher_gave_up_keeps_nothing_else_from_being_renewed(
         for _ in range(2):
             await look(service)
     assert newest.status(SKUS["desktop"].id).state is LicenceState.LICENSED
-    assert notices[-1] == "STATUS=Desktop 3: licensed, 180 d left"
+    assert notices[-1] == f"STATUS=Desktop 3: licensed, 180 d left; {server.id}: see the log"
     [told] = [message for message in caplog.messages if str(server.id) in message]
-    assert told.startswith(f"The product {server.id} cannot be looked after: publisher.json of Testing Ltd (number 2)")
+    assert told.startswith(f"The product {server.id} cannot be looked after: The publisher has given the product")
 
 
 @pytest.mark.parametrize(("days", "warnings"), [(140, []), (150, ["30 days"]), (173, ["7 days"]), (179, ["1 day"])])

@@ -92,6 +92,15 @@ def test_one_port_of_ipv4_and_ipv6(addresses: tuple[str, ...]) -> None:
     assert [name for name, _ in names] == [address.strip("[]") for address in addresses]
 
 
+def test_a_host_of_the_same_home_shares_what_it_listens_on_alone() -> None:
+    """It has IPv4, another home's host IPv6."""
+    ((_, port),) = open_and_close("0.0.0.0:0")
+    ((mine,),), ((other,),) = open_sockets([f"0.0.0.0:{port}"]), open_sockets([f"[::]:{port}"])
+    with mine, other, pytest.raises(KmsFastError, match=r"\[::\]") as caught:
+        open_sockets([f"0.0.0.0:{port}", f"[::]:{port}"], list_beside=lambda: [f"0.0.0.0:{port}"])
+    assert caught.value.result.name == "ADDRESS_IN_USE"
+
+
 def test_a_port_that_is_given_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by workers whose supervisor was killed."""
     monkeypatch.setattr(listener, "TAKEN_S", 30.0)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import suppress
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -37,7 +38,14 @@ mount -t proc proc "$root/proc"
 mount --bind -o ro "$root/proc/sys" "$root/proc/sys"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for device in null zero full random urandom tty; do
+    touch "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mkdir "$root/dev/shm" "$root/dev/pts"
+mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/tmp"
 for part in python code packages; do mkdir -p "$root$4/$part"; done
@@ -69,6 +77,7 @@ class BootedSystem:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         self._name = name
+        self._pid: int | None = None
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a shell command there, as root."""
@@ -103,28 +112,37 @@ class BootedSystem:
         end_s = time.monotonic() + BOOT_LIMIT_S
         while not self._is_up():
             if self._process.poll() is not None or time.monotonic() > end_s:
-                self._process.kill()
-                raise OSError(self._process.communicate()[1])
+                raise OSError(self._end() or f"it was not up after {BOOT_LIMIT_S:.0f} s")
             time.sleep(0.05)
         return self
 
     def __exit__(self, *error: object) -> None:
-        # With the first process of its namespace all others end, before its parent sees it.
-        os.kill(self._pid, signal.SIGKILL)
-        self._process.communicate()
+        self._end()
+
+    def _end(self) -> str:
+        """End all that is there; why it ended by itself, if it did."""
+        if self._pid is None:
+            self._process.kill()
+        else:
+            # With the first process of its namespace all others end, before its parent sees it.
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        _, said = self._process.communicate()
         groups = self._folder / "groups"
         groups.mkdir()
-        remove = 'mount -t cgroup2 cgroup2 "$1" && find "$1/$2" -depth -type d -exec rmdir {} +'
+        remove = 'mount -t cgroup2 cgroup2 "$1"; test ! -d "$1/$2" || find "$1/$2" -depth -type d -exec rmdir {} +'
         subprocess.run(["unshare", "--mount", "sh", "-c", remove, "sh", groups, self._name], check=True)
+        return said
 
     def _is_up(self) -> bool:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         try:
-            [self._pid] = map(int, children.read_text().split())
-            if Path(f"/proc/{self._pid}/exe").readlink().name != "systemd":
+            [pid] = map(int, children.read_text().split())
+            if Path(f"/proc/{pid}/exe").readlink().name != "systemd":
                 return False
         except (OSError, ValueError):
             return False
+        self._pid = pid
         kinds = ("mount", "pid", "cgroup", "uts", "ipc", "net")
-        self._prefix = ["nsenter", f"--target={self._pid}", *(f"--{kind}" for kind in kinds), "--root", "--wd"]
+        self._prefix = ["nsenter", f"--target={pid}", *(f"--{kind}" for kind in kinds), "--root", "--wd"]
         return self.run("systemctl is-system-running").stdout.strip() in ("running", "degraded")

@@ -46,8 +46,7 @@ def check_keys(context: ClientContext) -> Finding:
         told.append("Where the publisher itself activated, no host is asked.")
     if unlisted:
         what = " ".join([*told, *(error.message for error in unlisted.values())])
-        cure = f"Remove what was given up: kms-fast client uninstall-key --sku {next(iter(unlisted))}."
-        return (warn if statuses else fail)(what, cure)
+        return (warn if statuses else fail)(what, next(iter(unlisted.values())).result.cure)
     return ok(" ".join(told))
 
 
