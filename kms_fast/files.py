@@ -1,6 +1,7 @@
 """Files that hold keys and state: read with a bound, written so that a crash leaves the old or the new one whole."""
 
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -44,6 +45,17 @@ def open_atomically(path: Path, *, mode: int) -> Iterator[BinaryIO]:
             error.filename, error.filename2 = str(path), None  # what the caller named
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """One process at a time is in here: each sees what those before it wrote. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def sync_folder(path: Path) -> None:

@@ -84,7 +84,7 @@ _ROWS = (
         0xC004C008,
         "HOST_KEY_USED_UP",
         "The host key has activated as many hosts, or this host as often, as it may.",
-        "Ask the publisher for another host key or to raise its limits.",
+        "Ask the publisher for another host key.",
     ),
     (
         0xC004C020,

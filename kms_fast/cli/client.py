@@ -14,6 +14,7 @@ from kms_fast.cli.output import Output, following, home_option, json_option
 from kms_fast.client import Client, Status
 from kms_fast.client.history import show_attempt
 from kms_fast.errors import KmsFastError
+from kms_fast.model.catalog import Sku
 from kms_fast.model.policy import format_span, format_time
 
 
@@ -56,9 +57,7 @@ def install_key(key: str, publisher_data: bytes | None, home: Path, out: Output)
     client = Client(home=home, publisher=publisher_data)
     sku = client.install_key(key)
     status = client.status(sku.id)
-    out.result(
-        status.to_json(), f"Installed the setup key of {sku.name}. Next: {following('kms-fast client activate')}"
-    )
+    out.result(status.to_json(), f"Installed the setup key of {sku.name}. Next: {_say_activate(client, sku)}")
 
 
 @command.command("uninstall-key")
@@ -214,6 +213,10 @@ def activate(
     chosen = client.find_sku(sku)
     if host is not None:
         client.set_host(host, chosen)
+    if (status := client.status(chosen)).licence.needs_no_host:
+        name = status.sku.name
+        out.result(status.to_json(), f"{name} is activated by its publisher, without an end: no host is asked.")
+        return
     out.progress("asking the activation hosts")
     lease = client.activate(chosen)
     status = client.status(lease.leaf.sku)
@@ -260,6 +263,9 @@ def show_history(sku: str | None, home: Path, out: Output) -> None:
       kms-fast client history --json
     """
     client = Client(home=home)
+    if sku is None:
+        for error in client.unlisted().values():
+            out.warning(error.message)
     histories = client.history(client.find_sku(sku))
     products = [
         {"product": product.name, "sku": str(product.id), "attempts": [show_attempt(attempt) for attempt in attempts]}
@@ -322,10 +328,17 @@ def rearm(home: Path, out: Output) -> None:
     Example:
       kms-fast client rearm
     """
-    left = Client(home=home).rearm()
-    out.result(
-        {"rearms_left": left}, f"Rearmed; {left} more times are left. Next: {following('kms-fast client activate')}"
-    )
+    client = Client(home=home)
+    left = client.rearm()
+    skus = client.skus()
+    following_command = _say_activate(client, skus[0]) if skus else following("kms-fast client activate --mak KEY")
+    out.result({"rearms_left": left}, f"Rearmed; {left} more times are left. Next: {following_command}")
+
+
+def _say_activate(client: Client, sku: Sku) -> str:
+    """The command that activates a product, which is named where there are several."""
+    named = f" --sku {sku.id}" if len(client.skus()) > 1 else ""
+    return following(f"kms-fast client activate{named}")
 
 
 def _read_statuses(home: Path, sku: str | None, out: Output, *, removed_too: bool = False) -> list[Status]:

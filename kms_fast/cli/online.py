@@ -1,6 +1,7 @@
 """The publisher's activation service as who asks sees it: HTTPS, through the proxy that the environment names."""
 
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +35,7 @@ class ActivationClient:
     def __post_init__(self) -> None:
         if not self.url:
             raise ConfigurationError(
-                "The publisher file names no activation service: give its address (--url), or renew by files.",
+                "The publisher file names no activation service: give its address (--url), or go by files.",
                 name="PUBLISHER_UNREACHABLE",
             )
         try:
@@ -135,5 +136,8 @@ def _explain(error: Exception, url: str) -> KmsFastError:
 
 
 def _describe_os_error(error: aiohttp.ClientConnectorError) -> str:
-    # One that tells of several addresses has no text of its own.
-    return error.os_error.strerror or str(error.os_error)
+    # asyncio's own text is about its call, not about what is wrong. An error that tells of several has no number.
+    cause = error.os_error
+    if cause.errno and not isinstance(cause, socket.gaierror):
+        return os.strerror(cause.errno)
+    return cause.strerror or str(cause)

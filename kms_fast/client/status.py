@@ -83,6 +83,7 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         """The status for ``--json``."""
         reason, failure = self.licence.reason, self.failure
+        next_ms = 0 if self.licence.needs_no_host else self.next_attempt_ms
         shown = ("code", "name", "message", "meaning", "cure")
         return {
             "product": self.sku.name,
@@ -101,7 +102,7 @@ class Status:
             "cached_host": self.cached_host,
             "activation_interval_min": self.activation_interval_min,
             "renewal_interval_min": self.renewal_interval_min,
-            "next_attempt": format_time(self.next_attempt_ms) if self.next_attempt_ms else None,
+            "next_attempt": format_time(next_ms) if next_ms else None,
             "last_failure": failure and _show_failure(failure),
             "lease": self.lease and self.lease.to_json(),
             "direct": self.direct and self.direct.to_json(),

@@ -24,7 +24,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, SMALL_BYTES, make_folder, read_bounded, write_atomically
+from kms_fast.files import (
+    PUBLIC,
+    SECRET,
+    SECRET_FOLDER,
+    SMALL_BYTES,
+    lock_folder,
+    make_folder,
+    read_bounded,
+    write_atomically,
+)
 from kms_fast.host.host_keys import StoredKeys, find_installation_id, read_keys, read_keys_by_id, write_keys
 from kms_fast.host.segment import list_segments
 from kms_fast.model import signing
@@ -348,12 +357,13 @@ def read_host_key(folder: Path) -> Ed25519PrivateKey:
 
 
 def _read_or_make_host_key(path: Path) -> Ed25519PrivateKey:
-    if path.exists():
-        return read_host_key(path.parent)
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_atomically(path, pem, mode=SECRET)
-    return key
+    with lock_folder(path.parent):
+        if path.exists():
+            return read_host_key(path.parent)
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_atomically(path, pem, mode=SECRET)
+        return key
 
 
 def _read_publisher(path: Path) -> PublisherFile | None:

@@ -8,14 +8,13 @@ write only where something was written before.
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from kms_fast import _core
 from kms_fast.errors import KmsFastError, LedgerError
-from kms_fast.files import SECRET_FOLDER, make_folder, sync_folder
+from kms_fast.files import SECRET_FOLDER, lock_folder, make_folder, sync_folder
 from kms_fast.host.segment import (
     MAX_RECORD_SIZE,
     Head,
@@ -94,7 +93,7 @@ def open_ledger(folder: Path, *, host_id: bytes, certificates: bytes, added: Seq
     """
     with storage_errors(folder):
         make_folder(folder, mode=SECRET_FOLDER)
-    with storage_errors(folder), lock_ledger(folder):
+    with storage_errors(folder), lock_folder(folder):
         found = find_heads(folder, host_id)
         if any(head.reset for head in added):
             _refuse_running(folder, found.values())
@@ -166,17 +165,6 @@ def _create_segment(path: Path, start: SegmentStart) -> int:
         unfinished.unlink(missing_ok=True)
         raise
     return fd
-
-
-@contextmanager
-def lock_ledger(folder: Path) -> Iterator[None]:
-    """One at a time opens a segment, or replaces one: each must see what those before it did. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 class storage_errors:

@@ -7,8 +7,8 @@ from typing import Any
 
 from kms_fast import _core
 from kms_fast.errors import LedgerError
-from kms_fast.files import SECRET, open_atomically
-from kms_fast.host.ledger import lock_ledger, storage_errors
+from kms_fast.files import SECRET, lock_folder, open_atomically
+from kms_fast.host.ledger import storage_errors
 from kms_fast.host.segment import (
     END,
     ENTRIES_AT,
@@ -70,7 +70,7 @@ def prune_ledger(
         if end.segment not in went_back and (end.segment, end.header_hash) not in recorded:
             pruned.waiting += 1
             continue
-        with storage_errors(folder), lock_ledger(folder):
+        with storage_errors(folder), lock_folder(folder):
             _remove_unfinished(folder)
             _prune_segment(path, end, pruned)
         on_progress(pruned)

@@ -150,6 +150,8 @@ def test_several_products_are_told_apart(tmp_path: Path, real_host: RunningHost)
 def test_products_are_named_as_users_know_them(tmp_path: Path, real_host: RunningHost) -> None:
     install(tmp_path, real_host)
     assert run(tmp_path, "install-key", SETUP_KEYS["server"])[0] == 0
+    hint = show(tmp_path, "install-key", SETUP_KEYS["server"])
+    assert f"Next: kms-fast client activate --sku {SKUS['server'].id} --home " in hint
     several = run(tmp_path, "activate")[1]["message"]
     installed = f"Desktop 3 ({SKUS['desktop'].id}), Server 1 ({SKUS['server'].id})"
     assert several == f"Keys of several products are installed; say which is meant (--sku): {installed}."

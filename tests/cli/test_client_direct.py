@@ -175,6 +175,19 @@ def test_keys_in_the_wrong_place(example: Example) -> None:
         assert subprocess.run(command, capture_output=True, timeout=60).returncode == 2
 
 
+def test_no_host_is_asked_any_more(example: Example, service: Service) -> None:
+    """Neither by a setup key that comes later; and after a rearm the way back is told."""
+    assert activate(example, "laptop", make_key(example), service)[0] == 0
+    setup_key = str(example.publisher("client-key", "Example Runner")["setup_key"])
+    assert client(example, "laptop", "install-key", setup_key)[0] == 0
+    code, told = client(example, "laptop", "activate")
+    assert (code, told["state_name"], told["next_attempt"], told["last_failure"]) == (0, "licensed", None, None)
+    assert "without an end: no host is asked" in show(example, "laptop", "activate")
+    assert client(example, "laptop", "uninstall-key")[0] == 0
+    assert activate(example, "laptop", make_key(example), service)[0] == 0
+    assert "Next: kms-fast client activate --mak KEY --home" in show(example, "laptop", "rearm")
+
+
 def test_the_doctor_finds_a_machine_without_setup_key_well(example: Example, service: Service) -> None:
     """Nor does it look for hosts where a setup key stands beside the activation."""
     activate(example, "laptop", make_key(example), service)

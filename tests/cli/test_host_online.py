@@ -130,7 +130,7 @@ def test_a_port_where_nobody_listens(example: Example, host: str) -> None:
         port = closed.getsockname()[1]
     code, told = example.activate(host, f"https://127.0.0.1:{port}")
     assert (code, told["name"]) == (1, "PUBLISHER_UNREACHABLE")
-    assert told["message"].startswith(f"127.0.0.1:{port} cannot be reached")
+    assert told["message"] == f"127.0.0.1:{port} cannot be reached: Connection refused."
 
 
 def test_a_tls_certificate_that_nobody_trusts(example: Example, service: Service, host: str, tmp_path: Path) -> None:

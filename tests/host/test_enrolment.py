@@ -1,6 +1,7 @@
 """A host's side of the exchange: what it keeps, what it installs, and what it refuses to install."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from kms_fast.host.enrolment import (
     read_installation,
 )
 from kms_fast.host.host_keys import find_installation_id, read_keys
+from kms_fast.model import signing
 from kms_fast.model.exchange import HostRequest
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
@@ -33,6 +35,17 @@ def key(publisher: Publisher) -> str:
 
 def read_all(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_first_requests_at_once_are_of_one_host(publisher: Publisher, host: Path, key: str) -> None:
+    data = (publisher.folder / "publisher.json").read_bytes()
+
+    def request(_: int) -> bytes:
+        return make_request(host, [key], publisher_data=data, now_ms=NOW_MS)
+
+    with ThreadPoolExecutor(16) as pool:
+        requests = [HostRequest.parse(text) for text in pool.map(request, range(16))]
+    assert {one.public_key for one in requests} == {signing.public_bytes(read_host_key(host))}
 
 
 def test_secrets_are_readable_for_the_owner_alone(publisher: Publisher, host: Path, key: str) -> None:
