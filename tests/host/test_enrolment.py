@@ -1,12 +1,15 @@
 """A host's side of the exchange: what it keeps, what it installs, and what it refuses to install."""
 
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from kms_fast.errors import ConfigurationError, KeyInvalid
+from kms_fast.files import write_atomically
+from kms_fast.host import enrolment
 from kms_fast.host.enrolment import (
     apply_answer,
     make_request,
@@ -37,14 +40,21 @@ def read_all(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_first_requests_at_once_are_of_one_host(publisher: Publisher, host: Path, key: str) -> None:
+def test_first_requests_at_once_are_of_one_host(
+    publisher: Publisher, host: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_slowly(path: Path, data: bytes, *, mode: int) -> None:
+        time.sleep(0.1)
+        write_atomically(path, data, mode=mode)
+
+    monkeypatch.setattr(enrolment, "write_atomically", write_slowly)
     data = (publisher.folder / "publisher.json").read_bytes()
 
     def request(_: int) -> bytes:
         return make_request(host, [key], publisher_data=data, now_ms=NOW_MS)
 
-    with ThreadPoolExecutor(16) as pool:
-        requests = [HostRequest.parse(text) for text in pool.map(request, range(16))]
+    with ThreadPoolExecutor(4) as pool:
+        requests = [HostRequest.parse(text) for text in pool.map(request, range(4))]
     assert {one.public_key for one in requests} == {signing.public_bytes(read_host_key(host))}
 
 
