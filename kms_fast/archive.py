@@ -129,21 +129,22 @@ def restore_folder(
     finish: Callable[[Path, Contents], None],
     on_progress: Callable[[Copied], None],
 ) -> Contents:
-    """Make the folder ``name`` of an empty home from an archive, whole or not at all.
+    """Make the folder ``name`` of a home from an archive, whole or not at all.
 
-    ``takes``: whether a file of this name belongs there; ``finish`` does the rest before the folder gets its name.
-    Raises `ConfigurationError` for a home that is not empty, `KmsFastError` (BACKUP_DAMAGED), OSError.
+    An empty one, as systemd-tmpfiles makes it, is replaced; root gives it to whose that was. ``takes``: whether a file
+    of this name belongs there; ``finish`` does the rest before the folder gets its name.
+    Raises `ConfigurationError` for a folder that is not empty, `KmsFastError` (BACKUP_DAMAGED), OSError.
     """
     unfinished = home / _UNFINISHED
     with _make_home(home):
         shutil.rmtree(unfinished, ignore_errors=True)
-        if any(home.iterdir()):
-            raise ConfigurationError(
-                f"{home} is not empty: a {name} is restored into a home of its own.", file=str(home)
-            )
+        owner = _check_unused(home / name)
         try:
             contents = _unpack(archive, format_name, unfinished, takes, on_progress)
             finish(unfinished, contents)
+            if owner is not None and os.geteuid() == 0:
+                for path in (unfinished, *unfinished.rglob("*")):
+                    os.chown(path, *owner)
             for folder in (*(path for path in unfinished.iterdir() if path.is_dir()), unfinished):
                 sync_folder(folder)
             unfinished.rename(home / name)
@@ -152,6 +153,19 @@ def restore_folder(
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     return contents
+
+
+def _check_unused(folder: Path) -> tuple[int, int] | None:
+    """The user and group of a folder that is empty, as systemd-tmpfiles makes it; None where there is none."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise ConfigurationError(
+            f"{folder} is not empty, and nothing is restored over it. Move it away, or name another home.",
+            file=str(folder),
+        )
+    status = folder.stat()
+    return status.st_uid, status.st_gid
 
 
 @contextmanager

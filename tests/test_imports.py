@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # "store" stands for the contracts, kms_fast.store alone; "files" writes files whole or not at all, "archive" folders,
-# "sqlite" copies databases, "charts" draws pages, "systemd" talks to a service manager; rules get the time from those
-# who may ask the "clock".
+# "sqlite" copies databases, "charts" draws pages, "systemd" talks to a service manager, "programs" starts those of this
+# package; rules get the time from those who may ask the "clock".
 ALLOWED = {
     "results": set(),
     "errors": {"results"},
@@ -20,6 +20,7 @@ ALLOWED = {
     "files": set(),
     "charts": set(),
     "systemd": set(),
+    "programs": set(),
     "sqlite": set(),
     "archive": {"files", "sqlite"},
     "_core": set(),
@@ -30,8 +31,8 @@ ALLOWED = {
     "directory": {"model"},
     "web": {"store", "model"},
     "client": {"clock", "files", "discovery", "model", "_core"},
-    "host": {"archive", "clock", "files", "systemd", "store", "model", "_core"},
-    "load": {"charts", "client", "model", "_core"},
+    "host": {"archive", "clock", "files", "programs", "systemd", "store", "model", "_core"},
+    "load": {"charts", "client", "programs", "model", "_core"},
 }
 # Free to all, as is the package itself for its version.
 FREE = {"errors", "messages", "results", "__version__"}

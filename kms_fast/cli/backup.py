@@ -76,7 +76,7 @@ def _read_watermarks(settings: HostSettings, home: Path, out: Output) -> list[Wa
 @home_option
 @json_option
 def restore(file: Path, home: Path, out: Output) -> None:
-    """Make a host from a FILE that `host backup` wrote, in an empty home, whole or not at all.
+    """Make a host from a FILE that `host backup` wrote, where there is no host yet, whole or not at all.
 
     What the host signed after the backup is not known, so it refuses to serve until told that this is accepted.
 

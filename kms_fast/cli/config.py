@@ -35,7 +35,9 @@ def show(loaded: LoadedSettings, home: Path, out: Output) -> None:
       kms-fast config show
       kms-fast config show --config kms-fast.toml --json
     """
-    table = Table("option", "value", "from", box=None, pad_edge=False)
+    table = Table("option", box=None, pad_edge=False)
+    for column in ("value", "from"):
+        table.add_column(column, overflow="fold")
     rows = {}
     for name, option in host_options().items():
         value = getattr(loaded.settings, option.field)

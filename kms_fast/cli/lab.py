@@ -18,7 +18,7 @@ from kms_fast.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, Output, json_opti
 from kms_fast.cli.realm import FAMILY, WARM_UP_CONNECTIONS, HostOptions, Realm, make_realm, make_store, prepare_home
 from kms_fast.cli.report import check_report, describe_command, report_option, write_report
 from kms_fast.load.plan import LoadPlan, LoadResult, find_product
-from kms_fast.load.processes import Interrupted, run_load
+from kms_fast.load.processes import Interrupted, run_load, terminated_as_interrupted
 from kms_fast.load.proof import prove_ledger
 from kms_fast.load.report import find_failure
 from kms_fast.model import policy
@@ -97,6 +97,7 @@ def command(
     if report:
         check_report(report)
     with ExitStack() as cleanup:
+        cleanup.enter_context(terminated_as_interrupted())
         folder = prepare_home(home, cleanup)
         out.progress("making a publisher, a catalog, keys and a certificate")
         realm = make_realm(folder, threshold=min(policy.THRESHOLDS[FAMILY], clients))

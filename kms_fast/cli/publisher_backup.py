@@ -46,7 +46,7 @@ def backup(file: Path, home: Path, out: Output) -> None:
 @home_option
 @json_option
 def restore(file: Path, home: Path, out: Output) -> None:
-    """Make a publisher from a FILE that `publisher backup` wrote, in an empty home, whole or not at all.
+    """Make a publisher from a FILE that `publisher backup` wrote, where there is none yet, whole or not at all.
 
     What was certified, revoked or disabled after the backup is not known. Numbers and serials go on far above those of
     the backup, so that none is given out twice.

@@ -137,10 +137,10 @@ def _has_heads(file: BinaryIO, start: SegmentStart, end: int, end_hash: bytes, k
 
 
 def restore_backup(archive: Path, home: Path, on_progress: Callable[[Copied], None]) -> Contents:
-    """Make the host's folder of an empty home from an archive, whole or not at all.
+    """Make the host's folder of a home from an archive, whole or not at all.
 
-    The host refuses to serve until its rollback is accepted. Raises `ConfigurationError` for a home that is not empty,
-    `KmsFastError` (BACKUP_DAMAGED), OSError.
+    The host refuses to serve until its rollback is accepted. Raises `ConfigurationError` for a folder that is not
+    empty, `KmsFastError` (BACKUP_DAMAGED), OSError.
     """
 
     def finish(folder: Path, contents: Contents) -> None:

@@ -11,10 +11,8 @@ however that one died. From its stdout come events. Its log goes to stderr, whic
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable
 from io import FileIO
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -102,13 +100,3 @@ def tell(event: EventName, error: KmsFastError | None = None, condition: Conditi
         os.write(STDOUT, msgspec.json.encode(told, enc_hook=str) + b"\n")
     except BrokenPipeError:
         return
-
-
-def child_command(module: str) -> list[str]:
-    """The command that runs ``main`` of a module of this very package, wherever that lies.
-
-    Unlike ``python -m`` it never looks for modules in the working folder (``-P``), which may be anybody's.
-    """
-    root = str(Path(__file__).parents[2])
-    code = f"import sys; {root!r} in sys.path or sys.path.insert(0, {root!r}); from {module} import main; main()"
-    return [sys.executable, "-P", "-c", code]

@@ -77,12 +77,28 @@ def _open_first(address: str, list_beside: Callable[[], Sequence[str]]) -> socke
     end_s = time.monotonic() + TAKEN_S
     while port != 0 and _is_taken(family, name):
         if any(_overlaps(family, name, parse_listen_address(other)) for other in list_beside()):
-            log("ADDRESS_SHARED", address=address)
-            break
+            return _share(family, name, address)
         if time.monotonic() > end_s:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         time.sleep(LOOK_AGAIN_S)
     return _listen(family, name)
+
+
+def _share(family: int, name: Any, address: str) -> socket.socket:
+    """Listen beside a host of the same home."""
+    try:
+        opened = _listen(family, name)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise KmsFastError(
+            f"Cannot listen on {address} beside the host of this home that does already: it runs as another user, or "
+            "a service manager listens for it.",
+            name="ADDRESS_IN_USE",
+            address=address,
+        ) from error
+    log("ADDRESS_SHARED", address=address)
+    return opened
 
 
 def _overlaps(family: int, name: Any, other: tuple[str, int]) -> bool:

@@ -7,9 +7,10 @@ from asyncio.subprocess import PIPE, Process
 import msgspec
 
 from kms_fast.errors import KmsFastError
-from kms_fast.host.child import ChildPlan, Command, Condition, Event, child_command
+from kms_fast.host.child import ChildPlan, Command, Condition, Event
 from kms_fast.messages import log
 from kms_fast.model.settings import HostSettings
+from kms_fast.programs import program_command
 
 LONGEST_EVENT_BYTES = 1 << 20
 
@@ -35,7 +36,7 @@ class Child:
         It runs in a process group of its own: Ctrl-C on the terminal is for the supervisor, which then ends it.
         """
         process = await asyncio.create_subprocess_exec(
-            *child_command(module),
+            *program_command(module),
             stdin=PIPE,
             stdout=PIPE,
             pass_fds=plan.sockets,

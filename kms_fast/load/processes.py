@@ -1,10 +1,10 @@
 """The processes of one load: started, listened to, merged."""
 
 import contextlib
+import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,9 @@ import msgspec
 
 from kms_fast.errors import KmsFastError
 from kms_fast.load.plan import LoadPlan, LoadResult, merge_results
+from kms_fast.programs import program_command
 
+PROCESSOR_VARIABLES = {"KMS_FAST_NO_AESNI", "KMS_FAST_NO_SHANI"}
 STOP_LIMIT_S = 15.0  # what is under way gets its answer within 10 s
 
 
@@ -22,6 +24,28 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, result: LoadResult) -> None:
         super().__init__()
         self.result = result
+
+
+def own_environment() -> dict[str, str]:
+    """The environment of what is measured: without settings of a host (``KMS_FAST_STORE``), which are another one's."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("KMS_FAST_") or name in PROCESSOR_VARIABLES
+    }
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """TERM, as ``timeout`` sends it, is Ctrl-C in the block: what was begun is ended and removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -81,7 +105,7 @@ class _Processes:
             # In a group of its own, so that Ctrl-C on the terminal reaches this process alone.
             with hold_interrupts():
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "kms_fast.load.run"],
+                    program_command("kms_fast.load.run"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     process_group=0,

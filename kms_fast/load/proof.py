@@ -7,7 +7,6 @@ remembered as a 16-byte digest of these five, so that millions of them fit into 
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from kms_fast.load.processes import hold_interrupts
+from kms_fast.load.processes import hold_interrupts, own_environment
+from kms_fast.programs import program_command
 
 
 class Leaf(msgspec.Struct):
@@ -121,8 +121,9 @@ def compare(acknowledged: Iterable[bytes], records: Iterable[bytes]) -> tuple[in
 
 def _start(command: str, home: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "kms_fast", "ledger", command, "--home", str(home), *options],
+        [*program_command("kms_fast.cli.main"), "ledger", command, "--home", str(home), *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         process_group=0,
+        env=own_environment(),
     )

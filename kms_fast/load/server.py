@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kms_fast.errors import KmsFastError
-from kms_fast.load.processes import hold_interrupts
+from kms_fast.load.processes import hold_interrupts, own_environment
+from kms_fast.programs import program_command
 
 DRAIN_LIMIT_S = 600
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -25,21 +25,21 @@ class ServerProcess:
     ) -> None:
         """Start the server and wait until it listens on a free port of loopback.
 
-        ``environment``: variables beside those of this process, as for a store's URL with its password.
+        ``environment``: variables beside those of `own_environment`, as for a store's URL with its password.
 
         Raises `KmsFastError` with what the server said when it does not get there.
         """
         self._log = log
-        command = [sys.executable, "-m", "kms_fast", "serve", "--home", str(home), "--listen", "127.0.0.1:0", "--json"]
+        arguments = ["serve", "--home", str(home), "--listen", "127.0.0.1:0", "--json", *options]
         try:
             with hold_interrupts(), log.open("ab") as errors:
                 self.process = subprocess.Popen(
-                    [*command, *options],
+                    [*program_command("kms_fast.cli.main"), *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     process_group=0,
-                    env=os.environ | dict(environment or {}),
+                    env=own_environment() | dict(environment or {}),
                 )
             self.address, self.port = self._read_address()
         except BaseException:

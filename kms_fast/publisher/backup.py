@@ -36,10 +36,10 @@ def write_backup(
 
 
 def restore_backup(archive: Path, home: Path, on_progress: Callable[[Copied], None]) -> Contents:
-    """Make the publisher's folder of an empty home from an archive, whole or not at all.
+    """Make the publisher's folder of a home from an archive, whole or not at all.
 
     Numbers and serials that may have been given out after the backup are left out. Raises `ConfigurationError` for a
-    home that is not empty, `KmsFastError` (BACKUP_DAMAGED), OSError.
+    folder that is not empty, `KmsFastError` (BACKUP_DAMAGED), OSError.
     """
 
     def finish(folder: Path, contents: Contents) -> None:

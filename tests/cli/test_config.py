@@ -44,8 +44,13 @@ def test_show_tells_value_and_source(
     assert shown["listen"] == {"value": ["[::1]:0"], "source": "--listen"}
     assert shown["record_names"] == {"value": False, "source": "--record-names"}
     assert shown["max_waiting"] == {"value": 16_384, "source": "default"}
-    assert run(["config", "show"]) == 0
-    assert "30s" in capsys.readouterr().out
+    # A long value is folded, not cut.
+    address = f"https://{'a' * 120}.example"
+    assert run(["config", "show", "--activation-url", address]) == 0
+    shown_text = capsys.readouterr().out
+    assert "30s" in shown_text
+    assert shown_text.count("a" * 20) >= 3
+    assert "…" not in shown_text
 
 
 @pytest.mark.parametrize("as_json", [["--json"], []])

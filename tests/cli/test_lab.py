@@ -143,7 +143,9 @@ def test_a_kept_lab_activates_by_hand(tmp_path: Path) -> None:
     assert find_servers(home) == []
 
 
-def test_ctrl_c_prints_what_is_known_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_prints_what_is_known_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C on the terminal, or TERM, as ``timeout`` sends it."""
     process = subprocess.Popen(
         [*LAB, "--seconds", "100", "--json"],
         stdout=subprocess.PIPE,
@@ -155,7 +157,7 @@ def test_ctrl_c_prints_what_is_known_and_leaves_nothing(tmp_path: Path) -> None:
     # More than the 26 lines of the warm-up: the load itself has begun.
     while not any(path.stat().st_size > 20_000 for path in tmp_path.glob("*/acknowledged.jsonl")):
         assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     figures = json.loads(out)
     assert process.returncode == 130
@@ -164,6 +166,23 @@ def test_ctrl_c_prints_what_is_known_and_leaves_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
     assert find_servers(tmp_path) == []
+
+
+def test_neither_the_working_folder_nor_a_host_s_settings_matter(tmp_path: Path) -> None:
+    """A checkout whose core is not compiled, and the variables of a host that runs beside the lab."""
+    checkout = tmp_path / "checkout" / "kms_fast"
+    checkout.mkdir(parents=True)
+    (checkout / "__init__.py").touch()
+    store = f"postgresql://127.0.0.1:{find_free_port()}/kms_fast"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("kms-fast"), "lab", "--seconds", "0.5", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=checkout.parent,
+        env=os.environ | {"KMS_FAST_STORE": store, "KMS_FAST_CONFIG": str(tmp_path / "none"), "TMPDIR": str(tmp_path)},
+    )
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, True), done.stderr
 
 
 def test_a_report_holds_the_proof_too(tmp_path: Path) -> None:

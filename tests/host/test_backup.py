@@ -288,14 +288,27 @@ def test_an_earlier_backup_is_replaced_whole(realm: Realm, archive: Path, reques
     assert archive.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["host", ".hidden", "file"])
-def test_a_home_that_is_not_empty(archive: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["host", "host/.hidden", "host/file"])
+def test_a_folder_that_is_not_empty(archive: Path, tmp_path: Path, name: str) -> None:
     home = tmp_path / "new"
-    home.mkdir()
+    (home / name).parent.mkdir(parents=True)
     (home / name).touch()
-    with pytest.raises(ConfigurationError, match="is not empty"):
+    with pytest.raises(ConfigurationError, match="host is not empty"):
         restore(archive, home)
-    assert [path.name for path in home.iterdir()] == [name]
+    assert [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()] == [name]
+
+
+def test_a_machine_s_folders(archive: Path, tmp_path: Path) -> None:
+    """As systemd-tmpfiles makes them: a client's beside the host's, which is empty and another user's."""
+    home = tmp_path / "new"
+    for name in ("host", "client"):
+        (home / name).mkdir(parents=True)
+    (home / "client" / "state.json").touch()
+    owner = 4711 if os.geteuid() == 0 else os.geteuid()
+    os.chown(home / "host", owner, -1)
+    restore(archive, home)
+    assert {path.stat().st_uid for path in (home / "host", *(home / "host").rglob("*"))} == {owner}
+    assert (home / "client" / "state.json").exists()
 
 
 def test_a_restoration_that_was_killed_can_be_repeated(archive: Path, tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def test_a_host_of_the_same_home_shares_what_it_listens_on_alone() -> None:
     assert caught.value.result.name == "ADDRESS_IN_USE"
 
 
+def test_a_host_of_the_same_home_that_shares_nothing() -> None:
+    """Another user's, or one whose service manager listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(KmsFastError, match=r"beside the host of this home .* another user") as caught:
+            open_sockets([address], list_beside=lambda: [address])
+    assert caught.value.result.name == "ADDRESS_IN_USE"
+
+
 def test_a_port_that_is_given_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by workers whose supervisor was killed."""
     monkeypatch.setattr(listener, "TAKEN_S", 30.0)

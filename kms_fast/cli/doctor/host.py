@@ -12,6 +12,7 @@ from typing import Final
 
 from kms_fast.cli.doctor.ladder import Check, Finding, fail, ok, skip, warn
 from kms_fast.cli.doctor.target import judge_end, try_to_connect
+from kms_fast.cli.output import following
 from kms_fast.cli.settings import load_settings
 from kms_fast.cli.stores import counts_file, has_counts, has_inventory, read_watermarks, using_counts, using_inventory
 from kms_fast.discovery.address import HostAddress
@@ -132,7 +133,7 @@ def check_port(context: HostContext) -> Finding:
     for opened in itertools.chain(*open_sockets(context.settings.listen)):
         opened.close()
     listen = ", ".join(context.settings.listen)
-    return warn(f"No host runs in this home; {listen} is free.", "Start it: kms-fast serve.")
+    return warn(f"No host runs in this home; {listen} is free.", f"Start it: {following('kms-fast serve')}")
 
 
 def check_firewall(context: HostContext) -> Finding:
