@@ -125,21 +125,24 @@ class Publisher:
         """Append a SKU to the catalog, and its family when the catalog has none of that name.
 
         ``numbers``: fields of `Sku` (generation, validity_min, …) that differ from the defaults. The family numbers are
-        for a new family only. Raises `ConfigurationError`, and changes nothing, when the result contradicts itself.
+        for a new family only. Raises `ConfigurationError`, and changes nothing, when the result contradicts itself;
+        OSError or `KmsFastError` (STORAGE_FAILED: another process keeps the records).
         """
-        before = self._read_catalog_text()
-        text, sku, family = append_product(
-            before,
-            self._parse_catalog(before),
-            name,
-            family_name,
-            threshold=threshold,
-            minimum_threshold=minimum_threshold,
-            maximum_validity_min=maximum_validity_min,
-            **numbers,
-        )
-        self._parse_catalog(text)
-        write_atomically(self.folder / "catalog.toml", text.encode(), mode=SECRET)
+        # No other process appends in between. An editor may; nothing can hinder it.
+        with self.records.transaction():
+            before = self._read_catalog_text()
+            text, sku, family = append_product(
+                before,
+                self._parse_catalog(before),
+                name,
+                family_name,
+                threshold=threshold,
+                minimum_threshold=minimum_threshold,
+                maximum_validity_min=maximum_validity_min,
+                **numbers,
+            )
+            self._parse_catalog(text)
+            write_atomically(self.folder / "catalog.toml", text.encode(), mode=SECRET)
         return sku, family
 
     def find_sku(self, wanted: str) -> Sku:

@@ -99,10 +99,14 @@ def test_an_edit_meanwhile_goes_into_no_part_of_an_answer(
     publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
-    next_serial = publisher.records.next_serial
+    path, next_serial = publisher.folder / "catalog.toml", publisher.records.next_serial
+    before = path.read_bytes()
+    publisher.add_product("Desktop 2", "desktop")
+    after = path.read_bytes()
+    path.write_bytes(before)
 
     def edit_and_go_on() -> int:
-        publisher.add_product("Desktop 2", "desktop")
+        path.write_bytes(after)
         return next_serial()
 
     monkeypatch.setattr(publisher.records, "next_serial", edit_and_go_on)
