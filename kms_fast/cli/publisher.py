@@ -18,10 +18,8 @@ from kms_fast.cli.publisher_revocation import revoke
 from kms_fast.cli.publisher_service import serve
 from kms_fast.cli.publisher_status import log, status
 from kms_fast.clock import wall_clock_ms
-from kms_fast.errors import ConfigurationError
 from kms_fast.model import policy
 from kms_fast.model.catalog import find_sku
-from kms_fast.publisher.private_keys import change_passphrase as encrypt_anew
 from kms_fast.publisher.publisher import Publisher
 
 
@@ -150,12 +148,8 @@ def change_passphrase(
       kms-fast publisher change-passphrase --key-file old.pass --new-key-file new.pass
     """
     new = Passphrase(new_passphrase_file, new_key_file, new=True)
-    paths = [path for name in ("root.key", "issuer.key") if (path := home / "publisher" / name).exists()]
-    if not paths:
-        raise ConfigurationError(
-            f"There is neither root.key nor issuer.key in {home / 'publisher'}: name its home with --home."
-        )
-    encrypt_anew(paths, passphrase.read(), new.choose())
+    with closing(Publisher(home / "publisher")) as publisher:
+        paths = publisher.change_passphrase(passphrase.read(), new.choose())
     out.result(
         {"files": paths},
         f"Encrypted {', '.join(path.name for path in paths)} anew. Copies of them still open with the old passphrase.",

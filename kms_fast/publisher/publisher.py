@@ -12,13 +12,14 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, read_bounded, write_atomically
+from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, SMALL_BYTES, read_bounded, write_atomically
 from kms_fast.model import policy, signing
 from kms_fast.model.catalog import FORMAT as CATALOG_FORMAT
 from kms_fast.model.catalog import Catalog, Family, Sku, find_sku
@@ -29,7 +30,7 @@ from kms_fast.model.exchange import HostKeySecrets
 from kms_fast.model.keys import KeyKind, ProductKey, new_key
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import RevocationList
-from kms_fast.publisher.private_keys import check_passphrase, read_private_key, write_private_key
+from kms_fast.publisher.private_keys import change_passphrase, check_passphrase, read_private_key, write_private_key
 from kms_fast.publisher.records import Entitlement, Records
 
 ISSUER_DAYS: Final = 730
@@ -49,10 +50,12 @@ class Publisher:
     def __init__(self, folder: Path) -> None:
         """Open what `create` made. Raises OSError or `KmsFastError`."""
         if not (folder / "catalog.toml").exists():
-            raise ConfigurationError(f"There is no publisher in {folder}: make one with kms-fast publisher init.")
+            raise ConfigurationError(
+                f"There is no publisher in {folder}: make one with kms-fast publisher init, or name its home "
+                "with --home."
+            )
         self.folder = folder
         self.records = Records(folder / "publisher.db")
-        self.issuer = IssuerCertificate.parse(read_bounded(folder / "issuer.cert", 1 << 16))
 
     @classmethod
     def create(
@@ -87,6 +90,25 @@ class Publisher:
     def close(self) -> None:
         """Close the records."""
         self.records.close()
+
+    @cached_property
+    def issuer(self) -> IssuerCertificate:
+        """The issuer's certificate. Raises OSError or `ConfigurationError`: it is missing or damaged."""
+        issuer = self._look_at_issuer()
+        if issuer is None:
+            raise ConfigurationError(
+                f"{self.folder / 'issuer.cert'} is missing or damaged: put it back from a backup, or make another "
+                "issuer with kms-fast publisher renew-issuer, which needs the root key."
+            )
+        return issuer
+
+    def _look_at_issuer(self) -> IssuerCertificate | None:
+        """The issuer's certificate as it is on disk now, None when it is missing or damaged. Raises OSError."""
+        path = self.folder / "issuer.cert"
+        try:
+            return IssuerCertificate.parse(read_bounded(path, SMALL_BYTES)) if path.exists() else None
+        except ConfigurationError:
+            return None
 
     @property
     def publisher_id(self) -> bytes:
@@ -189,34 +211,76 @@ class Publisher:
         return NewHostKey(key, entitlement)
 
     def read_issuer_key(self, passphrase: bytes) -> Ed25519PrivateKey:
-        """The issuer's private key. Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED)."""
-        key = read_private_key(self.folder / "issuer.key", passphrase)
-        if signing.public_bytes(key) != self.issuer.public_key:
-            raise ConfigurationError(
-                f"{self.folder / 'issuer.key'} is not the key that issuer.cert certifies: put the right one back, or "
-                "run kms-fast publisher renew-issuer."
+        """The issuer's private key.
+
+        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; the key is not here, or not the certificate's).
+        """
+        with self.records.transaction():
+            key = self._read_key(
+                "issuer.key", passphrase, "bring it back, or make another: kms-fast publisher renew-issuer"
             )
+            if signing.public_bytes(key) != self.issuer.public_key:
+                raise ConfigurationError(
+                    f"{self.folder / 'issuer.key'} is not the key that issuer.cert certifies: put the right one back, "
+                    "or run kms-fast publisher renew-issuer."
+                )
         return key
+
+    def _read_root_key(self, passphrase: bytes) -> Ed25519PrivateKey:
+        return self._read_key("root.key", passphrase, "bring it back for the time of this command")
+
+    def _read_key(self, name: str, passphrase: bytes, cure: str) -> Ed25519PrivateKey:
+        path = self.folder / name
+        if not path.exists():
+            raise ConfigurationError(f"{path} is not here, and this command needs it: {cure}.")
+        return read_private_key(path, passphrase)
 
     def renew_issuer(self, passphrase: bytes, *, now_ms: int) -> IssuerCertificate:
         """Make a new issuer key, certified by the root; what the old one signed stays valid.
 
-        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED).
+        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; the root key is not here).
         """
-        root, key = read_private_key(self.folder / "root.key", passphrase), Ed25519PrivateKey.generate()
-        certificate = _certify_issuer(root, key, self.publisher_id, self.issuer.serial + 1, now_ms)
-        # Between the two there is a key without its certificate, which `read_issuer_key` notices.
-        write_private_key(self.folder / "issuer.key", key, passphrase)
-        write_atomically(self.folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
+        with self.records.transaction():
+            root, key = self._read_root_key(passphrase), Ed25519PrivateKey.generate()
+            publisher_id, serial = self._describe_old_issuer()
+            certificate = _certify_issuer(root, key, publisher_id, serial + 1, now_ms)
+            # A crash between the two leaves a key without its certificate, which `read_issuer_key` notices.
+            write_private_key(self.folder / "issuer.key", key, passphrase)
+            write_atomically(self.folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
         self.issuer = certificate
         return certificate
+
+    def _describe_old_issuer(self) -> tuple[bytes, int]:
+        """Publisher ID and serial of the issuer so far; without its certificate, from what it certified."""
+        issuer = self._look_at_issuer()
+        if issuer is not None:
+            return issuer.publisher_id, issuer.serial
+        certified = [record.certificate.issuer_serial for record in self.records.list_certificates()]
+        catalog = parse_catalog_toml(self._read_catalog_text(), str(self.folder / "catalog.toml"))
+        return catalog.publisher_id.bytes, max(certified, default=0)
+
+    def change_passphrase(self, old: bytes, new: bytes) -> list[Path]:
+        """Encrypt the private keys that are in the folder with another passphrase; their files.
+
+        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; there is none, or ``new`` protects nothing).
+        """
+        with self.records.transaction():
+            paths = [path for name in ("root.key", "issuer.key") if (path := self.folder / name).exists()]
+            if not paths:
+                raise ConfigurationError(
+                    f"Neither root.key nor issuer.key is in {self.folder}, and this command is about them: bring them "
+                    "back for its time."
+                )
+            change_passphrase(paths, old, new)
+        return paths
 
     def export(self, passphrase: bytes, *, now_ms: int) -> PublisherFile:
         """Sign ``publisher.json`` with the root key and keep it in the folder; a changed content gets the next number.
 
-        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED, CONFIGURATION_INVALID).
+        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; CONFIGURATION_INVALID: the catalog is wrong, or
+        the root key is not here).
         """
-        root = read_private_key(self.folder / "root.key", passphrase)
+        root = self._read_root_key(passphrase)
         with self.records.transaction():
             unsigned = self._publisher_file(self.read_catalog(), (signing.public_bytes(root),), now_ms)
             digest = publisher_digest(unsigned)

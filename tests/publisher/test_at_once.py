@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from kms_fast.errors import ConfigurationError
 from kms_fast.files import write_atomically
 from kms_fast.publisher import private_keys as private_keys_module
 from kms_fast.publisher import publisher as publisher_module
 from kms_fast.publisher.publisher import Publisher
+from tests.publishing import NOW_MS, PASSPHRASE
 
 AT_ONCE = 4
 
@@ -43,3 +45,26 @@ def test_no_product_is_lost(publisher: Publisher) -> None:
     run_at_once(publisher.folder, lambda one, number: one.add_product(f"Added {number}", "desktop"))
     names = {sku.name for sku in publisher.read_catalog().skus}
     assert names == {"Desktop 1", "Server 2", *(f"Added {number}" for number in range(AT_ONCE))}
+
+
+def test_renewed_issuers_are_one_after_the_other(publisher: Publisher) -> None:
+    run_at_once(publisher.folder, lambda one, _: one.renew_issuer(PASSPHRASE, now_ms=NOW_MS))
+    with closing(Publisher(publisher.folder)) as after:
+        after.read_issuer_key(PASSPHRASE)
+        assert after.issuer.serial == 1 + AT_ONCE
+
+
+def test_another_passphrase_beside_a_renewal_opens_both_keys_or_the_renewal_fails(publisher: Publisher) -> None:
+    new = b"the new passphrase"
+
+    def act(one: Publisher, number: int) -> None:
+        if number:
+            one.change_passphrase(PASSPHRASE, new)
+            return
+        with suppress(ConfigurationError):  # it came second, with the old passphrase
+            one.renew_issuer(PASSPHRASE, now_ms=NOW_MS)
+
+    run_at_once(publisher.folder, act)
+    with closing(Publisher(publisher.folder)) as after:
+        after.read_issuer_key(new)
+        after.export(new, now_ms=NOW_MS)

@@ -266,3 +266,31 @@ def test_another_issuer_certifies_hosts_of_the_one_before(publisher: Publisher, 
         publisher.read_issuer_key(PASSPHRASE)
     (publisher.folder / "issuer.cert").write_bytes(old_cert)
     Publisher(publisher.folder).read_issuer_key(PASSPHRASE)
+
+
+def test_a_key_that_is_kept_elsewhere_is_asked_for(publisher: Publisher) -> None:
+    (publisher.folder / "root.key").unlink()
+    for needs_root in (publisher.export, publisher.renew_issuer):
+        with pytest.raises(ConfigurationError, match=r"root\.key is not here.*bring it back for the time"):
+            needs_root(PASSPHRASE, now_ms=NOW_MS)
+    assert publisher.change_passphrase(PASSPHRASE, b"new passphrase") == [publisher.folder / "issuer.key"]
+    (publisher.folder / "issuer.key").unlink()
+    with pytest.raises(ConfigurationError, match=r"issuer\.key is not here.*publisher renew-issuer"):
+        publisher.read_issuer_key(PASSPHRASE)
+    with pytest.raises(ConfigurationError, match="Neither root"):
+        publisher.change_passphrase(PASSPHRASE, b"new passphrase")
+
+
+def test_a_lost_issuer_certificate_is_replaced_by_another_issuer(publisher: Publisher, tmp_path: Path) -> None:
+    key = publisher.make_host_key(now_ms=NOW_MS).key.text
+    certify_host(publisher, tmp_path / "host", key)
+    path = publisher.folder / "issuer.cert"
+    for serial, damage in enumerate((path.unlink, lambda: path.write_bytes(path.read_bytes()[:20])), 2):
+        damage()
+        damaged = Publisher(publisher.folder)
+        with pytest.raises(ConfigurationError, match=r"issuer\.cert is missing or damaged.*publisher renew-issuer"):
+            damaged.read_catalog()
+        damaged.renew_issuer(PASSPHRASE, now_ms=NOW_MS)
+        mended = Publisher(publisher.folder)
+        assert (mended.publisher_id, mended.issuer.serial) == (publisher.publisher_id, serial)
+        assert certify_host(mended, tmp_path / "host", key).renewal
