@@ -15,7 +15,8 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
 from kms_fast.model.catalog_toml import append_product, parse_catalog_toml, render_head
-from kms_fast.publisher.publisher import Publisher, check_unused
+from kms_fast.publisher.making import check_unused
+from kms_fast.publisher.publisher import Publisher
 
 
 @click.command

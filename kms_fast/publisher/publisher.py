@@ -19,7 +19,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import PUBLIC, SECRET, SECRET_FOLDER, SMALL_BYTES, read_bounded, write_atomically
+from kms_fast.files import PUBLIC, SECRET, SMALL_BYTES, read_bounded, write_atomically
 from kms_fast.model import policy, signing
 from kms_fast.model.catalog import FORMAT as CATALOG_FORMAT
 from kms_fast.model.catalog import Catalog, Family, Sku, find_sku
@@ -30,6 +30,7 @@ from kms_fast.model.exchange import HostKeySecrets
 from kms_fast.model.keys import KeyKind, ProductKey, new_key
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import RevocationList
+from kms_fast.publisher.making import claim_folder, describe_lost_catalog
 from kms_fast.publisher.private_keys import change_passphrase, check_passphrase, read_private_key, write_private_key
 from kms_fast.publisher.records import Entitlement, Records
 
@@ -50,6 +51,8 @@ class Publisher:
     def __init__(self, folder: Path) -> None:
         """Open what `create` made. Raises OSError or `KmsFastError`."""
         if not (folder / "catalog.toml").exists():
+            if (folder / "publisher.db").exists():
+                raise ConfigurationError(describe_lost_catalog(folder))
             raise ConfigurationError(
                 f"There is no publisher in {folder}: make one with kms-fast publisher init, or name its home "
                 "with --home."
@@ -72,19 +75,19 @@ class Publisher:
 
         Never touches an existing one. Raises OSError or `ConfigurationError`.
         """
-        check_unused(folder)
         check_passphrase(passphrase)
         publisher_id = uuid.uuid4()
         head = render_head(publisher_id, name, activation_url, srv_name)
         parse_catalog_toml(head)
         root, issuer = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         certificate = _certify_issuer(root, issuer, publisher_id.bytes, 1, now_ms)
-        folder.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
-        write_private_key(folder / "root.key", root, passphrase)
-        write_private_key(folder / "issuer.key", issuer, passphrase)
-        write_atomically(folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
-        Records(folder / "publisher.db", create=True).close()
-        write_atomically(folder / "catalog.toml", head.encode(), mode=SECRET)
+        with claim_folder(folder):
+            write_private_key(folder / "root.key", root, passphrase)
+            write_private_key(folder / "issuer.key", issuer, passphrase)
+            write_atomically(folder / "issuer.cert", certificate.to_bytes(), mode=PUBLIC)
+            Records(folder / "publisher.db", create=True).close()
+            # The last one: it makes a publisher of the folder.
+            write_atomically(folder / "catalog.toml", head.encode(), mode=SECRET)
         return cls(folder)
 
     def close(self) -> None:
@@ -363,17 +366,6 @@ class Publisher:
         signed = replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
         write_atomically(path, signed, mode=SECRET)
         return signed
-
-
-def check_unused(folder: Path) -> None:
-    """Raise `ConfigurationError` when there is a publisher in the folder, or the beginning of one."""
-    # catalog.toml is written last: without it, an earlier attempt did not get to its end.
-    if (folder / "catalog.toml").exists():
-        raise ConfigurationError(f"{folder} already holds a publisher; a second one needs a folder of its own: --home.")
-    if (folder / "root.key").exists():
-        raise ConfigurationError(
-            f"{folder} holds a publisher that was not finished: remove the folder, then try again."
-        )
 
 
 def _read_issued_ms(kept: bytes) -> int | None:

@@ -12,6 +12,7 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import write_atomically
 from kms_fast.publisher import private_keys as private_keys_module
 from kms_fast.publisher import publisher as publisher_module
+from kms_fast.publisher.making import check_unused
 from kms_fast.publisher.publisher import Publisher
 from tests.publishing import NOW_MS, PASSPHRASE
 
@@ -68,3 +69,26 @@ def test_another_passphrase_beside_a_renewal_opens_both_keys_or_the_renewal_fail
     with closing(Publisher(publisher.folder)) as after:
         after.read_issuer_key(new)
         after.export(new, now_ms=NOW_MS)
+
+
+def test_one_of_several_makes_the_publisher_and_the_others_are_told(tmp_path: Path) -> None:
+    """No other is told that it is not finished, neither before it makes one nor then."""
+    folder = tmp_path / "publisher"
+    folder.mkdir()  # as systemd-tmpfiles does
+
+    def make(number: int) -> str:
+        time.sleep(number * 0.05)
+        try:
+            check_unused(folder)
+            Publisher.create(folder, f"Example {number}", PASSPHRASE, now_ms=NOW_MS).close()
+        except ConfigurationError as error:
+            return error.message
+        return ""
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        told = sorted(pool.map(make, range(AT_ONCE)))
+    assert told == ["", *[f"{folder} already holds a publisher; a second one needs a folder of its own: --home."] * 3]
+    with closing(Publisher(folder)) as made:
+        made.read_issuer_key(PASSPHRASE)
+        made.add_product("Desktop 1", "desktop")
+        made.export(PASSPHRASE, now_ms=NOW_MS)

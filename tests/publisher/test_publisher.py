@@ -12,6 +12,7 @@ from kms_fast.model.catalog import Catalog
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.publisher.issuing import certify
+from kms_fast.publisher.making import check_unused
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import revoke
 from tests.publishing import DAY_MS, NOW_MS, PASSPHRASE, certify_host, make_publisher
@@ -40,6 +41,15 @@ def test_an_unfinished_publisher_is_named(tmp_path: Path) -> None:
         Publisher.create(tmp_path, "Example", PASSPHRASE, now_ms=NOW_MS)
     with pytest.raises(ConfigurationError, match="kms-fast publisher init"):
         Publisher(tmp_path)
+
+
+def test_a_publisher_that_lost_its_catalog_is_not_given_up(publisher: Publisher) -> None:
+    (publisher.folder / "catalog.toml").unlink()
+    for use in (Publisher, check_unused):
+        with pytest.raises(ConfigurationError, match=r"catalog\.toml is missing.*kms-fast publisher restore") as caught:
+            use(publisher.folder)
+        assert "remove" not in caught.value.message
+    assert (publisher.folder / "root.key").exists()
 
 
 def test_a_bad_name_or_passphrase_makes_no_files(tmp_path: Path) -> None:
