@@ -187,21 +187,30 @@ def _use_key(publisher: Publisher, key: HostKeyRecord, request: HostRequest, now
 
 
 def _merge_families(keys: Sequence[HostKeyRecord], families: Sequence[Family]) -> list[CertifiedFamily]:
-    """Of each family that any of the keys covers, the newest generation, with the catalog's bounds."""
+    """Of each family that any of the keys covers, the newest generation, with the catalog's bounds.
+
+    A family that the catalog has no more is left out: its products are given up, those of the others go on.
+    """
     generations: dict[int, int] = {}
     for key in keys:
         for number, generation in key.entitlement.families.items():
             generations[number] = max(generation, generations.get(number, 0))
     by_number = {family.number: family for family in families}
-    missing = [number for number in generations if number not in by_number]
-    if missing:
-        raise ConfigurationError(f"The host key covers family {missing[0]}, which is no longer in the catalog.")
-    if len(generations) > MAX_FAMILIES:
-        raise ConfigurationError(f"The keys cover {len(generations)} families; a certificate holds {MAX_FAMILIES}.")
-    return [
+    certified = [
         CertifiedFamily(number, generation, by_number[number].minimum_threshold, by_number[number].maximum_validity_min)
         for number, generation in generations.items()
+        if number in by_number
     ]
+    if not certified:
+        numbers = ", ".join(map(str, generations))
+        raise ConfigurationError(
+            f"The catalog no longer has any family that the host key covers (number {numbers}), so there is nothing to "
+            "certify. To go on with it, put the [[family]] with this number back into catalog.toml and export; else "
+            "give the customer another host key."
+        )
+    if len(certified) > MAX_FAMILIES:
+        raise ConfigurationError(f"The keys cover {len(certified)} families; a certificate holds {MAX_FAMILIES}.")
+    return certified
 
 
 def _merge_customers(keys: Sequence[HostKeyRecord]) -> int:

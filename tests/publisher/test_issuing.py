@@ -200,16 +200,19 @@ def test_a_catalog_that_changed_must_be_exported_first(publisher: Publisher, tmp
     assert certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS).certificate.serial == 1
 
 
-def test_a_family_that_left_the_catalog_is_named(publisher: Publisher, tmp_path: Path) -> None:
-    key = publisher.make_host_key({"server": 2}, now_ms=NOW_MS).key.text
+def test_a_family_that_left_the_catalog_is_left_out(publisher: Publisher, tmp_path: Path) -> None:
+    both = publisher.make_host_key(now_ms=NOW_MS).key.text
+    only = publisher.make_host_key({"server": 2}, now_ms=NOW_MS).key.text
+    certify_host(publisher, tmp_path / "host", both)
     path = publisher.folder / "catalog.toml"
     text = path.read_text()
     path.write_text(text[: text.index("[[family]]\nnumber = 2")])
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
-    with pytest.raises(ConfigurationError, match="no longer in the catalog"):
-        certify(
-            publisher,
-            request_certificate(publisher, tmp_path / "host", key),
-            publisher.read_issuer_key(PASSPHRASE),
-            now_ms=NOW_MS,
-        )
+    renewed = certify_host(publisher, tmp_path / "host", both)
+    assert ([family.number for family in renewed.certificate.families], renewed.renewal) == ([1], True)
+    with pytest.raises(ConfigurationError, match=r"no longer has any family .*\(number 2\).*catalog\.toml and export"):
+        certify_new(publisher, only, host=2, activation=1)
+    assert publisher.records.count_activations(publisher.records.name_host_key(only[-5:]).secrets.key_id).hosts == 0
+    path.write_text(text)
+    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    assert certify_new(publisher, only, host=2, activation=1).certificate.serial == 3
