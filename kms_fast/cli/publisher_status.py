@@ -33,7 +33,7 @@ def status(home: Path, out: Output) -> None:
     with closing(Publisher(home / "publisher")) as publisher:
         catalog, issuer, records = publisher.read_catalog(), publisher.issuer, publisher.records
         keys, certificates = records.list_host_keys(), records.list_certificates()
-        number, due = _read_export(publisher, catalog)
+        exported, due = publisher.look_at_exported(), _find_due(publisher, catalog)
         days_left = policy.days_until(issuer.not_after_ms, now_ms)
         shown = {
             "name": catalog.name,
@@ -42,7 +42,7 @@ def status(home: Path, out: Output) -> None:
             "root_key_here": (publisher.folder / "root.key").exists(),
             "issuer_until": policy.format_time(issuer.not_after_ms),
             "issuer_days_left": days_left,
-            "publisher_file": number,
+            "publisher_file": exported.number if exported else None,
             "export_due": due is not None,
             "revocation_list": records.newest_revocation_list()[0],
             "families": len(catalog.families),
@@ -65,14 +65,15 @@ def status(home: Path, out: Output) -> None:
     out.result(shown)
 
 
-def _read_export(publisher: Publisher, catalog: PublisherCatalog) -> tuple[int | None, str | None]:
-    """The number of the publisher file that may be given out, or why there is none."""
+def _find_due(publisher: Publisher, catalog: PublisherCatalog) -> str | None:
+    """Why the publisher file is to be exported before it may be given out, None when it may."""
     try:
-        return publisher.read_exported(catalog)[1].number, None
+        publisher.read_exported(catalog)
     except KmsFastError as error:
         if error.result.name != "EXPORT_DUE":
             raise
-        return None, error.message
+        return error.message
+    return None
 
 
 @click.command

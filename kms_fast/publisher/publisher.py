@@ -324,24 +324,21 @@ class Publisher:
         )
 
     def read_exported(self, catalog: PublisherCatalog) -> tuple[bytes, PublisherFile]:
-        """``publisher.json`` as exported last; refused when it is not of this catalog or the revocations changed since.
+        """``publisher.json`` as exported last; refused when it is damaged, or catalog or revocations changed since.
 
         So hosts never get a catalog that their clients' publisher file lacks, and certifying needs no root key. Raises
         OSError or `ConfigurationError` (EXPORT_DUE).
         """
         path = self.folder / "publisher.json"
         if not path.exists():
-            raise ConfigurationError(
-                "publisher.json was not exported yet: run kms-fast publisher export first.", name="EXPORT_DUE"
-            )
+            raise _export_due("publisher.json was not exported yet")
         data = read_bounded(path)
-        exported = PublisherFile.parse(data)
+        try:
+            exported = PublisherFile.parse(data)
+        except ConfigurationError:
+            raise _export_due(f"{path} is damaged") from None
         if publisher_digest(self._publisher_file(catalog, exported.roots, 0)) != publisher_digest(exported):
-            raise ConfigurationError(
-                "The catalog or the revocations were changed since publisher.json was exported: run kms-fast publisher "
-                "export first, then this command again.",
-                name="EXPORT_DUE",
-            )
+            raise _export_due("The catalog or the revocations were changed since publisher.json was exported")
         return data, exported
 
     def signed_catalog(self, source: PublisherCatalog, issuer_key: Ed25519PrivateKey, *, now_ms: int) -> bytes:
@@ -366,6 +363,10 @@ class Publisher:
         signed = replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
         write_atomically(path, signed, mode=SECRET)
         return signed
+
+
+def _export_due(reason: str) -> ConfigurationError:
+    return ConfigurationError(f"{reason}: run kms-fast publisher export.", name="EXPORT_DUE")
 
 
 def _read_issued_ms(kept: bytes) -> int | None:

@@ -233,6 +233,21 @@ def test_a_mistake_says_what_to_do_and_nothing_else(succeed: Command, fail: Comm
         assert "kms-fast" not in failure["meaning"] + failure["cure"]
 
 
+def test_status_shows_the_publisher_file_that_is_there(
+    capsys: pytest.CaptureFixture[str], succeed: Command, host_key: str, home: Path
+) -> None:
+    succeed("publisher", "add-product", "Desktop 2", "--family", "desktop")
+    assert run(["publisher", "status"]) == 0
+    warning = capsys.readouterr().err
+    assert "since publisher.json was exported: run kms-fast publisher export." in warning
+    assert "this command again" not in warning
+    status = succeed("publisher", "status")
+    assert (status["publisher_file"], status["export_due"]) == (1, True)
+    (home / "publisher" / "publisher.json").write_bytes(b"{")
+    status = succeed("publisher", "status")
+    assert (status["publisher_file"], status["export_due"]) == (None, True)
+
+
 def test_nothing_is_asked_or_made_for_a_publisher_that_is_there(fail: Command, host_key: str) -> None:
     assert "already holds a publisher" in fail("publisher", "init", "Example", "--key-file", "new.pass")["message"]
     assert not Path("new.pass").exists()

@@ -261,7 +261,7 @@ def test_a_catalog_that_changed_waits_for_its_export(example: Example) -> None:
         code, told = example.activate("host", service.url, key)
         assert (code, told["name"]) == (1, "EXPORT_DUE")
         assert "ask the publisher" in told["cure"]
-        assert "run kms-fast publisher export first" in service.log.read_text()
+        assert "run kms-fast publisher export" in service.log.read_text()
         assert example.publisher("status")["export_due"] is True
         example.publisher("export")
         code, told = example.activate("host", service.url)

@@ -194,7 +194,7 @@ def test_a_catalog_that_changed_must_be_exported_first(publisher: Publisher, tmp
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
     request = request_certificate(publisher, tmp_path / "host", key)
     publisher.add_product("Desktop 2", "desktop")
-    with pytest.raises(ConfigurationError, match="publisher export first"):
+    with pytest.raises(ConfigurationError, match="run kms-fast publisher export"):
         certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     publisher.export(PASSPHRASE, now_ms=NOW_MS)
     assert certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS).certificate.serial == 1

@@ -136,12 +136,24 @@ def test_without_a_family_there_is_no_host_key(tmp_path: Path) -> None:
 def test_an_export_gets_a_new_number_only_when_it_changed(publisher: Publisher) -> None:
     assert publisher.export(PASSPHRASE, now_ms=NOW_MS + 1).number == 1
     publisher.add_product("Desktop 2", "desktop")
-    with pytest.raises(ConfigurationError, match="publisher export first"):
+    with pytest.raises(ConfigurationError, match="run kms-fast publisher export"):
         publisher.read_exported(publisher.read_catalog())
     exported = publisher.export(PASSPHRASE, now_ms=NOW_MS + 2)
     assert exported.number == 2
     assert PublisherFile.parse((publisher.folder / "publisher.json").read_bytes()) == exported
     assert publisher.read_exported(publisher.read_catalog())[1] == exported
+
+
+def test_a_damaged_export_is_to_be_exported_again(publisher: Publisher) -> None:
+    path = publisher.folder / "publisher.json"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(
+        ConfigurationError, match=r"publisher\.json is damaged: run kms-fast publisher export"
+    ) as caught:
+        publisher.read_exported(publisher.read_catalog())
+    assert caught.value.result.name == "EXPORT_DUE"
+    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    publisher.read_exported(publisher.read_catalog())
 
 
 def test_a_number_whose_export_was_interrupted_is_given_to_nothing_else(
