@@ -24,7 +24,7 @@ from kms_fast.publisher.publisher import Publisher
 @click.option("--activation-url", default="", help="HTTPS address of the publisher's activation service, if any.")
 @click.option("--srv-name", default=policy.SRV_NAME, show_default=True, help="DNS service name of the hosts.")
 @click.option("--product", help="Also add this product, export publisher.json and make a host key.")
-@click.option("--family", default="desktop", show_default=True, help="The product's family.")
+@click.option("--family", help="The product's family; else desktop.")
 @click.option("--threshold", type=click.IntRange(1), help="Of a new family: machines needed (25, 5, 5 for usual ones).")
 @click.option(
     "--out", "path", type=click.Path(dir_okay=False, path_type=Path), help="With a product: a copy of publisher.json."
@@ -37,7 +37,7 @@ def init(
     activation_url: str,
     srv_name: str,
     product: str | None,
-    family: str,
+    family: str | None,
     threshold: int | None,
     path: Path | None,
     home: Path,
@@ -54,8 +54,9 @@ def init(
       kms-fast publisher init "Example Ltd"
       kms-fast publisher init Lab --product Runner --family ci --threshold 1 --key-file lab.key --out publisher.json
     """
-    if product is None and (path or threshold):
-        raise click.UsageError("--out and --threshold belong to --product.")
+    if product is None and (path or threshold or family is not None):
+        raise click.UsageError("--family, --threshold and --out belong to --product.")
+    family = "desktop" if family is None else family
     folder, now_ms = home / "publisher", wall_clock_ms()
     # Before anybody thinks of a passphrase, or a key file is made for nothing.
     check_unused(folder)

@@ -44,8 +44,15 @@ def read_private_key(path: Path, passphrase: bytes) -> Ed25519PrivateKey:
     pem = read_bounded(path, 1 << 16)
     if b"ENCRYPTED PRIVATE KEY" not in pem:
         raise ConfigurationError(f"{path} is not an encrypted private key (PEM, PKCS #8).")
+    if not passphrase:
+        raise ConfigurationError(
+            f"The passphrase is empty, and so opens no key: {path} stays closed. See that the variable or file that it "
+            "was read from holds one.",
+            name="KEY_FILE_LOCKED",
+            file=str(path),
+        )
     try:
-        key = load_pem_private_key(pem, passphrase or b"\0")
+        key = load_pem_private_key(pem, passphrase)
     except ValueError:
         # One wrong passphrase in 256 decrypts to correct padding, and then looks as a damaged file does.
         raise ConfigurationError(

@@ -322,6 +322,7 @@ def test_a_folder_that_cannot_be_made_is_named(fail: Command, host_key: str, tmp
         ["publisher", "revoke", "1", "--key", "ABCDE"],
         ["publisher", "log", "--since", "yesterday"],
         ["host", "install-key"],
+        ["publisher", "init", "Example", "--family", "desktop"],
         ["publisher", "certify", "x"],
         ["host", "request"],
     ],

@@ -32,8 +32,8 @@ def test_a_key_is_read_back_with_its_passphrase_alone(path: Path) -> None:
     write_private_key(path, key, PASSPHRASE)
     assert read_private_key(path, PASSPHRASE).private_bytes_raw() == key.private_bytes_raw()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    for wrong in (b"", b"wrong passphrase"):
-        with pytest.raises(ConfigurationError) as caught:
+    for wrong, said in ((b"", "is empty"), (b"wrong passphrase", "does not open")):
+        with pytest.raises(ConfigurationError, match=said) as caught:
             read_private_key(path, wrong)
         assert caught.value.result.name == "KEY_FILE_LOCKED"
         assert caught.value.__cause__ is None
