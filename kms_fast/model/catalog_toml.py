@@ -5,7 +5,7 @@ Text in, values out, and blocks of text to append: what is already in the file, 
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID, uuid4
@@ -165,18 +165,21 @@ def append_product(
     threshold: int | None = None,
     minimum_threshold: int | None = None,
     maximum_validity_min: int | None = None,
+    used_families: Collection[int] = (),
     **numbers: int,
 ) -> tuple[str, Sku, Family]:
     """The text of ``catalog`` with a new SKU, and with its family when there is none of that name; and both of them.
 
     ``numbers``: fields of `Sku` (generation, validity_min, …) that differ from the defaults. The family numbers are
-    for a new family only. Raises `ConfigurationError`; whether the result contradicts itself shows when it is parsed.
+    for a new family only, which gets a number beyond ``used_families`` too: families that left the catalog, and that
+    host keys still cover. Raises `ConfigurationError`; whether the result contradicts itself shows when it is parsed.
     """
     family, added = catalog.family(family_name), ""
     family_numbers = (threshold, minimum_threshold, maximum_validity_min)
     if family is None:
         validity_min = numbers.get("validity_min", policy.VALIDITY_MIN)
-        family = _make_family(catalog, family_name, *family_numbers, validity_min=validity_min)
+        number = _next_number([*used_families, *(family.number for family in catalog.families)])
+        family = _make_family(number, family_name, *family_numbers, validity_min=validity_min)
         added = render_family(family)
     elif any(number is not None for number in family_numbers):
         raise ConfigurationError(
@@ -191,7 +194,7 @@ def append_product(
 
 
 def _make_family(
-    catalog: PublisherCatalog,
+    number: int,
     name: str,
     threshold: int | None,
     minimum_threshold: int | None,
@@ -204,7 +207,7 @@ def _make_family(
         known = ", ".join(f"{family} {number}" for family, number in policy.THRESHOLDS.items())
         raise ConfigurationError(f"Family {name!r} has no usual threshold ({known}): say it with --threshold.")
     return Family(
-        number=_next_number([family.number for family in catalog.families]),
+        number=number,
         name=name,
         threshold=threshold,
         minimum_threshold=threshold if minimum_threshold is None else minimum_threshold,

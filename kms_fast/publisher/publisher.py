@@ -164,6 +164,7 @@ class Publisher:
                 threshold=threshold,
                 minimum_threshold=minimum_threshold,
                 maximum_validity_min=maximum_validity_min,
+                used_families={number for key in self.records.list_host_keys() for number in key.entitlement.families},
                 **numbers,
             )
             self._parse_catalog(text)

@@ -79,6 +79,15 @@ def test_usual_families_have_usual_thresholds_and_others_need_one(publisher: Pub
     assert (family.threshold, family.minimum_threshold, family.maximum_validity_min) == (1, 1, 400_000)
 
 
+def test_a_new_family_gets_no_number_that_a_host_key_covers(publisher: Publisher) -> None:
+    """Or the customers of a family that was given up would have the new one as well."""
+    publisher.make_host_key({"server": 2}, now_ms=NOW_MS)
+    path = publisher.folder / "catalog.toml"
+    text = path.read_text()
+    path.write_text(text[: text.index("[[family]]\nnumber = 2")])
+    assert publisher.add_product("Suite 1", "suite")[1].number == 3
+
+
 @pytest.mark.parametrize(
     ("numbers", "problem"),
     [
