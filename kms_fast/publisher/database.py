@@ -124,5 +124,5 @@ class Database:
 def _lost(path: Path) -> ConfigurationError:
     return ConfigurationError(
         f"{path} is missing or empty. An empty one would give serials and numbers out again: make the publisher from a "
-        "backup, in an empty home (kms-fast publisher restore FILE)."
+        "backup, in another home (kms-fast publisher restore FILE)."
     )

@@ -1,13 +1,11 @@
 """The folder of a new publisher: one process at a time makes it, and none where something of another one is."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kms_fast.errors import ConfigurationError
-from kms_fast.files import SECRET_FOLDER
+from kms_fast.files import SECRET_FOLDER, lock_folder
 
 
 @contextmanager
@@ -17,7 +15,7 @@ def claim_folder(folder: Path) -> Iterator[None]:
     Raises OSError or `ConfigurationError`: there is a publisher, or a part of one.
     """
     folder.mkdir(SECRET_FOLDER, parents=True, exist_ok=True)
-    with _locked(folder):
+    with lock_folder(folder):
         _refuse_used(folder)
         yield
 
@@ -25,7 +23,7 @@ def claim_folder(folder: Path) -> Iterator[None]:
 def check_unused(folder: Path) -> None:
     """Raise `ConfigurationError` when there is a publisher in the folder, or a part of one; or OSError."""
     if folder.exists():
-        with _locked(folder):
+        with lock_folder(folder):
             _refuse_used(folder)
 
 
@@ -33,19 +31,8 @@ def describe_lost_catalog(folder: Path) -> str:
     """What to say of a publisher whose catalog.toml is missing."""
     return (
         f"{folder / 'catalog.toml'} is missing; it alone has the products with their setup keys. Put it back, or make "
-        "the publisher from a backup, in an empty home (kms-fast publisher restore FILE)."
+        "the publisher from a backup, in another home (kms-fast publisher restore FILE)."
     )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # The folder itself, so that no file is left over. The lock ends with the process, however that ends.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -58,6 +45,6 @@ def _refuse_used(folder: Path) -> None:
     if any((folder / name).exists() for name in ("root.key", "issuer.key", "issuer.cert")):
         raise ConfigurationError(
             f"{folder} holds keys, but neither catalog.toml nor publisher.db: its publisher was not finished, or lost "
-            "them. Make it from a backup, in an empty home (kms-fast publisher restore FILE); to begin anew, move "
+            "them. Make it from a backup, in another home (kms-fast publisher restore FILE); to begin anew, move "
             f"{folder} away."
         )
