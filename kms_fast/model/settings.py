@@ -9,7 +9,7 @@ import typing
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,7 @@ DEFAULT_PORT = 1688
 FIXED_SETTINGS = ("listen", "workers", "store", "web")
 
 _DAY_S = 86_400
+_SESSION_ATTRS = frozenset({"any", "prefer-standby", "primary", "read-only", "read-write", "standby"})
 
 _IntervalMin = Annotated[int, Meta(ge=SHORTEST_INTERVAL_MIN, le=LONGEST_INTERVAL_MIN)]
 
@@ -352,13 +353,27 @@ def check_store_url(url: str) -> None:
     """Check the form of a store's URL.
 
     Raises:
-        ValueError: not a PostgreSQL URL, or one that splits within its password; never tells any of it.
+        ValueError: not a PostgreSQL URL, one that splits within its password, or one with a part that no server can
+            have; never tells any of it.
     """
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("not a PostgreSQL URL: write postgresql://USER@HOST:PORT/DATABASE")
     # Of `u:pa/ss@host` the rules of URLs make the host `u`, and of `u:p@ss@host` others make the host `ss@host`.
     if url.count("@") > 1 or "@" in urlsplit(url).path or "#" in url:
         raise ValueError("a special character in user or password: write it as %40 (@), %2F (/), %23 (#), …")
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    # One for each of several servers; colons in the brackets of an IPv6 address begin none.
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in parts.netloc.rpartition("@")[2].split(",")]
+    ports += options.get("port", [""])[-1].split(",")
+    if not all(_is_port(port) for port in ports if port):
+        raise ValueError("not a PostgreSQL URL: the port is a number from 1 to 65535, as in USER@HOST:5432/DATABASE")
+    if not _SESSION_ATTRS.issuperset(options.get("target_session_attrs", ())):
+        raise ValueError(f"not a PostgreSQL URL: target_session_attrs is one of {', '.join(sorted(_SESSION_ATTRS))}")
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65_535
 
 
 def mask_password(url: str) -> str:

@@ -255,7 +255,8 @@ async def connect(url: str, *, application_name: str = "kms-fast") -> asyncpg.Co
                 timeout=CONNECT_LIMIT_S,
                 server_settings={**_SETTINGS, "application_name": application_name},
             )
-        except POSTGRES_ERRORS as error:
+        except (*POSTGRES_ERRORS, OverflowError) as error:
+            # The latter is of a port that the environment (PGPORT) or a service file names.
             reasons.append(f"{mask_password(one)}: {describe(error)}")
             continue
         except ValueError:

@@ -119,6 +119,39 @@ def test_wrong_flags_are_wrong_commands(name: str, value: Any, said: str) -> Non
     assert caught.value.result.name == "CONFIGURATION_INVALID"
 
 
+PORT = "not a PostgreSQL URL: the port is a number from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("127.0.0.1:99999/db", PORT),
+        ("127.0.0.1:-1/db", PORT),
+        ("127.0.0.1:0/db", PORT),
+        ("h:abc/db", PORT),
+        ("[::1]:abc/db", PORT),
+        ("h1:5432,h2:65536/db", PORT),
+        ("h/db?port=99999", PORT),
+        ("h/db?target_session_attrs=foo", "target_session_attrs is one of any, prefer-standby, primary, "),
+    ],
+)
+def test_a_store_that_no_server_can_be_is_refused_at_once(rest: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, {"store": f"postgresql://u:s3cret@{rest}"}, {})
+    assert said in caught.value.message
+    assert "s3cret" not in caught.value.message
+    assert caught.value.result.name == "COMMAND_INVALID"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["h", "h:5432/db", "h1:1,h2:65535,h3/db", "[::1]/db", "[::1]:5432,h/db?target_session_attrs=any", "h/db?port=1,2"],
+)
+def test_a_store_may_have_ports_or_none(rest: str) -> None:
+    url = f"postgresql://u:s3cret@{rest}"
+    assert load_settings(None, {"store": url}, {}).settings.store == url
+
+
 def test_flags_of_some_settings_are_named_without_their_prefix(write: Any) -> None:
     path = write('dns_ttl = "1h"\n')
     loaded = load_settings(path, {"dns_ttl": "5m"}, {}, prefix="dns_")
