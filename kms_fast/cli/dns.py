@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from kms_fast.cli.dns_records import list_domains, make_access, make_look, plan_records
+from kms_fast.cli.dns_records import list_domains, list_records, make_access, make_look, plan_records
 from kms_fast.cli.output import Output, home_option, json_option
 from kms_fast.cli.settings import LoadedSettings, settings_options
 from kms_fast.discovery.audit import Condition, Finding, audit
 from kms_fast.discovery.publishing import Change, HostRecord, publish, withdraw
 from kms_fast.discovery.srv import Service, query_names
-from kms_fast.discovery.zone import Access, choose_resolver
+from kms_fast.discovery.zone import choose_resolver
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.host.enrolment import Installation, read_installation
 from kms_fast.host.presence import list_running
@@ -50,7 +50,8 @@ def publish_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
         out.progress(f"publishing in {record.domain.name}")
         return await publish(record, access, look, share=settings.dns_share)
 
-    changes = asyncio.run(_change_all(home, settings, installation, access, publish_one))
+    records = plan_records(settings, installation.publisher.srv_name, list_running(home / "host"), access)
+    changes = asyncio.run(_change_all(records, publish_one))
     lines = [line for change in changes for line in _describe_published(change)]
     out.result({"domains": [change.to_json() for change in changes]}, "\n".join(lines))
 
@@ -77,8 +78,10 @@ def withdraw_dns(home: Path, loaded: LoadedSettings, out: Output) -> None:
     async def withdraw_one(record: HostRecord) -> Change:
         return await withdraw(record, access)
 
-    changes = asyncio.run(_change_all(home, settings, installation, access, withdraw_one))
-    if settings.dns_domain and loaded.sources["dns_domain"] != "--domain" and list_running(home / "host"):
+    running = list_running(home / "host")
+    records = list_records(settings, installation.publisher.srv_name, running)
+    changes = asyncio.run(_change_all(records, withdraw_one))
+    if settings.dns_domain and loaded.sources["dns_domain"] != "--domain" and running:
         out.warning("A host runs in this home and publishes its record again: unset dns_domain.")
     lines = [_describe_withdrawn(change) for change in changes]
     out.result({"domains": [change.to_json() for change in changes]}, "\n".join(lines))
@@ -133,17 +136,12 @@ async def _audit(settings: HostSettings, installation: Installation) -> tuple[li
 
 
 async def _change_all(
-    home: Path,
-    settings: HostSettings,
-    installation: Installation,
-    access: Access,
-    change: Callable[[HostRecord], Awaitable[Change]],
+    records: Awaitable[Sequence[HostRecord]], change: Callable[[HostRecord], Awaitable[Change]]
 ) -> list[Change]:
     """Make a change in every domain. Raises `KmsFastError` of one that failed; several are told in its details."""
-    records = await plan_records(settings, installation.publisher.srv_name, list_running(home / "host"), access)
     changes: list[Change] = []
     errors: list[KmsFastError] = []
-    for record in records:
+    for record in await records:
         try:
             changes.append(await change(record))
         except KmsFastError as error:

@@ -101,15 +101,13 @@ def list_domains(settings: HostSettings) -> list[str]:
     return [parse_published_domain(text).name for text in settings.dns_domain]
 
 
-async def plan_records(
-    settings: HostSettings, service: str, running: Sequence[HostProcess], access: Access
-) -> list[HostRecord]:
+async def list_records(settings: HostSettings, service: str, running: Sequence[HostProcess]) -> list[HostRecord]:
     """This host's record in each domain; in the one of its own name where none is set.
 
     Its port is the one to publish, else that on which a host that runs listens, else on which one would.
 
-    Raises `KmsFastError` (DNS_TARGET_INVALID) when the machine has no name to publish, `ConfigurationError` when the
-    port is any free one.
+    Raises `KmsFastError` (DNS_TARGET_INVALID) when the machine has no full name, `ConfigurationError` when the port is
+    any free one.
     """
     addresses = running[0].addresses if running else settings.listen
     port = settings.dns_port or parse_listen_address(addresses[0])[1]
@@ -118,12 +116,24 @@ async def plan_records(
     target = settings.dns_target
     if target is None:
         target = await asyncio.to_thread(_find_own_name)
-        await check_target(target, access)
     target = target.rstrip(".").lower()
     domains = [parse_published_domain(text) for text in settings.dns_domain] or [
         PublishedDomain(target.partition(".")[2])
     ]
     return [HostRecord(service, domain, target, port, settings.dns_ttl_s) for domain in domains]
+
+
+async def plan_records(
+    settings: HostSettings, service: str, running: Sequence[HostProcess], access: Access
+) -> list[HostRecord]:
+    """The same to publish, so that the machine's own name must lead clients to it; one that was set is taken as it is.
+
+    Raises as `list_records` and `check_target`.
+    """
+    records = await list_records(settings, service, running)
+    if settings.dns_target is None:
+        await check_target(records[0].target, access)
+    return records
 
 
 def _find_own_name() -> str:

@@ -100,6 +100,18 @@ def test_a_host_publishes_itself_and_a_client_finds_it(
     assert server.ask(NAME) == []
 
 
+def test_the_record_of_a_host_whose_name_is_gone_is_withdrawn(
+    start_machine: Callable[..., Machine], start_name_server: Start, realm: Realm
+) -> None:
+    machine = start_machine("gone.example.com", ADDRESSES, RESOLV)
+    zone = f"{ZONE}{SERVICE} IN SRV 0 0 1688 gone.example.com.\n"
+    server = start_name_server("knot", {"example.com": zone}, address=HOSTS["ns1"], port=53, prefix=machine.prefix)
+    command = ("withdraw-dns", "--domain", "example.com", "--key", server.key)
+    code, told, _ = run_cli("host", *command, home=realm.home, prefix=machine.prefix)
+    assert (code, told["domains"][0]["removed"]) == (0, ["0 0 1688 gone.example.com."])
+    assert server.ask(NAME) == []
+
+
 def test_a_host_that_cannot_publish_says_so_and_serves(
     machine: Machine, serve_zone: Start, realm: Realm, tmp_path: Path
 ) -> None:
