@@ -13,6 +13,7 @@ import dns.name
 import dns.rdataclass
 import dns.rdataset
 import dns.rdatatype
+import dns.resolver
 from dns.rdtypes.IN.SRV import SRV
 
 from kms_fast.discovery.audit import Condition, Finding, Look, look_at
@@ -129,24 +130,33 @@ async def _publish_once(record: HostRecord, zone: Zone, look: Look, share: bool)
 async def withdraw(record: HostRecord, access: Access) -> Change:
     """Remove what the set has of this host, whatever its priority and weight; nothing when it has none.
 
-    Raises `KmsFastError`: what `find_zone`, `Zone.read_set` and `Zone.send` raise.
+    Raises `KmsFastError`, whose message says what to remove by hand: what `find_zone`, `Zone.read_set` and `Zone.send`
+    raise.
     """
-    zone = await find_zone(record.name, access)
-    own = [other for other in await zone.read_set(record.name) or () if record.is_same_host(other)]
-    if own:
-        update = zone.begin_update()
-        for other in own:
-            update.delete(record.name, other)
-        await zone.send(update)
+    try:
+        zone = await find_zone(record.name, access)
+        own = [other for other in await zone.read_set(record.name) or () if record.is_same_host(other)]
+        if own:
+            update = zone.begin_update()
+            for other in own:
+                update.delete(record.name, other)
+            await zone.send(update)
+    except KmsFastError as error:
+        by_hand = f"To remove by hand: every record of {record.target}:{record.port} in {record.name}"
+        message = f"{error.message} {by_hand}"
+        raise KmsFastError(message, name=error.result.name, **error.details, domain=record.domain.name) from None
     return Change(record, zone, tuple(map(str, own)))
 
 
 async def check_target(name: str, access: Access) -> None:
-    """Check that clients can reach a host by this name. Raises `KmsFastError` (DNS_TARGET_INVALID)."""
+    """Check that clients can reach a host by this name. Raises `KmsFastError` (DNS_TARGET_INVALID): DNS says no."""
     try:
         found = list((await access.resolver.resolve_name(name, lifetime=LOOKUP_S)).addresses())
-    except dns.exception.DNSException as error:
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer) as error:
         raise _refuse_target(name, f"it has no address in DNS: {describe_failure(error)}") from None
+    except dns.exception.DNSException:
+        # Silence says nothing of the name. Where the zone cannot be asked either, publishing fails by that.
+        return
     if all(ipaddress.ip_address(address).is_loopback for address in found):
         raise _refuse_target(name, f"in DNS it is only this machine itself ({', '.join(found)})")
 

@@ -1,13 +1,15 @@
 """What the outcome of a probe says of a host, and which key files are taken."""
 
+import socket
 from pathlib import Path
 
 import click
+import dns.asyncresolver
 import msgspec
 import pytest
 
 from kms_fast.cli.dns import audit_dns, publish_dns, withdraw_dns
-from kms_fast.cli.dns_records import judge, make_chore, plan_records, read_tsig_key
+from kms_fast.cli.dns_records import judge, list_records, make_chore, plan_records, read_tsig_key
 from kms_fast.client.exchange import Kind, Outcome
 from kms_fast.discovery.address import HostAddress
 from kms_fast.discovery.audit import CURES, Condition
@@ -78,6 +80,31 @@ async def test_a_failure_is_tried_again_after_an_hour(tmp_path: Path, caplog: py
     unreachable = BY_NAME["DNS_SERVER_UNREACHABLE"].hex
     told = [record.getMessage().partition(":")[0] for record in caplog.records]
     assert told == [f"12293 {unreachable},a.example", f"12293 {unreachable},b.example"]
+
+
+async def test_a_silent_name_server_says_nothing_of_the_own_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "kms.example.com")
+    monkeypatch.setattr("kms_fast.cli.dns_records.make_access", lambda settings: Access(resolver=ask_nobody()))
+    chore = make_chore(make_realm(tmp_path).home / "host", PROCESS)
+    assert await chore.do(HostSettings(dns_domain=("example.com",))) == 3_600
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"12293 {BY_NAME['DNS_SERVER_UNREACHABLE'].hex},example.com: ")
+    assert "By hand: _kms-fast._tcp.example.com. 3600 IN SRV 0 0 1688 kms.example.com." in line
+
+
+def ask_nobody() -> dns.asyncresolver.Resolver:
+    """A machine's resolver whose name server is down."""
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], find_free_port()
+    return resolver
+
+
+async def test_a_record_to_withdraw_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "gone.invalid")
+    (record,) = await list_records(HostSettings(dns_domain=("example.com",)), SERVICE, [])
+    assert (str(record.name), record.target, record.port) == (f"{SERVICE}.example.com.", "gone.invalid", 1688)
 
 
 async def test_a_key_that_is_missing_is_told_for_each_domain(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

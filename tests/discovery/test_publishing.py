@@ -363,6 +363,14 @@ async def test_a_name_that_leads_nobody_here_is_not_published(name_server: NameS
     assert why in caught.value.message
 
 
+async def test_what_a_silent_server_keeps_to_itself_is_to_be_removed_by_hand() -> None:
+    with pytest.raises(KmsFastError) as caught:
+        await withdraw(KMS, Access(("127.0.0.1", find_free_port())))
+    assert caught.value.result.name == "DNS_SERVER_UNREACHABLE"
+    said = "To remove by hand: every record of kms.example.com:1688 in _kms-fast._tcp.example.com."
+    assert caught.value.message.endswith(said)
+
+
 async def test_a_name_with_an_address_is(name_server: NameServer) -> None:
     await check_target("kms.example.com", access_to(name_server))
 
