@@ -67,7 +67,7 @@ _ROWS = (
     ("CERTIFICATE_ENDS_SOON", ERROR, "the certificate ends in {days} days and is not renewed: {cure}"),
     ("DNS_FAILED", ERROR, "{event}: {error} {error.result.cure}"),
     ("DNS_PUBLISHED", INFO, "{event}: published {record} at {server}"),
-    ("DNS_RECORD_WRONG", WARNING, "DNS record {finding} of {finding.name}. {finding.cure}"),
+    ("DNS_RECORD_WRONG", WARNING, "DNS record {finding.host} of {name}: {finding.sight}. {finding.cure}"),
     ("DRAINING", INFO, "draining {connections} connections"),
     ("DRAIN_FAILED", ERROR, "{error}"),
     ("DRAIN_TIMED_OUT", ERROR, "not drained within {limit_s} s: ended by force"),

@@ -199,6 +199,6 @@ def _tell_new(findings: Sequence[Finding], told: set[Finding]) -> None:
     """Log what is wrong with other hosts of the sets once, and again only when it was well in between."""
     wrong = {finding for finding in findings if finding.sight.condition is not Condition.OK}
     for finding in sorted(wrong - told, key=str):
-        log("DNS_RECORD_WRONG", finding=finding)
+        log("DNS_RECORD_WRONG", finding=finding, name=finding.name.removesuffix("."))
     told.clear()
     told.update(wrong)

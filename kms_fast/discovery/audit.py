@@ -47,6 +47,9 @@ class Sight:
     condition: Condition
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.condition.value}, {self.text.rstrip('.')}"
+
 
 Look = Callable[[HostAddress], Awaitable[Sight]]
 
@@ -67,7 +70,7 @@ class Finding:
         return CURES[self.sight.condition].format(domain=domain, name=self.host.name, port=self.host.port)
 
     def __str__(self) -> str:
-        return f"{self.host}: {self.sight.condition.value}, {self.sight.text.rstrip('.')}"
+        return f"{self.host}: {self.sight}"
 
     def to_json(self) -> dict[str, Any]:
         """The finding as an object."""

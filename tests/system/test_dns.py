@@ -150,7 +150,8 @@ def test_a_host_tells_what_is_wrong_with_the_others_once(
         "kms2.example.com",
     ]
     assert "its name does not resolve" in lines[0]
-    assert "Connection refused" in lines[1]
+    said = "DNS record kms2.example.com:1688 of _kms-fast._tcp.example.com: stale, Connection refused. Start that host"
+    assert said in lines[1]
 
 
 def test_commands_need_nothing_but_the_key(machine: Machine, serve_zone: Start, realm: Realm) -> None:
