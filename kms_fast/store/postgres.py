@@ -62,6 +62,12 @@ _LASTING: Final = frozenset({"0A", "21", "22", "23", "42", "44", "P0"})
 POSTGRES_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What asyncpg raises when the server refuses, is not there, or answers nonsense."""
 
+# What PostgreSQL says names a table, not the right to it; to lock a row, as a look at commits does, is an UPDATE.
+_NEEDED_RIGHTS: Final = (
+    "Commands that read need USAGE on the schema kms_fast, SELECT on all its tables and UPDATE on kms_fast.families; "
+    "hosts need the rights that docs/store.md grants."
+)
+
 _Result = TypeVar("_Result")
 
 
@@ -88,7 +94,8 @@ class PostgresSession:
     async def open(cls, url: str, *, limit_s: float) -> "PostgresSession":
         """Connect.
 
-        Raises `KmsFastError` (STORE_UNAVAILABLE, STORE_EMPTY, STORE_VERSION) when that is not possible now.
+        Raises `KmsFastError` when that is not possible now: STORE_UNAVAILABLE, STORE_EMPTY, STORE_VERSION, or what
+        `explain` makes of an error.
         """
         session = cls(url, limit_s=limit_s)
         session._use(await session._connect())
@@ -113,7 +120,7 @@ class PostgresSession:
 
         Raises `KmsFastError` (STORE_UNAVAILABLE; STORE_VERSION after an outage): nothing came of it, or after the
         limit it is not known whether something will. At once while the store is down. STORE_REFUSED: the same call
-        would fail again, for what it holds or what was done to the tables.
+        would fail again, for what it holds or what was done to the tables; NOT_ALLOWED: for a right that is missing.
         """
         limit_s = limit_s or self._limit_s
         working: asyncio.Task[_Result] | None = None
@@ -235,7 +242,7 @@ class PostgresSession:
                 await connection.execute(_TRY_COMMIT)
         except POSTGRES_ERRORS as error:
             connection.terminate()
-            raise self._unavailable(describe(error)) from error
+            raise explain(error, self.shown) from error
         except BaseException:
             connection.terminate()
             raise
@@ -310,9 +317,17 @@ def describe(error: Exception) -> str:
 
 
 def explain(error: Exception, shown: str) -> KmsFastError:
-    """The user's error behind one of `POSTGRES_ERRORS` of a call: STORE_REFUSED where trying again cannot help, else
-    STORE_UNAVAILABLE. ``shown`` is the store's URL without its password.
+    """The user's error behind one of `POSTGRES_ERRORS` of a call: NOT_ALLOWED for a role that lacks a right,
+    STORE_REFUSED where else trying again cannot help, else STORE_UNAVAILABLE. ``shown`` is the store's URL without its
+    password.
     """
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return KmsFastError(
+            f"The store {shown} does not let this role do that: {describe(error)}. {_NEEDED_RIGHTS}",
+            name="NOT_ALLOWED",
+            store=shown,
+            sqlstate=error.sqlstate,
+        )
     # What asyncpg itself cannot send has a SQLSTATE too. A statement that tables have changed under is prepared anew.
     if (
         isinstance(error, asyncpg.PostgresError)

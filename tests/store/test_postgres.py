@@ -3,12 +3,14 @@
 import asyncio
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from kms_fast.errors import KmsFastError
 from kms_fast.store import Total, Watermark, postgres
+from kms_fast.store.backup import write_backup
 from kms_fast.store.check import check_postgres
 from kms_fast.store.postgres import close, connect, explain, migrate
 from kms_fast.store.postgres_counts import PostgresCounts
@@ -109,7 +111,34 @@ async def test_a_role_without_rights_is_told_which(server: PostgresServer, url: 
     server.execute("DROP ROLE IF EXISTS stranger")
     server.execute(f"CREATE ROLE stranger LOGIN PASSWORD '{PASSWORD}'")
     error = await refusal(server.url(user="stranger"))
-    assert (error.result.name, "permission denied" in error.message) == ("STORE_UNAVAILABLE", True)
+    assert (error.result.name, "permission denied for schema kms_fast" in error.message) == ("NOT_ALLOWED", True)
+    assert "UPDATE on kms_fast.families" in error.message
+
+
+async def test_the_documented_rights_of_readers(server: PostgresServer, url: str, tmp_path: Path) -> None:
+    """Each right is needed, and with all of them commands read; reports in SQL need less."""
+    text = (ROOT / "docs" / "store.md").read_text(encoding="utf-8").split("<!-- reader -->")[1]
+    (grants,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    server.execute(f"CREATE ROLE kms_fast_reader LOGIN PASSWORD '{PASSWORD}'")
+    reader = server.url(user="kms_fast_reader")
+    with pytest.raises(KmsFastError) as caught:
+        assert [problem async for problem in check_postgres(reader)]
+    assert caught.value.result.name == "NOT_ALLOWED"
+    for statement in filter(str.strip, grants.split(";")):
+        assert (await refusal(reader)).result.name == "NOT_ALLOWED"
+        server.execute(statement)
+        if "USAGE" in statement:
+            server.execute("GRANT SELECT ON kms_fast.inventory TO kms_fast_reader")
+            connection = await connect(reader)
+            assert await connection.fetch("SELECT * FROM kms_fast.inventory") == []
+            await close(connection)
+    counts, inventory = await PostgresCounts.open(reader), await PostgresInventory.open(reader)
+    assert await inventory.find() == []
+    await inventory.summarize(NOW_MS)
+    await write_backup(tmp_path / "backup.db", counts, inventory, lambda content: None)
+    assert [problem async for problem in check_postgres(reader)] == []
+    await counts.close()
+    await inventory.close()
 
 
 async def test_a_unix_socket(server: PostgresServer, url: str) -> None:
@@ -143,7 +172,7 @@ async def test_the_next_server_of_a_url_is_tried(server: PostgresServer, url: st
 async def test_the_documented_rights_are_enough_and_no_more(server: PostgresServer) -> None:
     """What docs/store.md tells to run: the owner migrates, the host counts and records, and cannot change tables."""
     text = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
-    first, second = re.findall(r"```sql\n(.*?)```", text.split("<!-- roles -->")[1], re.DOTALL)
+    first, second = re.findall(r"```sql\n(.*?)```", text.split("roles -->")[1], re.DOTALL)
     for statement in filter(str.strip, first.split(";")):
         server.execute(statement)
     server.execute(second, "kms_fast")
