@@ -35,14 +35,33 @@ def describe_error(error: apsw.Error | OSError) -> str:
     return str(error)
 
 
+def open_to_read(path: Path) -> apsw.Connection:
+    """A connection to a file that is there, to look only: also where it cannot be written to. Raises `apsw.Error`."""
+    db = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE)
+    try:
+        db.set_busy_timeout(int(WAIT_S * 1000))
+        # Nothing but the first read tells whether SQLite can make the files that it shares with writers.
+        db.pragma("schema_version")
+        return db
+    except apsw.Error as error:
+        db.close()
+        # With a log beside it somebody writes, and what is in the file alone is not all.
+        if not isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError) or Path(f"{path}-wal").exists():
+            raise
+    address = f"{path.absolute().as_uri()}?immutable=1"
+    return apsw.Connection(address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+
+
 def copy_database(source: Path, target: Path) -> None:
     """Copy an SQLite file as of one moment, also while others write to it. Raises `KmsFastError` (STORAGE_FAILED)."""
     try:
-        with closing(apsw.Connection(str(source))) as read, closing(apsw.Connection(str(target))) as written:
-            read.set_busy_timeout(int(WAIT_S * 1000))
-            with written.backup("main", read, "main") as backup:
-                # In one step: the write-ahead log lets others write meanwhile.
-                backup.step(-1)
+        with (
+            closing(open_to_read(source)) as read,
+            closing(apsw.Connection(str(target))) as written,
+            written.backup("main", read, "main") as backup,
+        ):
+            # In one step: the write-ahead log lets others write meanwhile.
+            backup.step(-1)
     except apsw.Error as error:
         raise KmsFastError(
             f"{source} cannot be copied to {target}: {describe_error(error)}.", name="STORAGE_FAILED", file=str(source)

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import apsw
 from kms_fast.errors import KmsFastError
 from kms_fast.model.policy import DAY_MS
 from kms_fast.model.settings import mask_password
-from kms_fast.sqlite import describe_error
+from kms_fast.sqlite import describe_error, open_to_read
 from kms_fast.store import Client, CountRow, HostPart, Watermark
 from kms_fast.store.postgres import POSTGRES_ERRORS, close, connect, describe, explain
 from kms_fast.store.postgres_schema import check_version
@@ -31,16 +32,13 @@ _TABLES: Final = (
 def check_sqlite_file(path: Path) -> Iterator[str]:
     """What SQLite finds wrong with a file: pages, rows, indexes, constraints.
 
-    Raises `KmsFastError` (STORAGE_FAILED) when it cannot be read, as on a file system that is read-only.
+    Raises `KmsFastError` (STORAGE_FAILED) when it cannot be read.
     """
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
+        with closing(open_to_read(path)) as db:
             for (found,) in db.execute(f"PRAGMA integrity_check({_MOST_FOUND})"):
                 if found != "ok":
                     yield f"{path}: {found}"
-        finally:
-            db.close()
     except (apsw.CorruptError, apsw.NotADBError) as error:
         yield f"{path}: {error}"
     except apsw.Error as error:

@@ -13,7 +13,7 @@ import apsw
 
 from kms_fast.errors import KmsFastError
 from kms_fast.files import SECRET
-from kms_fast.sqlite import WAIT_S, describe_error, transaction
+from kms_fast.sqlite import WAIT_S, describe_error, open_to_read, transaction
 
 _LONGEST_PAUSE_S: Final = 0.05
 
@@ -51,11 +51,9 @@ class SqliteFile:
             try:
                 self._open(page_bytes)
             except (apsw.CantOpenError, apsw.ReadOnlyError):
-                # With a log beside it somebody writes, and what is in the file alone is not all.
-                if not reading or Path(f"{path}-wal").exists():
+                if not reading:
                     raise
-                address = f"{path.absolute().as_uri()}?immutable=1"
-                self.db = apsw.Connection(address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+                self.db = open_to_read(path)
         self._migrate(migrations)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=what)
 

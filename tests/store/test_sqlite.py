@@ -1,13 +1,18 @@
 """Opening SQLite files: migrations, files of newer programs, files that are none."""
 
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import apsw
 import pytest
 
 from kms_fast.errors import KmsFastError
 from kms_fast.store.sqlite import SqliteFile
+from tests.conftest import ROOT
+from tests.faked import protect
 
 FIRST = "CREATE TABLE fruit (name TEXT) STRICT; INSERT INTO fruit VALUES ('apple');"
 SECOND = "ALTER TABLE fruit ADD COLUMN colour TEXT DEFAULT 'red';"
@@ -123,3 +128,30 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(KmsFastError, match="must be able to read the file") as caught:
         SqliteFile(tmp_path, "counts", [], without_it="")
     assert caught.value.result.name == "STORAGE_FAILED"
+
+
+_COPY_AND_CHECK = """
+import sys
+from pathlib import Path
+from kms_fast.sqlite import copy_database
+from kms_fast.store.check import check_sqlite_file
+
+copy_database(Path(sys.argv[1]), Path(sys.argv[2]))
+print(list(check_sqlite_file(Path(sys.argv[1]))))
+"""
+
+
+async def test_a_file_that_cannot_be_written_is_copied_and_checked(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, unavailable: Callable[[str], NoReturn]
+) -> None:
+    source, copy = tmp_path / "fruit.db", tmp_path_factory.mktemp("copy") / "copy.db"
+    await read_fruit(source, FIRST)
+    program = [*protect(tmp_path, unavailable), sys.executable, "-c", _COPY_AND_CHECK, str(source), str(copy)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+    assert await read_fruit(copy, FIRST) == [("apple",)]
+    # With a log beside it the file alone is not all.
+    copy.unlink()
+    Path(f"{source}-wal").write_bytes(b"")
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "while it is in use to write to it" in done.stderr
