@@ -58,8 +58,8 @@ class Counts(Protocol):
     """The machines that count towards each family's threshold, durable and shared by all workers.
 
     At most ``cap`` rows a family and none older than ``retention_ms``. Calls may overlap; none blocks the event loop.
-    They raise `KmsFastError` when nothing was stored: STORAGE_FAILED, STORE_IN_USE or STORE_UNAVAILABLE; STORE_REFUSED
-    or STORE_DAMAGED when trying again cannot help.
+    They raise `KmsFastError` when nothing was stored: STORAGE_FAILED, STORE_IN_USE or STORE_UNAVAILABLE; NOT_ALLOWED,
+    STORE_REFUSED or STORE_DAMAGED when trying again cannot help.
     """
 
     async def load(self, family: int, now_ms: int, *, cap: int, retention_ms: int) -> list[CountRow]:
@@ -201,8 +201,8 @@ class Summary:
 class Inventory(Protocol):
     """All machines that ever asked, with what they told and were told. None of the calls blocks the event loop.
 
-    They raise `KmsFastError`: STORAGE_FAILED, STORE_IN_USE or STORE_UNAVAILABLE; STORE_REFUSED or STORE_DAMAGED when
-    trying again cannot help; opening one raises STORE_VERSION for other tables.
+    They raise `KmsFastError`: STORAGE_FAILED, STORE_IN_USE or STORE_UNAVAILABLE; NOT_ALLOWED, STORE_REFUSED or
+    STORE_DAMAGED when trying again cannot help; opening one raises STORE_VERSION for other tables.
     """
 
     async def elect(self, host_id: bytes) -> bool:
