@@ -371,7 +371,7 @@ _ROWS = (
         0xE04B0060,
         "DNS_UPDATE_REFUSED",
         "The name server does not let this key, or this machine, change the record set.",
-        "Allow it in the zone's policy (docs/dns.md has samples), or create the record named here by hand.",
+        "Allow it in the zone's policy (docs/dns.md has samples), or make the change named here by hand.",
     ),
     (
         0xE04B0061,
@@ -392,7 +392,7 @@ _ROWS = (
         0xE04B0063,
         "DNS_ZONE_NOT_FOUND",
         "No name server was found that is responsible for the domain and takes changes of its zone.",
-        "Check the domain, and name the zone's primary server: dns_server. Or create the record named here by hand.",
+        "Check the domain, and name the zone's primary server: dns_server. Or make the change named here by hand.",
     ),
     (
         0xE04B0064,
@@ -404,13 +404,14 @@ _ROWS = (
         0xE04B0065,
         "DNS_SERVER_FAILED",
         "The name server failed, or does not know dynamic updates.",
-        "See the name server's log, or create the record named here by hand.",
+        "See the name server's log, or make the change named here by hand.",
     ),
     (
         0xE04B0066,
         "DNS_SERVER_UNREACHABLE",
         "The name server does not answer over TCP.",
-        "Check that it runs and that TCP port 53 is open, or name another: dns_server. Or create the record by hand.",
+        "Check that it runs and that TCP port 53 is open, or name another: dns_server. Or make the change named here by "
+        "hand.",
     ),
     (
         0xE04B0067,

@@ -63,7 +63,7 @@ def backup(file: Path, damaged: bool, settings: HostSettings, home: Path, out: O
 def _read_watermarks(settings: HostSettings, home: Path, out: Output) -> list[Watermark]:
     """What the inventory has of this host; a database that is not in the backup does not hold it up."""
     try:
-        return asyncio.run(read_watermarks(settings, home))
+        return asyncio.run(read_watermarks(settings, home, reading=True))
     except KmsFastError as error:
         if settings.store is None:
             raise

@@ -96,7 +96,7 @@ def backup(file: Path, settings: HostSettings, home: Path, out: Output) -> None:
     async def write(counts: Counts, inventory: Inventory) -> Content:
         return await write_backup(file, counts, inventory, lambda content: out.progress(_describe(content)))
 
-    content = asyncio.run(_with_stores(settings, home, write))
+    content = asyncio.run(_with_stores(settings, home, write, reading=True))
     out.result({"file": file, **_to_json(content)}, f"Wrote {file}: {_describe(content)}.")
 
 
@@ -180,7 +180,7 @@ async def _find_problems(settings: HostSettings, home: Path, content: Content, o
                 problems.extend(check_clients(part, now_ms))
             out.progress(_describe(content))
 
-    await _with_stores(settings, home, look)
+    await _with_stores(settings, home, look, reading=True)
     return problems
 
 
@@ -191,9 +191,16 @@ def _compare_ledger(folder: Path, part: HostPart) -> Iterable[str]:
 
 
 async def _with_stores(
-    settings: HostSettings, home: Path, work: Callable[[Counts, Inventory], Awaitable[_Result]]
+    settings: HostSettings,
+    home: Path,
+    work: Callable[[Counts, Inventory], Awaitable[_Result]],
+    *,
+    reading: bool = False,
 ) -> _Result:
-    async with using_counts(settings, home) as counts, using_inventory(settings, home) as inventory:
+    async with (
+        using_counts(settings, home, reading=reading) as counts,
+        using_inventory(settings, home, reading=reading) as inventory,
+    ):
         return await work(counts, inventory)
 
 

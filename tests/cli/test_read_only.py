@@ -42,6 +42,14 @@ def test_a_host(realm: Realm, only_reading: Sequence[str], free_port: int) -> No
     assert (realm.home / "host" / "serve-1.json").exists()
 
 
+def test_backups_of_a_host(realm: Realm, only_reading: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serve(realm) as host:
+        assert host.stop() == 0
+    folder = tmp_path_factory.mktemp("backups")
+    for command in (("host", "backup", folder / "a.tar"), ("store", "backup", folder / "a.db"), ("store", "check")):
+        assert run_cli(*command, home=realm.home, prefix=only_reading)[0] == 0
+
+
 def test_a_client(tmp_path: Path, realm: Realm, only_reading: Sequence[str]) -> None:
     home = make_client_home(tmp_path / "client-home", realm)
     for command in ("status", "expiry", "history"):
