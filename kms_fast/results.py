@@ -410,8 +410,7 @@ _ROWS = (
         0xE04B0066,
         "DNS_SERVER_UNREACHABLE",
         "The name server does not answer over TCP.",
-        "Check that it runs and that TCP port 53 is open, or name another: dns_server. Or make the change named here by "
-        "hand.",
+        "Check that it runs and TCP port 53 is open, or name another: dns_server. Or make the named change by hand.",
     ),
     (
         0xE04B0067,
