@@ -16,7 +16,7 @@ from kms_fast.client.machine import Clock, Machine, SystemClock, read_machine
 from kms_fast.client.round import Round
 from kms_fast.client.state import Attempt, Failure, Product, State, StateFile, StoredActivation
 from kms_fast.client.status import MachineStatus, Status, describe_machine, describe_product, describe_removed
-from kms_fast.client.trust import Trust, newest_revocations
+from kms_fast.client.trust import Trust, describe_given_up, newest_revocations, require_sku
 from kms_fast.discovery.address import HostAddress, parse_address, parse_domain
 from kms_fast.errors import ConfigurationError, KmsFastError
 from kms_fast.model.catalog import Sku, find_sku
@@ -154,7 +154,9 @@ class Installation:
         """
         state = self._require_state()
         publisher = self._publisher_of(state)
-        return {id_: _given_up(publisher, id_) for id_ in state.installed if find_sku(publisher.skus, id_) is None}
+        return {
+            id_: describe_given_up(publisher, id_) for id_ in state.installed if find_sku(publisher.skus, id_) is None
+        }
 
     def find_sku(self, wanted: str | None) -> uuid.UUID | None:
         """The ID of a product by its name or ID, as users write it, its key installed or removed; None as it is."""
@@ -196,7 +198,7 @@ class Installation:
         if sku is None:
             skus = self._list_skus(state, state.products)
         elif sku in state.products:
-            skus = [_require_sku(self._publisher_of(state), sku)]
+            skus = [require_sku(self._publisher_of(state), sku)]
         else:
             raise self._not_installed(state, sku)
         return [(one, state.products[one.id].history) for one in skus]
@@ -334,7 +336,7 @@ class Installation:
     def _open(self, state: State, wanted: uuid.UUID | None) -> InstalledProduct:
         """The product meant by ``wanted``; without it, the only one whose key is installed."""
         chosen, publisher = self._choose(state, wanted), self._publisher_of(state)
-        return self._open_product(state, publisher, _require_sku(publisher, chosen))
+        return self._open_product(state, publisher, require_sku(publisher, chosen))
 
     def _choose(self, state: State, wanted: uuid.UUID | None) -> uuid.UUID:
         installed = state.installed
@@ -385,19 +387,3 @@ class Installation:
             opened = self._open(self._require_state(), sku)
             yield opened
             self._file.write(opened.state)
-
-
-def _require_sku(publisher: PublisherFile, wanted: uuid.UUID) -> Sku:
-    """The SKU of a product that is installed; raises `ConfigurationError` when it was given up."""
-    sku = find_sku(publisher.skus, wanted)
-    if sku is None:
-        raise _given_up(publisher, wanted)
-    return sku
-
-
-def _given_up(publisher: PublisherFile, wanted: uuid.UUID) -> ConfigurationError:
-    return ConfigurationError(
-        f"The publisher has given the product {wanted} up: publisher.json of {publisher.name} (number "
-        f"{publisher.number}) has it no more. Get a newer one, or remove the product's key: kms-fast client "
-        f"uninstall-key --sku {wanted}."
-    )

@@ -3,13 +3,14 @@
 import struct
 from collections.abc import Collection
 from functools import cached_property
+from uuid import UUID
 
 from kms_fast._core import Checked, SkuKeys, Verifier
 from kms_fast.client.machine import Clock
 from kms_fast.client.request import RequestFields
-from kms_fast.errors import AnswerRejected, KmsFastError
+from kms_fast.errors import AnswerRejected, ConfigurationError, KmsFastError
 from kms_fast.model import signing
-from kms_fast.model.catalog import Sku
+from kms_fast.model.catalog import Sku, find_sku
 from kms_fast.model.keys import KeyKind, ProductKey, derive_sku_keys, parse_key
 from kms_fast.model.lease import BatchHeader
 from kms_fast.model.policy import format_time
@@ -28,6 +29,23 @@ def newest_revocations(publisher: PublisherFile, received: bytes | None) -> Revo
         return publisher.revocations
     revocations.verify(publisher.roots, publisher.publisher_id)
     return revocations
+
+
+def require_sku(publisher: PublisherFile, wanted: UUID) -> Sku:
+    """The SKU of a product that is installed; raises `ConfigurationError` when it was given up."""
+    sku = find_sku(publisher.skus, wanted)
+    if sku is None:
+        raise describe_given_up(publisher, wanted)
+    return sku
+
+
+def describe_given_up(publisher: PublisherFile, wanted: UUID) -> ConfigurationError:
+    """What to say of a product that is installed and not in the publisher file."""
+    return ConfigurationError(
+        f"The publisher has given the product {wanted} up: publisher.json of {publisher.name} (number "
+        f"{publisher.number}) has it no more. Get a newer one, or remove the product's key: kms-fast client "
+        f"uninstall-key --sku {wanted}."
+    )
 
 
 class Trust:

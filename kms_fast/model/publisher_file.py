@@ -1,5 +1,6 @@
 """``publisher.json``: what clients, hosts and load generators trust of a publisher; public, signed by a root key."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -140,6 +141,12 @@ class PublisherFile:
             "skus": [sku.to_json(with_secret=False) for sku in self.skus],
             "revocations": self.revocations.to_bytes().hex() if self.revocations else "",
         }
+
+    def digest(self) -> bytes:
+        """SHA-256 of the content without number and time: tells whether anything changed."""
+        content = self.body()
+        del content["number"], content["issued_ms"]
+        return hashlib.sha256(canonical_json(content)).digest()
 
     def to_signed_json(self, root: Ed25519PrivateKey) -> bytes:
         """The signed file ``publisher.json``."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -287,7 +287,7 @@ class Publisher:
         root = self._read_root_key(passphrase)
         with self.records.transaction():
             unsigned = self._publisher_file(self.read_catalog(), (signing.public_bytes(root),), now_ms)
-            digest = publisher_digest(unsigned)
+            digest = unsigned.digest()
             number = self.records.number_for("publisher", digest, taken=self._find_taken_number(digest))
             publisher = replace(unsigned, number=number)
             write_atomically(self.folder / "publisher.json", publisher.to_signed_json(root), mode=PUBLIC)
@@ -299,7 +299,7 @@ class Publisher:
         A crash between the file and the end of the transaction leaves one whose number the records do not know.
         """
         exported = self.look_at_exported()
-        return exported.number if exported and publisher_digest(exported) != digest else 0
+        return exported.number if exported and exported.digest() != digest else 0
 
     def look_at_exported(self) -> PublisherFile | None:
         """``publisher.json`` as exported last, None when it is missing or damaged. Raises OSError."""
@@ -338,7 +338,7 @@ class Publisher:
             exported = PublisherFile.parse(data)
         except ConfigurationError:
             raise _export_due(f"{path} is damaged") from None
-        if publisher_digest(self._publisher_file(catalog, exported.roots, 0)) != publisher_digest(exported):
+        if self._publisher_file(catalog, exported.roots, 0).digest() != exported.digest():
             raise _export_due("The catalog or the revocations were changed since publisher.json was exported")
         return data, exported
 
@@ -376,13 +376,6 @@ def _read_issued_ms(kept: bytes) -> int | None:
         return read_document(kept, CATALOG_FORMAT, "The kept catalog").object("body").integer("issued_ms")
     except ConfigurationError:
         return None
-
-
-def publisher_digest(publisher: PublisherFile) -> bytes:
-    """SHA-256 of a publisher file's content without number and time: tells whether anything changed."""
-    content: dict[str, Any] = publisher.body()
-    del content["number"], content["issued_ms"]
-    return hashlib.sha256(canonical_json(content)).digest()
 
 
 def _certify_issuer(
