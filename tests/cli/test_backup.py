@@ -60,7 +60,7 @@ def test_of_a_host_whose_store_is_elsewhere(tmp_path: Path) -> None:
 def test_of_a_host_whose_store_is_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    async def refuse(settings: HostSettings, home: Path) -> list[Watermark]:
+    async def refuse(settings: HostSettings, home: Path, **_: bool) -> list[Watermark]:
         raise KmsFastError("It is not fit.", name=name)
 
     monkeypatch.setattr(backup, "read_watermarks", refuse)
