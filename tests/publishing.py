@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kms_fast.host.enrolment import apply_answer, make_request
 from kms_fast.model import signing
 from kms_fast.model.certificate import IssuerCertificate, issue_issuer_certificate
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.issuing import Certified, certify
 from kms_fast.publisher.publisher import Publisher
 
@@ -55,7 +56,7 @@ def make_publisher(folder: Path) -> Publisher:
     publisher = Publisher.create(folder, "Example & Söhne", PASSPHRASE, now_ms=NOW_MS)
     publisher.add_product("Desktop 1", "desktop")
     publisher.add_product("Server 2", "server", generation=2)
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     return publisher
 
 

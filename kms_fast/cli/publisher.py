@@ -20,6 +20,7 @@ from kms_fast.cli.publisher_status import log, status
 from kms_fast.clock import wall_clock_ms
 from kms_fast.model import policy
 from kms_fast.model.catalog import find_sku
+from kms_fast.publisher.exporting import export_publisher_file, look_at_exported
 from kms_fast.publisher.publisher import Publisher
 
 
@@ -78,8 +79,8 @@ def export(path: Path | None, home: Path, passphrase: Passphrase, out: Output) -
       kms-fast publisher export --out publisher.json
     """
     with closing(Publisher(home / "publisher")) as publisher:
-        earlier = publisher.look_at_exported()
-        exported = publisher.export(passphrase.read(), now_ms=wall_clock_ms())
+        earlier = look_at_exported(publisher)
+        exported = export_publisher_file(publisher, passphrase.read(), now_ms=wall_clock_ms())
         written = copy_publisher_file(publisher, path)
     given_up = [sku.name for sku in (earlier.skus if earlier else ()) if find_sku(exported.skus, sku.id) is None]
     if given_up:

@@ -15,6 +15,7 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, read_bounded, write_atomically
 from kms_fast.model import policy
 from kms_fast.model.catalog_toml import append_product, parse_catalog_toml, render_head
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.making import check_unused
 from kms_fast.publisher.publisher import Publisher
 
@@ -113,7 +114,7 @@ def _start_product(
 ) -> dict[str, Any]:
     """Add a product, export (a copy to ``path``), make a host key; what was made, as the command shows it."""
     sku, _ = publisher.add_product(product, family, threshold=threshold)
-    publisher.export(secret, now_ms=now_ms)
+    export_publisher_file(publisher, secret, now_ms=now_ms)
     return {
         "file": copy_publisher_file(publisher, path),
         "product": product,

@@ -14,6 +14,7 @@ from kms_fast.clock import wall_clock_ms
 from kms_fast.errors import KmsFastError
 from kms_fast.model import policy
 from kms_fast.model.catalog_toml import PublisherCatalog
+from kms_fast.publisher.exporting import look_at_exported, read_exported
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import RequestRecord
 from kms_fast.results import find_result
@@ -33,7 +34,7 @@ def status(home: Path, out: Output) -> None:
     with closing(Publisher(home / "publisher")) as publisher:
         catalog, issuer, records = publisher.read_catalog(), publisher.issuer, publisher.records
         keys, certificates = records.list_host_keys(), records.list_certificates()
-        exported, due = publisher.look_at_exported(), _find_due(publisher, catalog)
+        exported, due = look_at_exported(publisher), _find_due(publisher, catalog)
         days_left = policy.days_until(issuer.not_after_ms, now_ms)
         shown = {
             "name": catalog.name,
@@ -68,7 +69,7 @@ def status(home: Path, out: Output) -> None:
 def _find_due(publisher: Publisher, catalog: PublisherCatalog) -> str | None:
     """Why the publisher file is to be exported before it may be given out, None when it may."""
     try:
-        publisher.read_exported(catalog)
+        read_exported(publisher, catalog)
     except KmsFastError as error:
         if error.result.name != "EXPORT_DUE":
             raise

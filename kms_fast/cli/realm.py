@@ -18,6 +18,7 @@ from kms_fast.load.processes import hold_interrupts
 from kms_fast.load.server import DRAIN_LIMIT_S, ServerProcess
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.settings import HostSettings
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.store import Summary
@@ -120,7 +121,7 @@ def make_realm(home: Path, *, threshold: int) -> Realm:
     folder = home / "publisher"
     with closing(Publisher.create(folder, "Laboratory", passphrase, now_ms=now_ms)) as publisher:
         sku, _ = publisher.add_product(PRODUCT, FAMILY, threshold=threshold, minimum_threshold=threshold)
-        exported = publisher.export(passphrase, now_ms=now_ms)
+        exported = export_publisher_file(publisher, passphrase, now_ms=now_ms)
         host_key = publisher.make_host_key(now_ms=now_ms).key
         data = (folder / "publisher.json").read_bytes()
         request = make_request(home / "host", [host_key.text], publisher_data=data, now_ms=now_ms)

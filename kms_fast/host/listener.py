@@ -111,11 +111,7 @@ def _overlaps(family: int, name: Any, other: tuple[str, int]) -> bool:
 
 def _is_taken(family: int, name: Any) -> bool:
     """Whether somebody listens there already, be it with SO_REUSEPORT or without."""
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # Else [::] would be IPv4's too, where this host may listen already.
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    with _make_socket(family) as probe:
         try:
             probe.bind(name)
         except OSError as error:
@@ -124,12 +120,9 @@ def _is_taken(family: int, name: Any) -> bool:
 
 
 def _listen(family: int, name: Any) -> socket.socket:
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened = _make_socket(family)
     try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.setblocking(False)
         opened.bind(name)
         opened.listen(BACKLOG)
@@ -137,6 +130,15 @@ def _listen(family: int, name: Any) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def _make_socket(family: int) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # Else [::] would be IPv4's too, where this host may listen already.
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return made
 
 
 def _explain(address: str, error: OSError) -> KmsFastError:

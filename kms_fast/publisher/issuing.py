@@ -22,6 +22,7 @@ from kms_fast.model.certificate import (
 )
 from kms_fast.model.compact import CompactAnswer
 from kms_fast.model.exchange import HostRequest, build_host_answer
+from kms_fast.publisher.exporting import read_exported, sign_catalog
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.records import HostKeyRecord, KeyUse, RequestRecord
 
@@ -97,7 +98,7 @@ def _certify(
     with records.transaction():
         # Read once: it may be edited meanwhile, and certificate, catalog and publisher file are to be of one version.
         source = publisher.read_catalog()
-        publisher_data, exported = publisher.read_exported(source)
+        publisher_data, exported = read_exported(publisher, source)
         publisher.issuer.verify(exported.roots, publisher.publisher_id, Rights.HOST_CERTIFICATES, now_ms)
         keys = _check_keys(publisher, request)
         for key in keys:
@@ -116,7 +117,7 @@ def _certify(
         )
         records.add_certificate(certificate, now_ms)
         records.add_request(_describe_request(publisher, request, now_ms, peer, GRANTED, certificate.serial))
-        catalog = publisher.signed_catalog(source, issuer_key, now_ms=now_ms)
+        catalog = sign_catalog(publisher, source, issuer_key, now_ms=now_ms)
     answer = build_host_answer(
         certificate, publisher.issuer, catalog=catalog, secrets=keys[0].secrets, publisher_data=publisher_data
     )

@@ -8,10 +8,9 @@ publisher.json           as exported last
 catalog.json             as signed last, with its secrets
 """
 
-import hashlib
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -21,15 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kms_fast.errors import ConfigurationError
 from kms_fast.files import PUBLIC, SECRET, SMALL_BYTES, read_bounded, write_atomically
 from kms_fast.model import policy, signing
-from kms_fast.model.catalog import FORMAT as CATALOG_FORMAT
-from kms_fast.model.catalog import Catalog, Family, Sku, find_sku
+from kms_fast.model.catalog import Family, Sku, find_sku
 from kms_fast.model.catalog_toml import PublisherCatalog, append_product, parse_catalog_toml, render_head
 from kms_fast.model.certificate import IssuerCertificate, issue_issuer_certificate
-from kms_fast.model.document import canonical_json, read_document
 from kms_fast.model.exchange import HostKeySecrets
 from kms_fast.model.keys import KeyKind, ProductKey, new_key
-from kms_fast.model.publisher_file import PublisherFile
-from kms_fast.model.revocation import RevocationList
 from kms_fast.publisher.making import claim_folder, describe_lost_catalog
 from kms_fast.publisher.private_keys import change_passphrase, check_passphrase, read_private_key, write_private_key
 from kms_fast.publisher.records import Entitlement, Records
@@ -230,7 +225,8 @@ class Publisher:
                 )
         return key
 
-    def _read_root_key(self, passphrase: bytes) -> Ed25519PrivateKey:
+    def read_root_key(self, passphrase: bytes) -> Ed25519PrivateKey:
+        """The root's private key. Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; the key is not here)."""
         return self._read_key("root.key", passphrase, "bring it back for the time of this command")
 
     def _read_key(self, name: str, passphrase: bytes, cure: str) -> Ed25519PrivateKey:
@@ -245,7 +241,7 @@ class Publisher:
         Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; the root key is not here).
         """
         with self.records.transaction():
-            root, key = self._read_root_key(passphrase), Ed25519PrivateKey.generate()
+            root, key = self.read_root_key(passphrase), Ed25519PrivateKey.generate()
             publisher_id, serial = self._describe_old_issuer()
             certificate = _certify_issuer(root, key, publisher_id, serial + 1, now_ms)
             # A crash between the two leaves a key without its certificate, which `read_issuer_key` notices.
@@ -277,105 +273,6 @@ class Publisher:
                 )
             change_passphrase(paths, old, new)
         return paths
-
-    def export(self, passphrase: bytes, *, now_ms: int) -> PublisherFile:
-        """Sign ``publisher.json`` with the root key and keep it in the folder; a changed content gets the next number.
-
-        Raises OSError or `ConfigurationError` (KEY_FILE_LOCKED; CONFIGURATION_INVALID: the catalog is wrong, or
-        the root key is not here).
-        """
-        root = self._read_root_key(passphrase)
-        with self.records.transaction():
-            unsigned = self._publisher_file(self.read_catalog(), (signing.public_bytes(root),), now_ms)
-            digest = unsigned.digest()
-            number = self.records.number_for("publisher", digest, taken=self._find_taken_number(digest))
-            publisher = replace(unsigned, number=number)
-            write_atomically(self.folder / "publisher.json", publisher.to_signed_json(root), mode=PUBLIC)
-        return publisher
-
-    def _find_taken_number(self, digest: bytes) -> int:
-        """The number of a ``publisher.json`` of other content; 0 for none.
-
-        A crash between the file and the end of the transaction leaves one whose number the records do not know.
-        """
-        exported = self.look_at_exported()
-        return exported.number if exported and exported.digest() != digest else 0
-
-    def look_at_exported(self) -> PublisherFile | None:
-        """``publisher.json`` as exported last, None when it is missing or damaged. Raises OSError."""
-        path = self.folder / "publisher.json"
-        try:
-            return PublisherFile.parse(read_bounded(path)) if path.exists() else None
-        except ConfigurationError:
-            return None
-
-    def _publisher_file(self, catalog: PublisherCatalog, roots: tuple[bytes, ...], now_ms: int) -> PublisherFile:
-        _, revocations = self.records.newest_revocation_list()
-        return PublisherFile(
-            number=0,
-            publisher_id=self.publisher_id,
-            name=catalog.name,
-            issued_ms=now_ms,
-            roots=roots,
-            activation_url=catalog.activation_url,
-            srv_name=catalog.srv_name,
-            families=catalog.families,
-            skus=tuple(replace(sku, secret=b"") for sku in catalog.skus),
-            revocations=RevocationList.parse(revocations) if revocations else None,
-        )
-
-    def read_exported(self, catalog: PublisherCatalog) -> tuple[bytes, PublisherFile]:
-        """``publisher.json`` as exported last; refused when it is damaged, or catalog or revocations changed since.
-
-        So hosts never get a catalog that their clients' publisher file lacks, and certifying needs no root key. Raises
-        OSError or `ConfigurationError` (EXPORT_DUE).
-        """
-        path = self.folder / "publisher.json"
-        if not path.exists():
-            raise _export_due("publisher.json was not exported yet")
-        data = read_bounded(path)
-        try:
-            exported = PublisherFile.parse(data)
-        except ConfigurationError:
-            raise _export_due(f"{path} is damaged") from None
-        if self._publisher_file(catalog, exported.roots, 0).digest() != exported.digest():
-            raise _export_due("The catalog or the revocations were changed since publisher.json was exported")
-        return data, exported
-
-    def signed_catalog(self, source: PublisherCatalog, issuer_key: Ed25519PrivateKey, *, now_ms: int) -> bytes:
-        """The catalog with its secrets, signed by the issuer; ask inside a transaction of the records.
-
-        It is the same file for all hosts until the catalog changes, so that an answer can name it by its hash.
-        """
-        catalog = Catalog(0, self.publisher_id, now_ms, source.families, source.skus)
-        content = [
-            [family.to_json() for family in catalog.families],
-            [sku.to_json(with_secret=True) for sku in catalog.skus],
-        ]
-        number = self.records.number_for("catalog", hashlib.sha256(canonical_json(content)).digest())
-        path = self.folder / "catalog.json"
-        kept = read_bounded(path) if path.exists() else b""
-        signed_ms = _read_issued_ms(kept)
-        if signed_ms is not None:
-            # Ed25519 signs the same bytes the same way, so a kept file that differs is of another content or issuer.
-            again = replace(catalog, number=number, issued_ms=signed_ms).to_signed_json(issuer_key, self.issuer)
-            if again == kept:
-                return kept
-        signed = replace(catalog, number=number).to_signed_json(issuer_key, self.issuer)
-        write_atomically(path, signed, mode=SECRET)
-        return signed
-
-
-def _export_due(reason: str) -> ConfigurationError:
-    return ConfigurationError(f"{reason}: run kms-fast publisher export.", name="EXPORT_DUE")
-
-
-def _read_issued_ms(kept: bytes) -> int | None:
-    """When a kept catalog was signed, None for one that is missing or damaged."""
-    try:
-        return read_document(kept, CATALOG_FORMAT, "The kept catalog").object("body").integer("issued_ms")
-    except ConfigurationError:
-        return None
 
 
 def _certify_issuer(

@@ -12,6 +12,7 @@ from kms_fast.errors import KmsFastError
 from kms_fast.files import read_bounded
 from kms_fast.messages import log
 from kms_fast.model import policy
+from kms_fast.publisher.exporting import read_exported
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.machines import activate_machine
 from kms_fast.publisher.publisher import Publisher
@@ -123,7 +124,7 @@ class ActivationService:
     def describe(self) -> str:
         """What is in force, in words for a line of the log."""
         try:
-            exported = self._publisher.read_exported(self._publisher.read_catalog())[1]
+            exported = read_exported(self._publisher, self._publisher.read_catalog())[1]
         except KmsFastError as error:
             return f"{error.message} Until then no host is certified."
         until = policy.format_time(self._publisher.issuer.not_after_ms)

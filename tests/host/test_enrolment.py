@@ -20,6 +20,7 @@ from kms_fast.host.enrolment import (
 from kms_fast.host.host_keys import find_installation_id, read_keys
 from kms_fast.model import signing
 from kms_fast.model.exchange import HostRequest
+from kms_fast.publisher.exporting import export_publisher_file, read_exported
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import revoke
@@ -173,7 +174,7 @@ def test_nothing_goes_back(publisher: Publisher, host: Path, key: str) -> None:
     first = certify_host(publisher, host, key)
     second = certify(publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     publisher.add_product("Desktop 2", "desktop")
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     third = certify(publisher, make_request(host, now_ms=NOW_MS), publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
     apply_answer(host, second.answer, now_ms=NOW_MS)
     with pytest.raises(ConfigurationError, match="certificate has serial 1, the installed one 2") as caught:
@@ -216,7 +217,7 @@ def test_another_private_key_does_not_go_on_with_a_ledger(publisher: Publisher, 
 def test_a_revoked_host_does_not_start(publisher: Publisher, host: Path, key: str) -> None:
     serial = certify_host(publisher, host, key).certificate.serial
     revoke(publisher, [serial], PASSPHRASE, now_ms=NOW_MS)
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     (host / "publisher.json").write_bytes((publisher.folder / "publisher.json").read_bytes())
     with pytest.raises(ConfigurationError) as caught:
         read_installation(host)
@@ -227,7 +228,7 @@ def test_an_installation_is_read_whole(publisher: Publisher, host: Path, key: st
     certified = certify_host(publisher, host, key)
     installed = read_installation(host)
     assert installed.chain_data == certified.certificate.to_bytes() + publisher.issuer.to_bytes()
-    assert installed.publisher == publisher.read_exported(publisher.read_catalog())[1]
+    assert installed.publisher == read_exported(publisher, publisher.read_catalog())[1]
     private = installed.private_key.private_bytes_raw()
     assert repr(private) not in repr(installed)
 

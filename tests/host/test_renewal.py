@@ -18,6 +18,7 @@ from kms_fast.host.renewal import PublisherService, Renewal
 from kms_fast.model.publisher_file import PublisherFile
 from kms_fast.model.revocation import issue_revocation_list
 from kms_fast.model.settings import HostSettings
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from tests.activation_services import PASSPHRASE, make_example
@@ -269,7 +270,7 @@ def issuing(tmp_path: Path) -> Iterator[Publisher]:
     """A publisher whose one host, in the folder ``host`` beside it, has a certificate for a day."""
     publisher = Publisher.create(tmp_path / "publisher", "Example", PASSPHRASE.encode(), now_ms=now_ms())
     publisher.add_product("Desktop 1", "desktop")
-    publisher.export(PASSPHRASE.encode(), now_ms=now_ms())
+    export_publisher_file(publisher, PASSPHRASE.encode(), now_ms=now_ms())
     request = request_certificate(publisher, tmp_path / "host", publisher.make_host_key(now_ms=now_ms()).key.text)
     apply_answer(tmp_path / "host", issue(publisher, request), now_ms=now_ms())
     yield publisher

@@ -12,6 +12,7 @@ from kms_fast.errors import ConfigurationError
 from kms_fast.files import write_atomically
 from kms_fast.publisher import private_keys as private_keys_module
 from kms_fast.publisher import publisher as publisher_module
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.making import check_unused
 from kms_fast.publisher.publisher import Publisher
 from tests.publishing import NOW_MS, PASSPHRASE
@@ -68,7 +69,7 @@ def test_another_passphrase_beside_a_renewal_opens_both_keys_or_the_renewal_fail
     run_at_once(publisher.folder, act)
     with closing(Publisher(publisher.folder)) as after:
         after.read_issuer_key(new)
-        after.export(new, now_ms=NOW_MS)
+        export_publisher_file(after, new, now_ms=NOW_MS)
 
 
 def test_one_of_several_makes_the_publisher_and_the_others_are_told(tmp_path: Path) -> None:
@@ -91,4 +92,4 @@ def test_one_of_several_makes_the_publisher_and_the_others_are_told(tmp_path: Pa
     with closing(Publisher(folder)) as made:
         made.read_issuer_key(PASSPHRASE)
         made.add_product("Desktop 1", "desktop")
-        made.export(PASSPHRASE, now_ms=NOW_MS)
+        export_publisher_file(made, PASSPHRASE, now_ms=NOW_MS)

@@ -95,6 +95,7 @@ def test_files_and_records_of_a_backup_belong_together(example: Example) -> None
 EXPORTS = """
 import sys
 from pathlib import Path
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.publisher import Publisher
 
 publisher = Publisher(Path(sys.argv[1]))
@@ -102,5 +103,5 @@ catalog = publisher.folder / "catalog.toml"
 text = catalog.read_text()
 for number in range(10**6):
     catalog.write_text(text.replace("Example Runner", f"Example Runner {number}"))
-    publisher.export(sys.argv[2].encode(), now_ms=1_800_000_000_000)
+    export_publisher_file(publisher, sys.argv[2].encode(), now_ms=1_800_000_000_000)
 """

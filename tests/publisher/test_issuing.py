@@ -11,6 +11,7 @@ from kms_fast.model.catalog_toml import PublisherCatalog
 from kms_fast.model.exchange import HostKeySecrets, build_host_request
 from kms_fast.model.keys import KeyKind, new_key
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.publisher.exporting import export_publisher_file, read_exported
 from kms_fast.publisher.issuing import Certified, certify
 from kms_fast.publisher.publisher import Publisher
 from tests.publishing import (
@@ -85,14 +86,15 @@ def test_the_export_is_read_while_nobody_can_change_it(
 ) -> None:
     """A revocation in between would go into no answer that says it is of the newest list."""
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
-    read = publisher.read_exported
+    asked = []
 
-    def read_within(catalog: PublisherCatalog) -> tuple[bytes, PublisherFile]:
-        assert publisher.records._connection.in_transaction
-        return read(catalog)
+    def read_within(publisher: Publisher, catalog: PublisherCatalog) -> tuple[bytes, PublisherFile]:
+        asked.append(publisher.records._connection.in_transaction)
+        return read_exported(publisher, catalog)
 
-    monkeypatch.setattr(publisher, "read_exported", read_within)
+    monkeypatch.setattr("kms_fast.publisher.issuing.read_exported", read_within)
     certify_host(publisher, tmp_path / "host", key)
+    assert asked == [True]
 
 
 def test_an_edit_meanwhile_goes_into_no_part_of_an_answer(
@@ -196,7 +198,7 @@ def test_a_catalog_that_changed_must_be_exported_first(publisher: Publisher, tmp
     publisher.add_product("Desktop 2", "desktop")
     with pytest.raises(ConfigurationError, match="run kms-fast publisher export"):
         certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS)
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     assert certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=NOW_MS).certificate.serial == 1
 
 
@@ -207,12 +209,12 @@ def test_a_family_that_left_the_catalog_is_left_out(publisher: Publisher, tmp_pa
     path = publisher.folder / "catalog.toml"
     text = path.read_text()
     path.write_text(text[: text.index("[[family]]\nnumber = 2")])
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     renewed = certify_host(publisher, tmp_path / "host", both)
     assert ([family.number for family in renewed.certificate.families], renewed.renewal) == ([1], True)
     with pytest.raises(ConfigurationError, match=r"no longer has any family .*\(number 2\).*catalog\.toml and export"):
         certify_new(publisher, only, host=2, activation=1)
     assert publisher.records.count_activations(publisher.records.name_host_key(only[-5:]).secrets.key_id).hosts == 0
     path.write_text(text)
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     assert certify_new(publisher, only, host=2, activation=1).certificate.serial == 3

@@ -11,6 +11,7 @@ import pytest
 from kms_fast.errors import ConfigurationError
 from kms_fast.model.keys import ProductKey, parse_key
 from kms_fast.model.machine_activation import ActivationKeySecrets, MachineRequest
+from kms_fast.publisher.exporting import read_exported
 from kms_fast.publisher.machines import ActivatedMachine, activate_machine, make_activation_key
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.service import PEER_BURST, ActivationService
@@ -96,7 +97,7 @@ def test_an_activation_holds_what_was_asked(publisher: Publisher) -> None:
     activation = activate(publisher, request).activation
     assert (activation.sku, activation.cmid, activation.hardware_digest) == (request.sku, request.cmid, b"\1" * 16)
     assert (activation.key_last_five, activation.customer_id, activation.issued_ms) == (key.last_five, 4711, NOW_MS)
-    activation.verify(publisher.read_exported(publisher.read_catalog())[1])
+    activation.verify(read_exported(publisher, publisher.read_catalog())[1])
 
 
 def change_mac(request: MachineRequest) -> MachineRequest:

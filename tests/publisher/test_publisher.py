@@ -11,6 +11,7 @@ from kms_fast.host.enrolment import apply_answer, make_request
 from kms_fast.model.catalog import Catalog
 from kms_fast.model.keys import KeyKind, parse_key
 from kms_fast.model.publisher_file import PublisherFile
+from kms_fast.publisher.exporting import export_publisher_file, read_exported, sign_catalog
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.making import check_unused
 from kms_fast.publisher.publisher import Publisher
@@ -143,14 +144,14 @@ def test_without_a_family_there_is_no_host_key(tmp_path: Path) -> None:
 
 
 def test_an_export_gets_a_new_number_only_when_it_changed(publisher: Publisher) -> None:
-    assert publisher.export(PASSPHRASE, now_ms=NOW_MS + 1).number == 1
+    assert export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS + 1).number == 1
     publisher.add_product("Desktop 2", "desktop")
     with pytest.raises(ConfigurationError, match="run kms-fast publisher export"):
-        publisher.read_exported(publisher.read_catalog())
-    exported = publisher.export(PASSPHRASE, now_ms=NOW_MS + 2)
+        read_exported(publisher, publisher.read_catalog())
+    exported = export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS + 2)
     assert exported.number == 2
     assert PublisherFile.parse((publisher.folder / "publisher.json").read_bytes()) == exported
-    assert publisher.read_exported(publisher.read_catalog())[1] == exported
+    assert read_exported(publisher, publisher.read_catalog())[1] == exported
 
 
 def test_a_damaged_export_is_to_be_exported_again(publisher: Publisher) -> None:
@@ -159,10 +160,10 @@ def test_a_damaged_export_is_to_be_exported_again(publisher: Publisher) -> None:
     with pytest.raises(
         ConfigurationError, match=r"publisher\.json is damaged: run kms-fast publisher export"
     ) as caught:
-        publisher.read_exported(publisher.read_catalog())
+        read_exported(publisher, publisher.read_catalog())
     assert caught.value.result.name == "EXPORT_DUE"
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
-    publisher.read_exported(publisher.read_catalog())
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
+    read_exported(publisher, publisher.read_catalog())
 
 
 def test_a_number_whose_export_was_interrupted_is_given_to_nothing_else(
@@ -176,23 +177,23 @@ def test_a_number_whose_export_was_interrupted_is_given_to_nothing_else(
 
     def interrupt_export() -> None:
         with monkeypatch.context() as patched:
-            patched.setattr("kms_fast.publisher.publisher.write_atomically", write_and_end)
+            patched.setattr("kms_fast.publisher.exporting.write_atomically", write_and_end)
             with pytest.raises(KeyboardInterrupt):
-                publisher.export(PASSPHRASE, now_ms=NOW_MS)
+                export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
 
     before = (publisher.folder / "catalog.toml").read_text()
     publisher.add_product("Desktop 2", "desktop")
     interrupt_export()
     on_disk = (publisher.folder / "publisher.json").read_bytes()
     assert PublisherFile.parse(on_disk).number == 2
-    assert publisher.export(PASSPHRASE, now_ms=NOW_MS + 1).number == 2
+    assert export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS + 1).number == 2
     (publisher.folder / "catalog.toml").write_text(before)
     interrupt_export()
     publisher.add_product("Desktop 4", "desktop")
-    assert publisher.export(PASSPHRASE, now_ms=NOW_MS).number == 4
+    assert export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS).number == 4
     for damaged in (b"", b"{}"):
         (publisher.folder / "publisher.json").write_bytes(damaged)
-        assert publisher.export(PASSPHRASE, now_ms=NOW_MS).number == 4
+        assert export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS).number == 4
 
 
 def test_a_lost_database_is_not_replaced(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_a_wrong_activation_address_makes_no_files(tmp_path: Path) -> None:
 def test_a_wrong_passphrase_exports_nothing(publisher: Publisher) -> None:
     before = (publisher.folder / "publisher.json").read_bytes()
     with pytest.raises(ConfigurationError) as caught:
-        publisher.export(b"wrong passphrase", now_ms=NOW_MS)
+        export_publisher_file(publisher, b"wrong passphrase", now_ms=NOW_MS)
     assert caught.value.result.name == "KEY_FILE_LOCKED"
     assert (publisher.folder / "publisher.json").read_bytes() == before
 
@@ -238,7 +239,7 @@ def test_revocation_lists_count_up_and_are_exported(publisher: Publisher, tmp_pa
     serials = [certify_host(publisher, tmp_path / f"host{number}", key).certificate.serial for number in range(2)]
     for number, serial in enumerate(serials, 1):
         assert revoke(publisher, [serial], PASSPHRASE, now_ms=NOW_MS).number == number
-    exported = publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    exported = export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     assert (exported.revoked, exported.revocations_number, exported.number) == (tuple(serials), 2, 2)
     with pytest.raises(ConfigurationError, match="revoked already"):
         revoke(publisher, serials[:1], PASSPHRASE, now_ms=NOW_MS)
@@ -261,15 +262,15 @@ def test_a_signed_catalog_stays_the_same_file_until_it_changes(publisher: Publis
 
     def sign(now_ms: int) -> bytes:
         with publisher.records.transaction():
-            return publisher.signed_catalog(publisher.read_catalog(), issuer_key, now_ms=now_ms)
+            return sign_catalog(publisher, publisher.read_catalog(), issuer_key, now_ms=now_ms)
 
     first = sign(NOW_MS)
     assert sign(NOW_MS + DAY_MS) == first == kept.read_bytes()
     assert kept.stat().st_mode & 0o777 == 0o600
     publisher.add_product("Another", "desktop")
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     second = sign(NOW_MS + DAY_MS)
-    _, exported = publisher.read_exported(publisher.read_catalog())
+    _, exported = read_exported(publisher, publisher.read_catalog())
     assert Catalog.parse(second, roots=exported.roots, publisher_id=publisher.publisher_id).number == 2
     for damaged in (first, second[:100], second.replace(b"Another", b"Changed"), b""):
         kept.write_bytes(damaged)
@@ -284,7 +285,7 @@ def test_another_issuer_certifies_hosts_of_the_one_before(publisher: Publisher, 
     later_ms = NOW_MS + 600 * DAY_MS
     issuer = publisher.renew_issuer(PASSPHRASE, now_ms=later_ms)
     assert (issuer.serial, issuer.not_after_ms) == (2, later_ms - 4 * 3_600_000 + 730 * DAY_MS)
-    publisher.export(PASSPHRASE, now_ms=later_ms)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=later_ms)
     request = make_request(tmp_path / "host", now_ms=later_ms)
     certified = certify(publisher, request, publisher.read_issuer_key(PASSPHRASE), now_ms=later_ms)
     applied = apply_answer(tmp_path / "host", certified.answer, now_ms=later_ms)
@@ -301,9 +302,12 @@ def test_another_issuer_certifies_hosts_of_the_one_before(publisher: Publisher, 
 
 def test_a_key_that_is_kept_elsewhere_is_asked_for(publisher: Publisher) -> None:
     (publisher.folder / "root.key").unlink()
-    for needs_root in (publisher.export, publisher.renew_issuer):
+    for needs_root in (
+        lambda: export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS),
+        lambda: publisher.renew_issuer(PASSPHRASE, now_ms=NOW_MS),
+    ):
         with pytest.raises(ConfigurationError, match=r"root\.key is not here.*bring it back for the time"):
-            needs_root(PASSPHRASE, now_ms=NOW_MS)
+            needs_root()
     assert publisher.change_passphrase(PASSPHRASE, b"new passphrase") == [publisher.folder / "issuer.key"]
     (publisher.folder / "issuer.key").unlink()
     with pytest.raises(ConfigurationError, match=r"issuer\.key is not here.*publisher renew-issuer"):

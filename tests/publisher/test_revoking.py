@@ -7,6 +7,7 @@ import pytest
 from kms_fast.errors import ConfigurationError
 from kms_fast.host.enrolment import make_request
 from kms_fast.publisher import revoking
+from kms_fast.publisher.exporting import export_publisher_file
 from kms_fast.publisher.issuing import certify
 from kms_fast.publisher.publisher import Publisher
 from kms_fast.publisher.revoking import find_serials_of_host, find_serials_of_key, revoke
@@ -42,7 +43,7 @@ def test_a_revoked_host_needs_another_private_key(publisher: Publisher, tmp_path
     key = publisher.make_host_key(now_ms=NOW_MS).key.text
     serial = certify_host(publisher, tmp_path / "host", key).certificate.serial
     revoke(publisher, [serial], PASSPHRASE, now_ms=NOW_MS)
-    publisher.export(PASSPHRASE, now_ms=NOW_MS)
+    export_publisher_file(publisher, PASSPHRASE, now_ms=NOW_MS)
     issuer_key = publisher.read_issuer_key(PASSPHRASE)
     with pytest.raises(ConfigurationError, match=f"revoked certificate {serial}") as caught:
         certify(publisher, make_request(tmp_path / "host", now_ms=NOW_MS), issuer_key, now_ms=NOW_MS)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from kms_fast.cli.client_status import describe_state
 from kms_fast.cli.doctor.ladder import Check, Finding, describe_error, fail, ok, warn
-from kms_fast.client import Client, LicenceState
+from kms_fast.client import Client, LicenceState, Status
 from kms_fast.client.state import State, StateFile
 from kms_fast.client.trust import Trust
 from kms_fast.errors import KmsFastError
@@ -25,6 +25,7 @@ class ClientContext:
     now_ms: int
     state: State | None = None
     trusts: Sequence[Trust] = ()
+    statuses: Sequence[Status] = ()
 
 
 def check_keys(context: ClientContext) -> Finding:
@@ -34,7 +35,8 @@ def check_keys(context: ClientContext) -> Finding:
     if state is None or not state.installed:
         raise KmsFastError("No client setup key is installed.", name="NO_KEY_INSTALLED")
     client = Client(home=context.home)
-    statuses, unlisted = [client.status(sku.id) for sku in client.skus()], client.unlisted()
+    context.statuses = statuses = [client.status(sku.id) for sku in client.skus()]
+    unlisted = client.unlisted()
     hostless = {status.sku.id for status in statuses if status.licence.needs_no_host}
     trusts = list_trusts(state, [status.sku.id for status in statuses])
     context.trusts = [trust for trust in trusts if trust.sku.id not in hostless]
@@ -58,8 +60,7 @@ def list_trusts(state: State, ids: Sequence[UUID]) -> list[Trust]:
 
 def check_licence(context: ClientContext) -> Finding:
     """The licence state of each product, what is wrong with it, and why the last attempt failed."""
-    client = Client(home=context.home)
-    statuses = [client.status(sku.id) for sku in client.skus()]
+    statuses = context.statuses
     worst = max(statuses, key=lambda status: _SEVERITY[status.state])
     what = f"{', '.join(f'{status.sku.name}: {describe_state(status)}' for status in statuses)}."
     if worst.state is LicenceState.LICENSED:
